@@ -1,0 +1,1 @@
+//! Real Linux NATs in network namespaces.

@@ -1,0 +1,1 @@
+//! Connect programs that sit behind NATs and firewalls.

@@ -1,0 +1,1 @@
+//! An ICE agent (RFC 8445).

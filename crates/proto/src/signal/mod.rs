@@ -1,0 +1,1 @@
+//! Rendezvous by a short code: mailboxes, SPAKE2 and sealed messages.

@@ -1,0 +1,1 @@
+//! STUN client transactions and the Binding server (RFC 8489).

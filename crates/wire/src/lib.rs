@@ -1,0 +1,22 @@
+//! Bytes to typed messages and back, for every protocol postern speaks.
+//!
+//! This crate has no clock, no randomness, no socket and no async. Each protocol is a
+//! module with two levels: a checked *view* whose accessors cannot fail, and a typed
+//! value that holds only what postern supports.
+//!
+//! | module | protocol |
+//! |---|---|
+//! | [`stun`] | STUN messages (RFC 8489) and the ICE attributes (RFC 8445) |
+//! | [`signal`] | the mailbox protocol between `postern` and its server, and what peers seal to each other |
+//! | [`transfer`] | offers, files and receipts on a connection between two peers |
+#![warn(
+    missing_docs,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::iter_over_hash_type
+)]
+
+pub mod fuzz;
+pub mod signal;
+pub mod stun;
+pub mod transfer;

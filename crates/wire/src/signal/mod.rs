@@ -1,0 +1,1 @@
+//! The mailbox protocol, and the messages that two peers seal to each other.

@@ -1,7 +1,23 @@
 //! Connect programs that sit behind NATs and firewalls.
 
+mod clock;
+mod connection;
+mod endpoint;
+mod entropy;
+mod explain;
 mod net;
 mod quic;
+mod rendezvous;
+pub mod server;
+mod server_url;
+mod session;
+mod tls;
 
+pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
+pub use endpoint::{BindError, Endpoint, Invitation};
 pub use net::Sockets;
-pub use quic::Fingerprint;
+pub use postern_wire::signal::{Code, Fingerprint};
+pub use rendezvous::SignallingError;
+pub use server_url::{DEFAULT_PORT, ServerUrl, ServerUrlError};
+pub use session::EstablishError;
+pub use tls::ConnectError;

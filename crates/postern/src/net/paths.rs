@@ -69,6 +69,14 @@ impl PathTable {
         Some(synthetic(id))
     }
 
+    /// Forgets one pair: nothing may be sent there any more.
+    pub(crate) fn revoke(&self, pair: AddressPair) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = inner.by_pair.remove(&pair) {
+            inner.by_id.remove(&id);
+        }
+    }
+
     /// Forgets every path of a session.
     pub(crate) fn forget(&self, session: SessionId) {
         let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);

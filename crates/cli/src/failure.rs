@@ -3,9 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use postern::EstablishError;
-use postern::signal::{Failure as Rendezvous, Wait};
-use postern::{ConnectError, SignallingError};
+use postern::{ConnectError, EstablishError, RendezvousError as Rendezvous, SignallingError, Wait};
 
 use crate::output;
 
@@ -48,6 +46,11 @@ impl Failure {
     /// The operating system refused something that never should be refused.
     pub(crate) fn system(error: impl Error) -> Self {
         Self::failed("system", chain(&error))
+    }
+
+    /// The same failure, counted as a wrong command line.
+    pub(crate) fn as_usage(self) -> Self {
+        Self { code: USAGE, ..self }
     }
 
     /// Says whether `--json` is on, so that the error can be told in that way.

@@ -10,6 +10,7 @@ mod progress;
 mod receive;
 mod send;
 mod server;
+mod session;
 
 use std::process::ExitCode;
 

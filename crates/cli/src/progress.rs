@@ -35,14 +35,15 @@ impl Progress {
     /// Shows an amount, unless the last one was shown just now.
     pub(crate) fn show(&mut self, amount: Amount) {
         if let Some(bar) = &self.bar {
-            bar.set_length(amount.total);
+            bar.set_length(amount.total.unwrap_or(amount.bytes));
             bar.set_position(amount.bytes);
         }
         if !self.output.is_json() || self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             return;
         }
         self.last = Some(Instant::now());
-        let Amount { bytes, total, .. } = amount;
+        let bytes = amount.bytes;
+        let total = amount.total.unwrap_or(bytes);
         self.output.say(&Event::Progress { bytes, total }, "");
     }
 

@@ -12,12 +12,15 @@ pub mod server;
 mod server_url;
 mod session;
 mod tls;
+pub mod transfer;
 
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
 pub use endpoint::{BindError, Endpoint, Invitation};
 pub use net::Sockets;
-pub use postern_wire::signal::{Code, Fingerprint};
+pub use postern_wire::signal::{Code, CodeError, Fingerprint};
+pub use noq::{ConnectionError, RecvStream, SendStream};
+pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use rendezvous::SignallingError;
 pub use server_url::{DEFAULT_PORT, ServerUrl, ServerUrlError};
 pub use session::EstablishError;
-pub use tls::ConnectError;
+pub use tls::{CertificateFileError, ConnectError};

@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use noq::congestion::CubicConfig;
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
-pub use postern_wire::signal::Fingerprint;
+use postern_wire::signal::Fingerprint;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
@@ -36,8 +36,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Most paths that one connection keeps open at a time.
 const MAX_PATHS: u32 = 8;
 
-/// Bytes in flight per stream: a 1 Gbit/s path with 60 ms round trip is full.
-const STREAM_WINDOW: u32 = 8 << 20;
+/// Bytes in flight per stream. noq gives a connection up when a stream has more than
+/// 1,024 gaps, so the window must not hold more than twice as many packets of 1,200 bytes:
+/// then no pattern of loss can reach that limit.
+const STREAM_WINDOW: u32 = 2 << 20;
+
+/// Bytes in flight per connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// Bytes buffered for sending that the peer has not acknowledged.
 const SEND_WINDOW: u64 = 8 << 20;
@@ -162,7 +167,7 @@ fn transport_config(round_trip: Duration) -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(STREAM_WINDOW.saturating_mul(2)))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
         .congestion_controller_factory(Arc::new(CubicConfig::default()));
     config

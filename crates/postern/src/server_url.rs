@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use postern_wire::signal::Fingerprint;
 use url::Url;
 
-use crate::quic::{Fingerprint, parse_fingerprint};
+use crate::quic::parse_fingerprint;
 
 /// The port that `postern server` listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 8443;

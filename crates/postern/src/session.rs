@@ -17,7 +17,7 @@ use postern_proto::ice::{self, Agent, Candidate, Credentials, Role};
 use postern_proto::signal::{Failure, RendezvousEvent};
 use postern_proto::{Datagram, Transmit};
 use postern_wire::signal::{
-    ByeReason, Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
+    Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -546,7 +546,7 @@ fn switch_path(established: &Established, address: std::net::SocketAddr) {
 }
 
 fn retire_older_paths(quic: &noq::Connection, newest: noq::PathId) {
-    for id in (0..u32::from(newest)).map(noq::PathId::from) {
+    for id in (0..u32::MAX).map(noq::PathId::from).take_while(|id| *id < newest) {
         if let Some(path) = quic.path(id) {
             let _ = path.close();
         }

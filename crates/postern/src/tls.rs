@@ -88,7 +88,10 @@ pub(crate) async fn connect(url: &ServerUrl) -> Result<TlsStream<TcpStream>, Con
 async fn connect_tcp(url: &ServerUrl) -> Result<TcpStream, ConnectError> {
     let host = url.host();
     let addresses = tokio::net::lookup_host((host.as_str(), url.port())).await;
-    let addresses = addresses.map_err(|source| ConnectError::Resolve { host, source })?;
+    let addresses = addresses.map_err(|source| ConnectError::Resolve {
+        host: url.host(),
+        source,
+    })?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for address in addresses {
         match connect_one(address).await {

@@ -79,7 +79,6 @@ async fn serve_one(stream: TcpStream, tls: TlsAcceptor, router: Router) -> io::R
         .timer(TokioTimer::new())
         .header_read_timeout(SETUP_TIMEOUT)
         .max_buf_size(16 * 1024)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await

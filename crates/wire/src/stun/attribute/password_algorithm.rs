@@ -77,10 +77,11 @@ impl<'a> PasswordAlgorithm<'a> {
 
     fn append(&self, value: &mut Vec<u8>) {
         let length = u16::try_from(self.parameters.len()).unwrap_or_default();
+        let padding = length.next_multiple_of(4).saturating_sub(length);
         value.extend_from_slice(&self.algorithm.0.to_be_bytes());
         value.extend_from_slice(&length.to_be_bytes());
         value.extend_from_slice(self.parameters);
-        value.resize(value.len().next_multiple_of(4), 0);
+        value.extend(std::iter::repeat_n(0, usize::from(padding)));
     }
 }
 

@@ -64,6 +64,9 @@ pub struct Candidate {
     pub related: Option<SocketAddr>,
 }
 
+/// The highest priority (RFC 8445 section 5.1.2): 2³¹ - 1.
+pub(super) const MAX_PRIORITY: u32 = 0x7fff_ffff;
+
 /// The only component of a data session.
 pub(super) const COMPONENT: u16 = 1;
 
@@ -147,7 +150,8 @@ mod tests {
     fn the_kind_outweighs_the_family_which_outweighs_the_order() {
         let (v4, v6) = (at("192.0.2.1:1"), at("[2001:db8::1]:1"));
         let host = |a, n| priority(CandidateKind::Host, local_preference(a, n, 0), 1);
-        let srflx = |a, n, r| priority(CandidateKind::ServerReflexive, local_preference(a, n, r), 1);
+        let srflx =
+            |a, n, r| priority(CandidateKind::ServerReflexive, local_preference(a, n, r), 1);
         assert!(host(v6, 1) > host(v4, 0));
         assert!(host(v4, 0) > host(v4, 1));
         assert!(host(v4, 1) > srflx(v6, 0, 0));

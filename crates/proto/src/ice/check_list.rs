@@ -35,10 +35,6 @@ impl CheckList {
         self.pairs.values()
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Pair> {
-        self.pairs.values_mut()
-    }
-
     /// The pairs of the valid list.
     pub(super) fn valid(&self) -> impl Iterator<Item = &Pair> {
         self.iter().filter(|pair| pair.valid.is_some())
@@ -98,6 +94,11 @@ impl CheckList {
         }
     }
 
+    /// Whether a triggered check waits.
+    pub(super) fn has_triggered(&self) -> bool {
+        !self.triggered.is_empty()
+    }
+
     /// Sets a pair to Succeeded and unfreezes the pairs with its foundation (section 7.2.5.3.3).
     pub(super) fn succeed(&mut self, key: PairKey) {
         self.triggered.retain(|queued| *queued != key);
@@ -116,6 +117,7 @@ impl CheckList {
             pair.state = State::Failed;
             pair.valid = None;
             pair.nominated = false;
+            pair.use_candidate = false;
         }
     }
 
@@ -152,19 +154,19 @@ impl CheckList {
             !matches!(pair.state, State::Frozen | State::Waiting) || pair.use_candidate
         });
         for pair in self.pairs.values_mut() {
-            if pair.state == State::InProgress && pair.valid.is_none() {
+            if pair.state == State::InProgress && pair.valid.is_none() && !pair.use_candidate {
                 pair.state = State::Failed;
             }
         }
     }
 
-    /// Makes every pair wait for a check again: the selected one has been lost.
+    /// Makes every pair wait for a check again: the selected one has been lost. A pair that the
+    /// peer has nominated stays so, because a peer that noticed first has nominated already.
     pub(super) fn reopen(&mut self) {
         for pair in self.pairs.values_mut() {
             pair.state = State::Waiting;
             pair.valid = None;
             pair.nominated = false;
-            pair.use_candidate = false;
         }
     }
 
@@ -211,7 +213,9 @@ impl CheckList {
 
     fn best_waiting(&self) -> Option<PairKey> {
         let waiting = self.iter().filter(|pair| pair.state == State::Waiting);
-        waiting.max_by_key(|pair| pair.priority).map(|pair| pair.key)
+        waiting
+            .max_by_key(|pair| pair.priority)
+            .map(|pair| pair.key)
     }
 
     fn may_thaw(&self, frozen: &Pair) -> bool {
@@ -307,7 +311,12 @@ mod tests {
         let mut list = list(&[("x", 9)]);
         list.add(&candidate("b", 500, 1), &candidate("x", 5, 7));
         list.add(&candidate("b", 500, 1), &candidate("y", 5, 8));
-        let state = |p| list.iter().find(|pair| pair.key.remote.port() == p).unwrap().state;
+        let state = |p| {
+            list.iter()
+                .find(|pair| pair.key.remote.port() == p)
+                .unwrap()
+                .state
+        };
         assert_eq!(state(7), State::Frozen);
         assert_eq!(state(8), State::Waiting);
     }
@@ -315,7 +324,11 @@ mod tests {
     #[test]
     fn a_full_list_keeps_the_best_pairs_and_makes_room_for_one_that_was_seen() {
         let names: Vec<_> = (0..MAX_PAIRS).map(|n| format!("f{n}")).collect();
-        let remotes: Vec<_> = names.iter().zip(100..).map(|(f, p)| (f.as_str(), p)).collect();
+        let remotes: Vec<_> = names
+            .iter()
+            .zip(100..)
+            .map(|(f, p)| (f.as_str(), p))
+            .collect();
         let mut list = list(&remotes);
         let base = candidate("b", 500, 1);
         let has = |list: &CheckList, p| list.iter().any(|pair| pair.key.remote.port() == p);

@@ -1,6 +1,6 @@
 //! Our own candidates: hosts, what STUN servers saw, foundations and redundancy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::candidate::{
@@ -105,11 +105,20 @@ impl Locals {
         self.host(base).is_some_and(|host| !host.mapped.is_empty())
     }
 
-    /// The server-reflexive addresses known at present, with their bases.
-    pub(super) fn mapped(&self) -> impl Iterator<Item = (SocketAddr, SocketAddr)> {
-        self.hosts.iter().flat_map(|host| {
-            let mapped = host.mapped.values().map(|&m| (host.candidate.address, m));
-            mapped.filter(|(base, mapped)| base != mapped)
+    /// The server-reflexive addresses that are in use at present.
+    pub(super) fn reflexive(&self) -> BTreeSet<(SocketAddr, SocketAddr)> {
+        let seen = self.hosts.iter().flat_map(|host| {
+            let base = host.candidate.address;
+            host.mapped.values().map(move |mapped| (base, *mapped))
+        });
+        seen.filter(|(base, mapped)| base != mapped).collect()
+    }
+
+    /// Whether two servers saw different addresses of one base.
+    pub(super) fn servers_disagree(&self) -> bool {
+        self.hosts.iter().any(|host| {
+            let first = host.mapped.values().next();
+            host.mapped.values().any(|mapped| Some(mapped) != first)
         })
     }
 

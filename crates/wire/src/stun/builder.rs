@@ -51,10 +51,12 @@ impl Builder {
 
     /// Adds an attribute.
     #[must_use]
-    pub fn attribute<'a>(self, attribute: &impl Attribute<'a>) -> Self {
-        let mut value = Vec::new();
-        attribute.encode(self.id, &mut value);
-        self.raw_attribute(attribute_type(attribute), &value)
+    pub fn attribute<'a>(mut self, attribute: &impl Attribute<'a>) -> Self {
+        let id = self.id;
+        self.append(attribute_type(attribute), |value| {
+            attribute.encode(id, value);
+        });
+        self
     }
 
     /// Adds an attribute if there is one.
@@ -70,7 +72,7 @@ impl Builder {
     /// does not know.
     #[must_use]
     pub fn raw_attribute(mut self, kind: AttributeType, value: &[u8]) -> Self {
-        self.append(kind, value);
+        self.append(kind, |bytes| bytes.extend_from_slice(value));
         self
     }
 
@@ -78,7 +80,9 @@ impl Builder {
     #[must_use]
     pub fn message_integrity(mut self, key: &[u8]) -> Builder<Signed> {
         let value = integrity::sha1(key, &self.bytes);
-        self.append(AttributeType::MESSAGE_INTEGRITY, &value);
+        self.append(AttributeType::MESSAGE_INTEGRITY, |bytes| {
+            bytes.extend_from_slice(&value)
+        });
         self.into_stage()
     }
 }
@@ -88,7 +92,9 @@ impl<Stage: BeforeSha256> Builder<Stage> {
     #[must_use]
     pub fn message_integrity_sha256(mut self, key: &[u8]) -> Builder<SignedSha256> {
         let value = integrity::sha256(key, &self.bytes);
-        self.append(AttributeType::MESSAGE_INTEGRITY_SHA256, &value);
+        self.append(AttributeType::MESSAGE_INTEGRITY_SHA256, |bytes| {
+            bytes.extend_from_slice(&value)
+        });
         self.into_stage()
     }
 }
@@ -98,7 +104,9 @@ impl<Stage: BeforeFingerprint> Builder<Stage> {
     #[must_use]
     pub fn fingerprint(mut self) -> Builder<Fingerprinted> {
         let value = integrity::fingerprint(&self.bytes);
-        self.append(AttributeType::FINGERPRINT, &value);
+        self.append(AttributeType::FINGERPRINT, |bytes| {
+            bytes.extend_from_slice(&value)
+        });
         self.into_stage()
     }
 }
@@ -118,25 +126,33 @@ impl<Stage> Builder<Stage> {
         }
     }
 
-    /// Appends a whole attribute and counts it in the length field, or does nothing.
-    fn append(&mut self, AttributeType(kind): AttributeType, value: &[u8]) {
-        let padded = value.len().next_multiple_of(4);
-        let body = self.bytes.len().saturating_sub(HEADER_LEN);
-        let body = body.saturating_add(4).saturating_add(padded);
-        let (Ok(length), Ok(body)) = (u16::try_from(value.len()), u16::try_from(body)) else {
-            return;
-        };
+    /// Appends an attribute whose value `write` appends, or nothing if it does not fit.
+    fn append(&mut self, AttributeType(kind): AttributeType, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(&kind.to_be_bytes());
-        self.bytes.extend_from_slice(&length.to_be_bytes());
-        self.bytes.extend_from_slice(value);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self.write_length(body);
+        self.bytes.extend_from_slice(&[0; 2]);
+        let before_value = self.bytes.len();
+        write(&mut self.bytes);
+        if self.close_attribute(before_value).is_none() {
+            self.bytes.truncate(start);
+        }
     }
 
-    fn write_length(&mut self, body: u16) {
-        if let Some(field) = self.bytes.get_mut(2..4) {
-            field.copy_from_slice(&body.to_be_bytes());
-        }
+    /// Pads the last attribute, and writes its length and the message's.
+    fn close_attribute(&mut self, before_value: usize) -> Option<()> {
+        let length = self.bytes.len().checked_sub(before_value)?;
+        let length = u16::try_from(length).ok()?;
+        let end = self.bytes.len().next_multiple_of(4);
+        let body = u16::try_from(end.checked_sub(HEADER_LEN)?).ok()?;
+        self.bytes.resize(end, 0);
+        self.write_u16(before_value.checked_sub(2)?, length)?;
+        self.write_u16(2, body)
+    }
+
+    fn write_u16(&mut self, offset: usize, number: u16) -> Option<()> {
+        let field = self.bytes.get_mut(offset..)?.first_chunk_mut()?;
+        *field = number.to_be_bytes();
+        Some(())
     }
 }
 

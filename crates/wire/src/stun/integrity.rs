@@ -67,6 +67,17 @@ pub(super) fn sha256(key: &[u8], covered: &[u8]) -> [u8; 32] {
     hmac_sha256(key, covered, 32).finalize().into_bytes().into()
 }
 
+/// MESSAGE-INTEGRITY-SHA256 as a sender that truncates it to `length` makes it.
+#[cfg(test)]
+pub(super) fn truncated_sha256(key: &[u8], covered: &[u8], length: usize) -> Vec<u8> {
+    let mut value = hmac_sha256(key, covered, length)
+        .finalize()
+        .into_bytes()
+        .to_vec();
+    value.truncate(length);
+    value
+}
+
 /// FINGERPRINT of a message of which `covered` precedes the attribute.
 pub(super) fn fingerprint(covered: &[u8]) -> [u8; 4] {
     let (start, rest) = adjusted(covered, 4);

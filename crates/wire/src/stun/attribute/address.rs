@@ -114,3 +114,87 @@ fn xor_address(address: SocketAddr, TransactionId(id): TransactionId) -> SocketA
     };
     SocketAddr::new(ip, port)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ID, decoded, encoded, one_short};
+    use super::*;
+
+    const V4: &str = "192.0.2.1:32853";
+    const V6: &str = "[2001:db8:1234:5678:11:2233:4455:6677]:32853";
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn round_trip<A>(attribute: A, length: usize)
+    where
+        A: for<'a> Attribute<'a> + PartialEq + std::fmt::Debug,
+    {
+        let value = encoded(&attribute);
+        assert_eq!(value.len(), length);
+        assert_eq!(decoded::<A>(&value), Ok(attribute));
+    }
+
+    #[test]
+    fn every_address_attribute_survives_the_round_trip() {
+        for (text, length) in [(V4, 8), (V6, 20), ("0.0.0.0:0", 8), ("[::]:65535", 20)] {
+            round_trip(MappedAddress(address(text)), length);
+            round_trip(XorMappedAddress(address(text)), length);
+            round_trip(AlternateServer(address(text)), length);
+            round_trip(ResponseOrigin(address(text)), length);
+            round_trip(OtherAddress(address(text)), length);
+        }
+    }
+
+    #[test]
+    fn one_byte_short_is_refused() {
+        for text in [V4, V6] {
+            let value = encoded(&XorMappedAddress(address(text)));
+            assert_eq!(
+                one_short::<XorMappedAddress>(&value),
+                Err(ValueError::Length)
+            );
+        }
+        assert_eq!(
+            decoded::<MappedAddress>(&[0, 1, 0]),
+            Err(ValueError::Length)
+        );
+    }
+
+    #[test]
+    fn an_unknown_family_and_an_address_of_the_other_family_are_refused() {
+        let mut value = encoded(&MappedAddress(address(V4)));
+        value[1] = 3;
+        assert_eq!(decoded::<MappedAddress>(&value), Err(ValueError::Family));
+        value[1] = FAMILY_IPV6;
+        assert_eq!(decoded::<MappedAddress>(&value), Err(ValueError::Length));
+    }
+
+    #[test]
+    fn the_vectors_of_rfc_5769_decode() {
+        let v4 = [0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43];
+        assert_eq!(decoded(&v4), Ok(XorMappedAddress(address(V4))));
+        let v6 = [
+            0x00, 0x02, 0xa1, 0x47, 0x01, 0x13, 0xa9, 0xfa, 0xa5, 0xd3, 0xf1, 0x79, 0xbc, 0x25,
+            0xf4, 0xb5, 0xbe, 0xd2, 0xb9, 0xd9,
+        ];
+        assert_eq!(decoded(&v6), Ok(XorMappedAddress(address(V6))));
+    }
+
+    #[test]
+    fn hiding_an_address_twice_shows_it() {
+        for text in [V4, V6] {
+            let hidden = xor_address(address(text), ID);
+            assert_ne!(hidden, address(text));
+            assert_eq!(xor_address(hidden, ID), address(text));
+        }
+    }
+
+    #[test]
+    fn the_reserved_byte_is_ignored() {
+        let mut value = encoded(&MappedAddress(address(V4)));
+        value[0] = 0xff;
+        assert_eq!(decoded(&value), Ok(MappedAddress(address(V4))));
+    }
+}

@@ -93,3 +93,57 @@ impl Attribute<'_> for Padding {
         value.resize(value.len().saturating_add(usize::from(self.0)), 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{decoded, encoded, one_short};
+    use super::*;
+
+    #[test]
+    fn every_attribute_survives_the_round_trip() {
+        for (ip, port) in [(false, false), (false, true), (true, false), (true, true)] {
+            let change = ChangeRequest { ip, port };
+            assert_eq!(decoded(&encoded(&change)), Ok(change));
+        }
+        let port = ResponsePort(0x1234);
+        assert_eq!(decoded(&encoded(&port)), Ok(port));
+        let padding = Padding::new(1500).unwrap();
+        assert_eq!(encoded(&padding).len(), 1500);
+        assert_eq!(decoded(&encoded(&padding)), Ok(padding));
+    }
+
+    #[test]
+    fn one_byte_short_is_refused() {
+        assert_eq!(one_short::<ChangeRequest>(&[0; 4]), Err(ValueError::Length));
+        assert_eq!(one_short::<ResponsePort>(&[0; 4]), Err(ValueError::Length));
+        assert_eq!(one_short::<ResponsePort>(&[0; 2]), Err(ValueError::Length));
+    }
+
+    #[test]
+    fn more_padding_than_a_jumbo_frame_is_refused() {
+        let value = vec![0; usize::from(Padding::MAX) + 1];
+        assert_eq!(decoded::<Padding>(&value), Err(ValueError::Range));
+        assert_eq!(decoded::<Padding>(&vec![0; 70_000]), Err(ValueError::Range));
+        assert_eq!(Padding::new(Padding::MAX + 1), Err(ValueError::Range));
+    }
+
+    #[test]
+    fn the_flags_of_rfc_5780_are_a_and_b() {
+        let both = ChangeRequest {
+            ip: true,
+            port: true,
+        };
+        assert_eq!(encoded(&both), [0, 0, 0, 6]);
+        let other_bits = [0xff, 0xff, 0xff, 0xf9];
+        let neither = ChangeRequest {
+            ip: false,
+            port: false,
+        };
+        assert_eq!(decoded(&other_bits), Ok(neither));
+    }
+
+    #[test]
+    fn a_response_port_may_count_its_padding() {
+        assert_eq!(decoded(&[0x12, 0x34, 0, 0]), Ok(ResponsePort(0x1234)));
+    }
+}

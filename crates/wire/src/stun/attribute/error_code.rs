@@ -90,3 +90,56 @@ impl<'a> Attribute<'a> for ErrorCode<'a> {
         value.extend_from_slice(self.reason.as_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{decoded, encoded, one_short};
+    use super::*;
+
+    #[test]
+    fn every_code_survives_the_round_trip() {
+        for code in 300..=699 {
+            let error = ErrorCode::new(code, "Reason").unwrap();
+            assert_eq!(decoded(&encoded(&error)), Ok(error));
+        }
+    }
+
+    #[test]
+    fn one_byte_short_is_refused_when_there_is_no_reason() {
+        let value = encoded(&ErrorCode::BAD_REQUEST);
+        assert_eq!(value.len(), 4);
+        assert_eq!(one_short::<ErrorCode<'_>>(&value), Err(ValueError::Length));
+    }
+
+    #[test]
+    fn codes_outside_300_to_699_are_refused() {
+        for (class, number) in [(2, 0), (7, 0), (0, 0), (4, 100), (4, 255)] {
+            let value = [0, 0, class, number];
+            assert_eq!(decoded::<ErrorCode<'_>>(&value), Err(ValueError::Range));
+        }
+        assert_eq!(ErrorCode::new(299, ""), Err(ValueError::Range));
+        assert_eq!(ErrorCode::new(700, ""), Err(ValueError::Range));
+    }
+
+    #[test]
+    fn the_format_of_rfc_8489_is_class_and_number() {
+        assert_eq!(encoded(&ErrorCode::UNKNOWN_ATTRIBUTE), [0, 0, 4, 20]);
+        assert_eq!(encoded(&ErrorCode::ROLE_CONFLICT), [0, 0, 4, 87]);
+    }
+
+    #[test]
+    fn reserved_bits_are_ignored() {
+        let value = [0xff, 0xff, 0xfc, 20];
+        assert_eq!(decoded(&value), Ok(ErrorCode::UNKNOWN_ATTRIBUTE));
+    }
+
+    #[test]
+    fn a_reason_is_utf_8_of_fewer_than_128_characters() {
+        let too_long = "a".repeat(128);
+        assert_eq!(ErrorCode::new(400, &too_long), Err(ValueError::TextTooLong));
+        assert_eq!(
+            decoded::<ErrorCode<'_>>(&[0, 0, 4, 0, 0xff]),
+            Err(ValueError::Utf8)
+        );
+    }
+}

@@ -125,3 +125,29 @@ impl fmt::Debug for AttributeType {
 fn exactly<const N: usize>(value: &[u8]) -> Result<[u8; N], ValueError> {
     value.try_into().map_err(|_| ValueError::Length)
 }
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// The transaction id of RFC 5769 sections 2.1 to 2.3.
+    pub(super) const ID: TransactionId = TransactionId([
+        0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae,
+    ]);
+
+    pub(super) fn encoded<'a>(attribute: &impl Attribute<'a>) -> Vec<u8> {
+        let mut value = Vec::new();
+        attribute.encode(ID, &mut value);
+        value
+    }
+
+    pub(super) fn decoded<'a, A: Attribute<'a>>(value: &'a [u8]) -> Result<A, ValueError> {
+        A::decode(value, ID)
+    }
+
+    /// What the value without its last byte gives.
+    pub(super) fn one_short<'a, A: Attribute<'a>>(value: &'a [u8]) -> Result<A, ValueError> {
+        let (_, value) = value.split_last().unwrap();
+        decoded(value)
+    }
+}

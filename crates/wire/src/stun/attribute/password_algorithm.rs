@@ -77,10 +77,11 @@ impl<'a> PasswordAlgorithm<'a> {
 
     fn append(&self, value: &mut Vec<u8>) {
         let length = u16::try_from(self.parameters.len()).unwrap_or_default();
+        let padding = length.next_multiple_of(4).saturating_sub(length);
         value.extend_from_slice(&self.algorithm.0.to_be_bytes());
         value.extend_from_slice(&length.to_be_bytes());
         value.extend_from_slice(self.parameters);
-        value.resize(value.len().next_multiple_of(4), 0);
+        value.extend(std::iter::repeat_n(0, usize::from(padding)));
     }
 }
 
@@ -143,5 +144,70 @@ impl<'a> Attribute<'a> for PasswordAlgorithms<'a> {
         for one in &self.0 {
             one.append(value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{decoded, encoded, one_short};
+    use super::*;
+
+    fn algorithm(number: u16, parameters: &[u8]) -> PasswordAlgorithm<'_> {
+        PasswordAlgorithm::new(Algorithm(number), parameters).unwrap()
+    }
+
+    #[test]
+    fn one_and_a_list_survive_the_round_trip() {
+        let all = [algorithm(2, &[]), algorithm(1, &[]), algorithm(9, b"abcde")];
+        for one in all {
+            assert_eq!(decoded(&encoded(&one)), Ok(one));
+        }
+        let list = PasswordAlgorithms::new(&all).unwrap();
+        assert_eq!(decoded(&encoded(&list)), Ok(list));
+    }
+
+    #[test]
+    fn one_byte_short_is_refused() {
+        for parameters in [&[][..], b"abcde"] {
+            let value = encoded(&algorithm(9, parameters));
+            assert_eq!(
+                one_short::<PasswordAlgorithm<'_>>(&value),
+                Err(ValueError::Length)
+            );
+            assert_eq!(
+                one_short::<PasswordAlgorithms<'_>>(&value),
+                Err(ValueError::Length)
+            );
+        }
+    }
+
+    #[test]
+    fn two_algorithms_are_not_one() {
+        let list = PasswordAlgorithms::new(&[algorithm(2, &[]), algorithm(1, &[])]).unwrap();
+        assert_eq!(
+            decoded::<PasswordAlgorithm<'_>>(&encoded(&list)),
+            Err(ValueError::Length)
+        );
+    }
+
+    #[test]
+    fn the_vector_of_rfc_8489_decodes() {
+        let one = decoded::<PasswordAlgorithm<'_>>(&[0, 2, 0, 0]).unwrap();
+        assert_eq!(one.algorithm(), Algorithm::SHA256);
+        assert_eq!(one.parameters(), []);
+    }
+
+    #[test]
+    fn the_list_and_the_parameters_are_bounded() {
+        let value = [0, 2, 0, 0].repeat(PasswordAlgorithms::MAX + 1);
+        assert_eq!(
+            decoded::<PasswordAlgorithms<'_>>(&value),
+            Err(ValueError::Length)
+        );
+        let parameters = [0; PasswordAlgorithm::MAX_PARAMETERS + 1];
+        assert_eq!(
+            PasswordAlgorithm::new(Algorithm::MD5, &parameters),
+            Err(ValueError::Length)
+        );
     }
 }

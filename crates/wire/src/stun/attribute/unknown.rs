@@ -59,3 +59,43 @@ impl Attribute<'_> for UnknownAttributes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{decoded, encoded, one_short};
+    use super::*;
+
+    fn list(kinds: &[u16]) -> UnknownAttributes {
+        kinds.iter().copied().map(AttributeType).collect()
+    }
+
+    #[test]
+    fn it_survives_the_round_trip() {
+        for kinds in [&[][..], &[1], &[1, 2, 0x7fff]] {
+            let attribute = list(kinds);
+            assert_eq!(decoded(&encoded(&attribute)), Ok(attribute));
+        }
+    }
+
+    #[test]
+    fn one_byte_short_is_refused() {
+        let value = encoded(&list(&[1, 2]));
+        assert_eq!(
+            one_short::<UnknownAttributes>(&value),
+            Err(ValueError::Length)
+        );
+    }
+
+    #[test]
+    fn a_type_is_listed_once_and_the_list_is_bounded() {
+        assert_eq!(list(&[5, 5, 6]), list(&[5, 6]));
+        let long: Vec<u8> = (0..100).flat_map(u16::to_be_bytes).collect();
+        let attribute = decoded::<UnknownAttributes>(&long).unwrap();
+        assert_eq!(attribute, list(&[0, 1, 2, 3, 4, 5, 6, 7]));
+    }
+
+    #[test]
+    fn the_format_of_rfc_8489_is_two_bytes_a_type() {
+        assert_eq!(encoded(&list(&[0x0003, 0x7f00])), [0, 3, 0x7f, 0]);
+    }
+}

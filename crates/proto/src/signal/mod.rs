@@ -24,19 +24,19 @@
 //! its size says little.
 
 mod exchange;
+mod failure;
 mod limits;
 mod mailboxes;
 mod rendezvous;
 mod seal;
 
 pub use exchange::Role;
+pub use failure::{Failure, ProtocolError, SendError, Wait};
 pub use limits::Rate;
 pub use mailboxes::{
     ClientId, Event as MailboxesEvent, Mailboxes, MailboxesConfig, Stats as MailboxesStats,
 };
-pub use rendezvous::{
-    Event as RendezvousEvent, Failure, ProtocolError, Rendezvous, RendezvousConfig, SendError, Wait,
-};
+pub use rendezvous::{Event as RendezvousEvent, Rendezvous, RendezvousConfig};
 pub use seal::PADDING;
 
 #[cfg(test)]

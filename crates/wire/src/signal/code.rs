@@ -1,9 +1,10 @@
 //! The code that one person reads to the other.
 //!
 //! The words are the English list of BIP-39 (2048 words; no two share their first four
-//! letters), copied from the crate `bip39` 2.2.2, which is in the public domain
-//! (CC0-1.0); the list was first published under the MIT licence. Two of its words are
-//! 22 bits: a stranger who may guess once succeeds once in four million times.
+//! letters) with `clockwork` for `clock` and `crossover` for `cross`, copied from the
+//! crate `bip39` 2.2.2, which is in the public domain (CC0-1.0); the list was first
+//! published under the MIT licence. Two of its words are 22 bits: a stranger who may
+//! guess once succeeds once in four million times.
 
 use std::fmt;
 use std::str::FromStr;

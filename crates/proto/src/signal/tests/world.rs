@@ -89,7 +89,7 @@ impl World {
 
     /// Passes everything on until nothing moves.
     pub(super) fn run(&mut self) {
-        while self.to_server() | self.to_clients() {}
+        while self.uplink() | self.downlink() {}
         self.drain();
     }
 
@@ -127,7 +127,7 @@ impl World {
         clients.chain(self.server.poll_timeout()).min()
     }
 
-    fn to_server(&mut self) -> bool {
+    fn uplink(&mut self) -> bool {
         let mut moved = false;
         for (id, client) in &mut self.clients {
             while let Some(frame) = client.poll_transmit() {
@@ -139,7 +139,7 @@ impl World {
         moved
     }
 
-    fn to_clients(&mut self) -> bool {
+    fn downlink(&mut self) -> bool {
         let mut moved = false;
         while let Some((id, frame)) = self.server.poll_transmit() {
             self.log.push((id, frame.clone()));

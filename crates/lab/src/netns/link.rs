@@ -1,0 +1,236 @@
+//! A cable with delay and loss, made without the kernel's netem.
+//!
+//! The two ends are virtual cables into a namespace in the middle, where a thread carries
+//! frames from one packet socket to the other. The interfaces at the ends cut what the
+//! kernel had joined into packets again, so that loss strikes packets and not bursts.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::net::if_::if_nametoindex;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use nix::sys::time::TimeSpec;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore as _, SeedableRng as _};
+
+use super::build::{BuildError, veth};
+use super::namespace::Namespace;
+use super::sys;
+use super::topology::Link;
+
+/// Longer than any frame: the kernel joins packets up to 64 KiB.
+const FRAME_MAX: usize = 80 * 1024;
+
+/// Frames in flight in one direction: 100 ms of full packets at 8 Gbit/s.
+const QUEUE_MAX: usize = 65_536;
+
+/// Frames read from one side before the other side gets its turn.
+const BATCH: usize = 64;
+
+/// Room for what arrives while the thread is not scheduled.
+const RECEIVE_BUFFER: usize = 32 << 20;
+
+/// What a packet socket puts before a frame: `struct virtio_net_hdr`.
+const HEADER: usize = 10;
+
+/// A running cable; dropping it stops its thread.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    /// Closing it wakes the thread for the last time.
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Forwarder {
+    /// Lays a cable between an interface to be made in each of two namespaces.
+    pub(super) fn lay(
+        near: (&Namespace, &str),
+        far: (&Namespace, &str),
+        link: &Link,
+    ) -> Result<Self, BuildError> {
+        let middle = Namespace::new()?;
+        middle.set("ipv6/conf/default/disable_ipv6", "1")?;
+        let here = plug(&middle, "a", near)?;
+        let there = plug(&middle, "b", far)?;
+        let (stopped, stop) = io::pipe()?;
+        let directions = [
+            Direction::new(here.try_clone()?, there.try_clone()?, link, link.seed),
+            Direction::new(there, here, link, link.seed.wrapping_add(1)),
+        ];
+        let thread = thread::Builder::new()
+            .name("link".to_owned())
+            .spawn(move || carry(directions, &stopped))?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes the interface `end` in its namespace, with its other end in the middle.
+fn plug(middle: &Namespace, name: &str, end: (&Namespace, &str)) -> Result<File, BuildError> {
+    let (namespace, interface) = end;
+    middle.ip(&veth(name, interface, namespace))?;
+    middle.ip(&format!("link set {name} up\n"))?;
+    namespace.ip(&format!("link set {interface} gso_max_segs 1\n"))?;
+    Ok(middle.run(|| open(name))??)
+}
+
+fn open(interface: &str) -> io::Result<File> {
+    let socket = sys::packet_socket(if_nametoindex(interface)?)?;
+    setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
+    Ok(socket)
+}
+
+struct Direction {
+    from: File,
+    to: File,
+    delay: Duration,
+    loss: f64,
+    random: ChaCha20Rng,
+    flying: VecDeque<(Instant, Vec<u8>)>,
+}
+
+impl Direction {
+    fn new(from: File, to: File, link: &Link, seed: u64) -> Self {
+        Self {
+            from,
+            to,
+            delay: link.delay,
+            loss: link.loss,
+            random: ChaCha20Rng::seed_from_u64(seed),
+            flying: VecDeque::new(),
+        }
+    }
+
+    /// Sends on what has flown long enough.
+    fn land(&mut self, now: Instant) {
+        while self.flying.front().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, frame)) = self.flying.pop_front() {
+                self.deliver(&frame);
+            }
+        }
+    }
+
+    /// Takes up what has arrived, and says whether there may be more.
+    fn take_off(&mut self, buffer: &mut [u8]) -> bool {
+        for _ in 0..BATCH {
+            let Ok(length @ 1..) = self.from.read(buffer) else {
+                return false;
+            };
+            let frame = &buffer[..length];
+            if is_address_resolution(frame) {
+                self.deliver(frame);
+            } else if !self.loses() && self.flying.len() < QUEUE_MAX {
+                let due = Instant::now() + self.delay;
+                self.flying.push_back((due, frame.to_vec()));
+            }
+        }
+        true
+    }
+
+    /// What the far interface cannot take now is lost, as on any cable.
+    fn deliver(&mut self, frame: &[u8]) {
+        let _ = self.to.write(frame);
+    }
+
+    fn loses(&mut self) -> bool {
+        self.loss > 0.0 && f64::from(self.random.next_u32()) < self.loss * 2f64.powi(32)
+    }
+
+    fn next_landing(&self) -> Option<Instant> {
+        self.flying.front().map(|(due, _)| *due)
+    }
+}
+
+/// Finding a neighbour's hardware address is no part of the path that the cable stands
+/// for: it is neither delayed nor lost.
+fn is_address_resolution(frame: &[u8]) -> bool {
+    const IPV6_HEADER: usize = HEADER + 14;
+    let ethertype = frame.get(HEADER + 12..IPV6_HEADER);
+    match ethertype {
+        Some([0x08, 0x06]) => true,
+        Some([0x86, 0xdd]) => {
+            let icmp = frame.get(IPV6_HEADER + 6) == Some(&58);
+            icmp && matches!(frame.get(IPV6_HEADER + 40), Some(135 | 136))
+        }
+        _ => false,
+    }
+}
+
+fn carry(mut directions: [Direction; 2], stopped: &PipeReader) {
+    let mut buffer = vec![0; FRAME_MAX];
+    loop {
+        let mut busy = false;
+        for direction in &mut directions {
+            direction.land(Instant::now());
+            busy |= direction.take_off(&mut buffer);
+        }
+        if !busy && wait(&directions, stopped).is_break() {
+            return;
+        }
+    }
+}
+
+/// Sleeps until a frame arrives or lands; breaks when the cable is taken down.
+fn wait(directions: &[Direction; 2], stopped: &PipeReader) -> std::ops::ControlFlow<()> {
+    let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let [here, there] = directions.each_ref().map(|d| readable(file(&d.from)));
+    let mut fds = [here, there, readable(stopped.as_fd())];
+    let next = directions.iter().filter_map(Direction::next_landing).min();
+    let timeout = next.map(|due| TimeSpec::from(due.saturating_duration_since(Instant::now())));
+    // An interrupted wait is followed by another.
+    let _ = ppoll(&mut fds, timeout, None);
+    match fds[2].any() {
+        Some(true) => std::ops::ControlFlow::Break(()),
+        Some(false) | None => std::ops::ControlFlow::Continue(()),
+    }
+}
+
+fn file(file: &File) -> BorrowedFd<'_> {
+    file.as_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(ethertype: [u8; 2], rest: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; HEADER + 12];
+        frame.extend(ethertype);
+        frame.extend(rest);
+        frame
+    }
+
+    #[test]
+    fn address_resolution_is_recognised() {
+        let mut solicitation = [0; 48];
+        solicitation[6] = 58;
+        solicitation[40] = 135;
+        assert!(is_address_resolution(&frame([0x08, 0x06], &[])));
+        assert!(is_address_resolution(&frame([0x86, 0xdd], &solicitation)));
+    }
+
+    #[test]
+    fn packets_of_any_length_are_not_address_resolution() {
+        let full = frame([0x08, 0x00], &[58; 60]);
+        for length in 0..full.len() {
+            assert!(!is_address_resolution(&full[..length]));
+        }
+        assert!(!is_address_resolution(&frame([0x86, 0xdd], &[58; 60])));
+    }
+}

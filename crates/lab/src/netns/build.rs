@@ -223,7 +223,7 @@ fn attach_host(
     let port = format!("h-{name}");
     parts.cable((router, &port), (&host, "eth0"), &Link::default())?;
     router.ip(&format!(
-        "link set {port} master {LAN}\nlink set {port} up\n"
+        "link set dev {port} master {LAN}\nlink set dev {port} up\n"
     ))?;
     let mut batch = interface("eth0", &addresses);
     let _ = writeln!(batch, "route add default via 192.168.{}.1", home.lan);
@@ -265,7 +265,7 @@ fn interface(name: &str, addresses: &[IpAddr]) -> String {
             IpAddr::V6(_) => writeln!(batch, "addr add {address}/64 dev {name} nodad"),
         };
     }
-    let _ = writeln!(batch, "link set {name} up");
+    let _ = writeln!(batch, "link set dev {name} up");
     batch
 }
 

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use nix::sys::time::TimeSpec;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
@@ -85,14 +86,17 @@ impl Drop for Forwarder {
 fn plug(middle: &Namespace, name: &str, end: (&Namespace, &str)) -> Result<File, BuildError> {
     let (namespace, interface) = end;
     middle.ip(&veth(name, interface, namespace))?;
-    middle.ip(&format!("link set {name} up\n"))?;
-    namespace.ip(&format!("link set {interface} gso_max_segs 1\n"))?;
+    middle.ip(&format!("link set dev {name} up\n"))?;
+    namespace.ip(&format!("link set dev {interface} gso_max_segs 1\n"))?;
     Ok(middle.run(|| open(name))??)
 }
 
 fn open(interface: &str) -> io::Result<File> {
     let socket = sys::packet_socket(if_nametoindex(interface)?)?;
-    setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
+    // Root may have it all, others as much as net.core.rmem_max allows.
+    if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER)?;
+    }
     Ok(socket)
 }
 
@@ -133,7 +137,7 @@ impl Direction {
                 return false;
             };
             let frame = &buffer[..length];
-            if is_address_resolution(frame) {
+            if is_housekeeping(frame) {
                 self.deliver(frame);
             } else if !self.loses() && self.flying.len() < QUEUE_MAX {
                 let due = Instant::now() + self.delay;
@@ -157,19 +161,21 @@ impl Direction {
     }
 }
 
-/// Finding a neighbour's hardware address is no part of the path that the cable stands
-/// for: it is neither delayed nor lost.
-fn is_address_resolution(frame: &[u8]) -> bool {
-    const IPV6_HEADER: usize = HEADER + 14;
-    let ethertype = frame.get(HEADER + 12..IPV6_HEADER);
-    match ethertype {
+/// What two neighbours tell each other to find their hardware addresses is no part of the
+/// path that the cable stands for: it is neither delayed nor lost.
+fn is_housekeeping(frame: &[u8]) -> bool {
+    const NETWORK: usize = HEADER + 14;
+    let to_group = frame.get(HEADER).is_some_and(|first| first & 1 == 1);
+    match frame.get(HEADER + 12..NETWORK) {
         Some([0x08, 0x06]) => true,
-        Some([0x86, 0xdd]) => {
-            let icmp = frame.get(IPV6_HEADER + 6) == Some(&58);
-            icmp && matches!(frame.get(IPV6_HEADER + 40), Some(135 | 136))
-        }
-        _ => false,
+        Some([0x86, 0xdd]) => to_group || is_neighbour_discovery(&frame[NETWORK..]),
+        Some(_) | None => to_group,
     }
+}
+
+fn is_neighbour_discovery(packet: &[u8]) -> bool {
+    const ICMPV6: u8 = 58;
+    packet.get(6) == Some(&ICMPV6) && matches!(packet.get(40), Some(135 | 136))
 }
 
 fn carry(mut directions: [Direction; 2], stopped: &PipeReader) {
@@ -217,20 +223,23 @@ mod tests {
     }
 
     #[test]
-    fn address_resolution_is_recognised() {
+    fn finding_a_neighbour_is_housekeeping() {
         let mut solicitation = [0; 48];
         solicitation[6] = 58;
         solicitation[40] = 135;
-        assert!(is_address_resolution(&frame([0x08, 0x06], &[])));
-        assert!(is_address_resolution(&frame([0x86, 0xdd], &solicitation)));
+        assert!(is_housekeeping(&frame([0x08, 0x06], &[])));
+        assert!(is_housekeeping(&frame([0x86, 0xdd], &solicitation)));
+        let mut to_group = frame([0x86, 0xdd], &[0; 40]);
+        to_group[HEADER] = 0x33;
+        assert!(is_housekeeping(&to_group));
     }
 
     #[test]
-    fn packets_of_any_length_are_not_address_resolution() {
+    fn packets_of_any_length_are_not_housekeeping() {
         let full = frame([0x08, 0x00], &[58; 60]);
         for length in 0..full.len() {
-            assert!(!is_address_resolution(&full[..length]));
+            assert!(!is_housekeeping(&full[..length]));
         }
-        assert!(!is_address_resolution(&frame([0x86, 0xdd], &[58; 60])));
+        assert!(!is_housekeeping(&frame([0x86, 0xdd], &[58; 60])));
     }
 }

@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::enter::assert_isolated;
 use super::link::Forwarder;
 use super::namespace::Namespace;
-use super::rules::{self, LAN, WAN};
+use super::rules::{self, FIRST_HOST, LAN, WAN};
 use super::tool::ToolError;
-use super::topology::{Home, Ipv6, Link, Server, Topology};
+use super::topology::{Home, Ipv6, Server, Topology};
+use crate::sim::Link;
 
 /// The core router's name in every world.
 pub(super) const CORE: &str = "internet";
@@ -40,9 +41,13 @@ pub enum BuildError {
     /// More servers, homes, hosts or addresses than there are numbers for, or none.
     #[error("too many servers, homes, hosts or addresses, or none where one is needed")]
     Size,
-    /// A port range is empty or too long.
-    #[error("a port range of the NAT is empty or too long")]
+    /// A port range is empty, longer than `nft` loads in reasonable time, or too short
+    /// for a block for every host.
+    #[error("a port range of the NAT is empty, too long, or too short for its blocks")]
     Ports,
+    /// The kernel's translator cannot do this; the simulator can.
+    #[error("real Linux NATs do not do {0}")]
+    Unsupported(&'static str),
     /// `ip` or `nft` did not do its work.
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -64,13 +69,17 @@ pub(super) struct Node {
 pub(super) struct Parts {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) forwarders: Vec<Forwarder>,
+    seed: [u8; 32],
 }
 
 pub(super) fn build(topology: &Topology) -> Result<Parts, BuildError> {
     assert_isolated().map_err(BuildError::NotIsolated)?;
     check_names(topology)?;
     check_sizes(topology)?;
-    let mut parts = Parts::default();
+    let mut parts = Parts {
+        seed: topology.seed,
+        ..Parts::default()
+    };
     let core = parts.add(CORE, Vec::new())?;
     forward(&core)?;
     let mut number = 1;
@@ -131,17 +140,19 @@ impl Parts {
         Ok(namespace)
     }
 
-    /// Lays a cable from the interface `near` of one namespace to `far` of another.
+    /// Lays a cable from the interface `node` of one namespace to `net`, nearer to the
+    /// core, of another.
     fn cable(
         &mut self,
-        (near, near_name): (&Namespace, &str),
-        (far, far_name): (&Namespace, &str),
-        link: &Link,
+        node: (&Namespace, &str),
+        net: (&Namespace, &str),
+        link: Link,
     ) -> Result<(), BuildError> {
-        if link.is_plain() {
-            return near.ip(&veth(near_name, far_name, far));
+        if link == Link::default() {
+            return node.0.ip(&veth(node.1, net.1, net.0));
         }
-        let forwarder = Forwarder::lay((near, near_name), (far, far_name), link)?;
+        let number = self.forwarders.len() as u64;
+        let forwarder = Forwarder::lay(node, net, link, (self.seed, number))?;
         self.forwarders.push(forwarder);
         Ok(())
     }
@@ -171,7 +182,7 @@ fn attach_server(
     let addresses: Vec<IpAddr> = v4.chain(v6).collect();
     let node = parts.add(&server.name, addresses.clone())?;
     let port = port_of(number);
-    parts.cable((core, &port), (&node, "eth0"), &server.link)?;
+    parts.cable((&node, "eth0"), (core, &port), server.link)?;
     core.ip(&core_side(number))?;
     node.ip(&public_side("eth0", number, &addresses))?;
     node.nft(rules::COUNTING)
@@ -189,7 +200,7 @@ fn attach_home(
     ];
     let router = parts.add(&home.name, outside.to_vec())?;
     let port = port_of(number);
-    parts.cable((core, &port), (&router, WAN), &home.link)?;
+    parts.cable((&router, WAN), (core, &port), home.link)?;
     core.ip(&core_side(number))?;
     router.ip(&public_side(WAN, number, &outside))?;
     if home.ipv6 == Ipv6::Firewalled {
@@ -201,10 +212,14 @@ fn attach_home(
     }
     forward(&router)?;
     router.ip(&lan_bridge(number, home))?;
-    for (index, name) in (10..).zip(&home.hosts) {
+    for (index, name) in (FIRST_HOST..).zip(&home.hosts) {
         attach_host(parts, &router, number, home, (index, name))?;
     }
-    router.nft(&rules::router(&home.nat, home.ipv6, public4(number, 2))?)
+    router.nft(&rules::router(home, public4(number, 2))?)?;
+    for (setting, value) in rules::timeouts(&home.nat) {
+        router.set(setting, &value)?;
+    }
+    Ok(())
 }
 
 fn attach_host(
@@ -221,7 +236,7 @@ fn attach_host(
     }
     let host = parts.add(name, addresses.clone())?;
     let port = format!("h-{name}");
-    parts.cable((router, &port), (&host, "eth0"), &Link::default())?;
+    parts.cable((&host, "eth0"), (router, &port), Link::default())?;
     router.ip(&format!(
         "link set dev {port} master {LAN}\nlink set dev {port} up\n"
     ))?;
@@ -296,13 +311,14 @@ fn local6(number: u8, host: u8) -> Ipv6Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netns::Nat;
+    use crate::sim::Nat;
 
     fn named(names: &[&str]) -> Topology {
-        let home = Home::new("red", names, 1, Nat::masquerade());
+        let home = Home::new("red", names, 1, Nat::default());
         Topology {
             servers: vec![Server::new("server")],
             homes: vec![home],
+            ..Topology::default()
         }
     }
 

@@ -4,25 +4,24 @@
 //! frames from one packet socket to the other. The interfaces at the ends cut what the
 //! kernel had joined into packets again, so that loss strikes packets and not bursts.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use nix::sys::time::TimeSpec;
-use rand_chacha::ChaCha20Rng;
-use rand_core::{RngCore as _, SeedableRng as _};
 
 use super::build::{BuildError, veth};
 use super::namespace::Namespace;
 use super::sys;
-use super::topology::Link;
+use crate::sim::{Conduit, Link, Pipe, Stream};
 
 /// Longer than any frame: the kernel joins packets up to 64 KiB.
 const FRAME_MAX: usize = 80 * 1024;
@@ -39,6 +38,9 @@ const RECEIVE_BUFFER: usize = 32 << 20;
 /// What a packet socket puts before a frame: `struct virtio_net_hdr`.
 const HEADER: usize = 10;
 
+/// Two addresses and a type.
+const ETHERNET: usize = 14;
+
 /// A running cable; dropping it stops its thread.
 #[derive(Debug)]
 pub(super) struct Forwarder {
@@ -48,21 +50,24 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    /// Lays a cable between an interface to be made in each of two namespaces.
+    /// Lays a cable between an interface to be made in each of two namespaces; `luck` is
+    /// the seed of the world and the number of the cable.
     pub(super) fn lay(
-        near: (&Namespace, &str),
-        far: (&Namespace, &str),
-        link: &Link,
+        node: (&Namespace, &str),
+        net: (&Namespace, &str),
+        link: Link,
+        (seed, number): ([u8; 32], u64),
     ) -> Result<Self, BuildError> {
         let middle = Namespace::new()?;
         middle.set("ipv6/conf/default/disable_ipv6", "1")?;
-        let here = plug(&middle, "a", near)?;
-        let there = plug(&middle, "b", far)?;
-        let (stopped, stop) = io::pipe()?;
+        let near = plug(&middle, "a", node)?;
+        let far = plug(&middle, "b", net)?;
+        let luck = |direction| Stream::new(seed, 2 * number + direction);
         let directions = [
-            Direction::new(here.try_clone()?, there.try_clone()?, link, link.seed),
-            Direction::new(there, here, link, link.seed.wrapping_add(1)),
+            Direction::new(near.try_clone()?, far.try_clone()?, link.up, luck(0)),
+            Direction::new(far, near, link.down, luck(1)),
         ];
+        let (stopped, stop) = io::pipe()?;
         let thread = thread::Builder::new()
             .name("link".to_owned())
             .spawn(move || carry(directions, &stopped))?;
@@ -103,30 +108,31 @@ fn open(interface: &str) -> io::Result<File> {
 struct Direction {
     from: File,
     to: File,
-    delay: Duration,
-    loss: f64,
-    random: ChaCha20Rng,
-    flying: VecDeque<(Instant, Vec<u8>)>,
+    conduit: Conduit,
+    /// Frames by the time they land and, for equal times, by number.
+    flying: BTreeMap<(Instant, u64), Vec<u8>>,
+    next_number: u64,
 }
 
 impl Direction {
-    fn new(from: File, to: File, link: &Link, seed: u64) -> Self {
+    fn new(from: File, to: File, pipe: Pipe, luck: Stream) -> Self {
         Self {
             from,
             to,
-            delay: link.delay,
-            loss: link.loss,
-            random: ChaCha20Rng::seed_from_u64(seed),
-            flying: VecDeque::new(),
+            conduit: Conduit::new(pipe, luck, Instant::now()),
+            flying: BTreeMap::new(),
+            next_number: 0,
         }
     }
 
     /// Sends on what has flown long enough.
     fn land(&mut self, now: Instant) {
-        while self.flying.front().is_some_and(|(due, _)| *due <= now) {
-            if let Some((_, frame)) = self.flying.pop_front() {
-                self.deliver(&frame);
+        while let Some(entry) = self.flying.first_entry() {
+            if entry.key().0 > now {
+                return;
             }
+            let frame = entry.remove();
+            self.deliver(&frame);
         }
     }
 
@@ -139,12 +145,22 @@ impl Direction {
             let frame = &buffer[..length];
             if is_housekeeping(frame) {
                 self.deliver(frame);
-            } else if !self.loses() && self.flying.len() < QUEUE_MAX {
-                let due = Instant::now() + self.delay;
-                self.flying.push_back((due, frame.to_vec()));
+            } else {
+                self.fly(frame);
             }
         }
         true
+    }
+
+    fn fly(&mut self, frame: &[u8]) {
+        let bytes = frame.len().saturating_sub(HEADER + ETHERNET) as u64;
+        for arrival in self.conduit.transit(Instant::now(), bytes) {
+            if self.flying.len() < QUEUE_MAX {
+                let key = (arrival, self.next_number);
+                self.flying.insert(key, frame.to_vec());
+                self.next_number += 1;
+            }
+        }
     }
 
     /// What the far interface cannot take now is lost, as on any cable.
@@ -152,19 +168,15 @@ impl Direction {
         let _ = self.to.write(frame);
     }
 
-    fn loses(&mut self) -> bool {
-        self.loss > 0.0 && f64::from(self.random.next_u32()) < self.loss * 2f64.powi(32)
-    }
-
     fn next_landing(&self) -> Option<Instant> {
-        self.flying.front().map(|(due, _)| *due)
+        self.flying.keys().next().map(|(due, _)| *due)
     }
 }
 
 /// What two neighbours tell each other to find their hardware addresses is no part of the
 /// path that the cable stands for: it is neither delayed nor lost.
 fn is_housekeeping(frame: &[u8]) -> bool {
-    const NETWORK: usize = HEADER + 14;
+    const NETWORK: usize = HEADER + ETHERNET;
     let to_group = frame.get(HEADER).is_some_and(|first| first & 1 == 1);
     match frame.get(HEADER + 12..NETWORK) {
         Some([0x08, 0x06]) => true,
@@ -193,22 +205,18 @@ fn carry(mut directions: [Direction; 2], stopped: &PipeReader) {
 }
 
 /// Sleeps until a frame arrives or lands; breaks when the cable is taken down.
-fn wait(directions: &[Direction; 2], stopped: &PipeReader) -> std::ops::ControlFlow<()> {
+fn wait(directions: &[Direction; 2], stopped: &PipeReader) -> ControlFlow<()> {
     let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-    let [here, there] = directions.each_ref().map(|d| readable(file(&d.from)));
-    let mut fds = [here, there, readable(stopped.as_fd())];
+    let [up, down] = directions.each_ref().map(|d| readable(d.from.as_fd()));
+    let mut fds = [up, down, readable(stopped.as_fd())];
     let next = directions.iter().filter_map(Direction::next_landing).min();
     let timeout = next.map(|due| TimeSpec::from(due.saturating_duration_since(Instant::now())));
     // An interrupted wait is followed by another.
     let _ = ppoll(&mut fds, timeout, None);
     match fds[2].any() {
-        Some(true) => std::ops::ControlFlow::Break(()),
-        Some(false) | None => std::ops::ControlFlow::Continue(()),
+        Some(true) => ControlFlow::Break(()),
+        Some(false) | None => ControlFlow::Continue(()),
     }
-}
-
-fn file(file: &File) -> BorrowedFd<'_> {
-    file.as_fd()
 }
 
 #[cfg(test)]

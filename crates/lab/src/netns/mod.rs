@@ -34,8 +34,6 @@ pub use build::BuildError;
 pub use enter::{Unavailable, assert_isolated, enter};
 pub use harness::{Case, run_cases};
 pub use tool::ToolError;
-pub use topology::{
-    Allocation, Filtering, Home, Inbound, Ipv6, Link, Mapping, Nat, Server, Topology,
-};
+pub use topology::{Home, Ipv6, Server, Topology};
 pub use traffic::{Counter, InterfaceTraffic};
 pub use world::World;

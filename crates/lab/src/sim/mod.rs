@@ -30,11 +30,13 @@ mod topology;
 mod trace;
 mod world;
 
+pub(crate) use link::Conduit;
 pub use link::{Link, Pipe};
 pub use nat::{
     Allocation, Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Ports, Timeouts, Unsolicited,
 };
 pub use packet::{Body, Delivery, Packet};
+pub(crate) use random::Stream;
 pub use random::seed;
 pub use router::Router;
 pub use runner::{Machine, MachineId, Occurrence, Runner};

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use postern_lab::netns::{
-    Allocation, BuildError, Case, Filtering, Home, Inbound, Ipv6, Link, Mapping, Nat, Server,
-    Topology, World, assert_isolated,
+use postern_lab::netns::{BuildError, Case, Home, Ipv6, Server, Topology, World, assert_isolated};
+use postern_lab::sim::{
+    Allocation, Filtering, Hairpin, Link, Mapping, Nat, Pipe, Ports, Unsolicited, seed,
 };
 
 macro_rules! cases {
@@ -24,7 +24,8 @@ cases!(
     sequential_ports_follow_one_another_under_every_mapping,
     random_ports_stay_in_their_block_under_every_mapping,
     an_accepting_router_lets_strangers_reach_itself,
-    a_rejecting_router_resets_tcp,
+    a_hairpinning_router_shows_the_external_source,
+    carriers_give_each_host_a_block_of_ports,
     two_plain_homes_punch_through_to_each_other,
     tcp_crosses_the_nat_outwards_and_is_counted,
     a_firewalled_ipv6_home_lets_in_only_answers,
@@ -38,6 +39,18 @@ cases!(
     dropping_the_world_takes_it_down,
 );
 
+const MAPPINGS: [Mapping; 3] = [
+    Mapping::EndpointIndependent,
+    Mapping::AddressDependent,
+    Mapping::AddressAndPortDependent,
+];
+
+const FILTERINGS: [Filtering; 3] = [
+    Filtering::EndpointIndependent,
+    Filtering::AddressDependent,
+    Filtering::AddressAndPortDependent,
+];
+
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const ANY6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
@@ -49,7 +62,7 @@ fn the_process_has_left_the_machines_network() {
 }
 
 fn plain_masquerade_keeps_the_port_and_drops_strangers() {
-    let world = two_homes(Nat::masquerade());
+    let world = two_homes(Nat::default());
     let server = socket(&world, "server", 0, 3478);
     let stranger = world.udp("server", ANY).unwrap();
     let alice = world.udp("alice", ANY).unwrap();
@@ -65,7 +78,7 @@ fn plain_masquerade_keeps_the_port_and_drops_strangers() {
 }
 
 fn every_mapping_and_filtering_behaves_as_named() {
-    let all = Mapping::ALL.map(|m| Filtering::ALL.map(|f| Nat::new(m, f)));
+    let all = MAPPINGS.map(|m| FILTERINGS.map(|f| Nat::new(m, f)));
     let nats: Vec<Nat> = all.into_iter().flatten().collect();
     let world = homes(&nats);
     let reflectors = Reflectors::new(&world);
@@ -81,8 +94,11 @@ fn every_mapping_and_filtering_behaves_as_named() {
 }
 
 fn sequential_ports_follow_one_another_under_every_mapping() {
-    let ports = 30_000..=30_999;
-    let nats = with_allocation(&Allocation::Sequential { ports });
+    let ports = Ports {
+        first: 30_000,
+        last: 30_999,
+    };
+    let nats = with_allocation(Allocation::Sequential { ports, step: 2 });
     let world = homes(&nats);
     let reflectors = Reflectors::new(&world);
     for (index, nat) in nats.iter().enumerate() {
@@ -90,14 +106,16 @@ fn sequential_ports_follow_one_another_under_every_mapping() {
         assert_eq!(reflectors.mapping(&world, &host), nat.mapping, "{nat:?}");
         let first = reflectors.fresh_port(&world, &host);
         let second = reflectors.fresh_port(&world, &host);
-        assert_eq!(second, first + 1, "{nat:?}");
+        assert_eq!(second, first + 2, "{nat:?}");
     }
 }
 
 fn random_ports_stay_in_their_block_under_every_mapping() {
-    let nats = with_allocation(&Allocation::Random {
-        ports: 40_000..=41_023,
-    });
+    let ports = Ports {
+        first: 40_000,
+        last: 41_023,
+    };
+    let nats = with_allocation(Allocation::Random(ports));
     let world = homes(&nats);
     let reflectors = Reflectors::new(&world);
     for (index, nat) in nats.iter().enumerate() {
@@ -112,34 +130,62 @@ fn random_ports_stay_in_their_block_under_every_mapping() {
 }
 
 fn an_accepting_router_lets_strangers_reach_itself() {
-    for (inbound, expected) in [(Inbound::Drop, false), (Inbound::Accept, true)] {
+    for (unsolicited, expected) in [(Unsolicited::Drop, false), (Unsolicited::Accept, true)] {
         let nat = Nat {
-            inbound,
-            ..Nat::masquerade()
+            unsolicited,
+            ..Nat::default()
         };
         let world = two_homes(nat);
         let router = world.udp("red", SocketAddr::new(ANY.ip(), 5351)).unwrap();
         let stranger = world.udp("server", ANY).unwrap();
         let address = SocketAddr::new(world.addresses("red").unwrap()[0], 5351);
         stranger.send_to(b"map me a port", address).unwrap();
-        assert_eq!(hears(&router), expected, "{inbound:?}");
+        assert_eq!(hears(&router), expected, "{unsolicited:?}");
     }
 }
 
-fn a_rejecting_router_resets_tcp() {
-    let nat = Nat {
-        inbound: Inbound::Reject,
-        ..Nat::masquerade()
+fn a_hairpinning_router_shows_the_external_source() {
+    for allocation in [Allocation::Preserving, Allocation::Random(Ports::ALL)] {
+        let nat = Nat {
+            filtering: Filtering::EndpointIndependent,
+            hairpin: Hairpin::ExternalSource,
+            allocation,
+            ..Nat::default()
+        };
+        let mut topology = Topology::two_homes(nat, nat);
+        topology.homes[0].hosts.push("carol".to_owned());
+        let world = World::build(&topology).unwrap();
+        let server = socket(&world, "server", 0, 3478);
+        let [alice, carol] = ["alice", "carol"].map(|host| world.udp(host, ANY).unwrap());
+        let (outer_alice, outer_carol) = (seen_by(&server, &alice), seen_by(&server, &carol));
+        alice.send_to(b"neighbour?", outer_carol).unwrap();
+        assert_eq!(source(&carol), outer_alice);
+        carol.send_to(b"here", outer_alice).unwrap();
+        assert_eq!(source(&alice), outer_carol);
+    }
+}
+
+fn carriers_give_each_host_a_block_of_ports() {
+    let ports = Ports {
+        first: 50_000,
+        last: 51_999,
     };
-    let world = two_homes(nat);
-    let address = SocketAddr::new(world.addresses("red").unwrap()[0], 80);
-    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(2));
-    let refused = world.run("server", connect).unwrap().unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let nat = Nat {
+        allocation: Allocation::Block { ports, size: 1000 },
+        ..Nat::default()
+    };
+    let mut topology = Topology::two_homes(nat, nat);
+    topology.homes[0].hosts.push("carol".to_owned());
+    let world = World::build(&topology).unwrap();
+    let server = socket(&world, "server", 0, 3478);
+    for (host, block) in [("alice", 50_000..=50_999), ("carol", 51_000..=51_999)] {
+        let inside = world.udp(host, ANY).unwrap();
+        assert!(block.contains(&seen_by(&server, &inside).port()), "{host}");
+    }
 }
 
 fn two_plain_homes_punch_through_to_each_other() {
-    let world = two_homes(Nat::masquerade());
+    let world = two_homes(Nat::default());
     let server = socket(&world, "server", 0, 3478);
     let [alice, bob] = ["alice", "bob"].map(|host| world.udp(host, ANY).unwrap());
     let (outer_alice, outer_bob) = (seen_by(&server, &alice), seen_by(&server, &bob));
@@ -151,7 +197,7 @@ fn two_plain_homes_punch_through_to_each_other() {
 }
 
 fn tcp_crosses_the_nat_outwards_and_is_counted() {
-    let world = two_homes(Nat::masquerade());
+    let world = two_homes(Nat::default());
     let address = SocketAddr::new(world.addresses("server").unwrap()[0], 443);
     world.watch("server", "web", "tcp dport 443").unwrap();
     let listener = world.run("server", || TcpListener::bind(address)).unwrap();
@@ -169,7 +215,7 @@ fn tcp_crosses_the_nat_outwards_and_is_counted() {
 }
 
 fn a_firewalled_ipv6_home_lets_in_only_answers() {
-    let mut topology = Topology::two_homes(Nat::masquerade(), Nat::masquerade());
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
     for home in &mut topology.homes {
         home.ipv6 = Ipv6::Firewalled;
     }
@@ -189,7 +235,7 @@ fn a_firewalled_ipv6_home_lets_in_only_answers() {
 }
 
 fn a_program_runs_on_its_host_and_sees_only_its_interfaces() {
-    let world = two_homes(Nat::masquerade());
+    let world = two_homes(Nat::default());
     let mut command = world.command("alice", "ls").unwrap();
     let output = command.arg("/sys/class/net").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "eth0\nlo\n");
@@ -200,7 +246,7 @@ fn a_program_runs_on_its_host_and_sees_only_its_interfaces() {
 }
 
 fn a_program_dies_with_the_thread_that_started_it() {
-    let world = two_homes(Nat::masquerade());
+    let world = two_homes(Nat::default());
     let mut command = world.command("alice", "sleep").unwrap();
     command.arg("60").stdout(Stdio::null());
     let starter = std::thread::spawn(move || command.spawn().unwrap());
@@ -212,9 +258,9 @@ fn a_program_dies_with_the_thread_that_started_it() {
 
 fn a_delayed_link_delays_each_way() {
     let delay = Duration::from_millis(15);
-    let mut topology = Topology::two_homes(Nat::masquerade(), Nat::masquerade());
-    topology.homes[0].link = Link::delayed(delay);
-    topology.homes[1].link = Link::delayed(delay);
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[0].link = Link::with_latency(delay);
+    topology.homes[1].link = Link::with_latency(delay);
     let world = World::build(&topology).unwrap();
     let [alice, bob, server] = ["alice", "bob", "server"].map(|h| world.udp(h, ANY).unwrap());
     let server_port = server.local_addr().unwrap().port();
@@ -241,11 +287,11 @@ fn a_delayed_link_delays_each_way() {
 
 fn a_lossy_link_loses_its_share_and_the_same_one_again() {
     let arrivals = || {
-        let mut topology = Topology::two_homes(Nat::masquerade(), Nat::masquerade());
-        topology.homes[0].link = Link {
+        let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+        topology.seed = seed(7);
+        topology.homes[0].link.up = Pipe {
             loss: 0.25,
-            seed: 7,
-            ..Link::default()
+            ..Pipe::default()
         };
         let world = World::build(&topology).unwrap();
         let server = socket(&world, "server", 0, 3478);
@@ -274,8 +320,8 @@ fn a_lossy_link_loses_its_share_and_the_same_one_again() {
 
 fn a_delayed_link_carries_bulk_data_unharmed() {
     const BYTES: usize = 16 << 20;
-    let mut topology = Topology::two_homes(Nat::masquerade(), Nat::masquerade());
-    topology.homes[0].link = Link::delayed(Duration::from_millis(2));
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[0].link = Link::with_latency(Duration::from_millis(2));
     let world = World::build(&topology).unwrap();
     let address = SocketAddr::new(world.addresses("server").unwrap()[0], 443);
     let listener = world.run("server", || TcpListener::bind(address)).unwrap();
@@ -296,7 +342,7 @@ fn a_delayed_link_carries_bulk_data_unharmed() {
 }
 
 fn homes_may_use_the_same_private_network() {
-    let mut topology = Topology::two_homes(Nat::masquerade(), Nat::masquerade());
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
     topology.homes[1].lan = topology.homes[0].lan;
     let world = World::build(&topology).unwrap();
     assert_eq!(world.ipv4("alice").unwrap(), world.ipv4("bob").unwrap());
@@ -306,11 +352,11 @@ fn homes_may_use_the_same_private_network() {
 }
 
 fn an_impossible_topology_is_refused() {
-    let mut topology = Topology::two_homes(Nat::masquerade(), Nat::masquerade());
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
     topology.homes[1].hosts = vec!["alice".to_owned()];
     let refused = World::build(&topology);
     assert!(matches!(refused, Err(BuildError::Name(name)) if name == "alice"));
-    let world = two_homes(Nat::masquerade());
+    let world = two_homes(Nat::default());
     let unknown = world.command("carol", "ls");
     assert!(matches!(unknown, Err(BuildError::Unknown(name)) if name == "carol"));
 }
@@ -319,8 +365,8 @@ fn dropping_the_world_takes_it_down() {
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let before = (threads(), files());
-    let mut topology = Topology::two_homes(Nat::masquerade(), Nat::masquerade());
-    topology.homes[0].link = Link::delayed(Duration::from_millis(1));
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[0].link = Link::with_latency(Duration::from_millis(1));
     let world = World::build(&topology).unwrap();
     assert!(files() > before.1);
     drop(world);
@@ -328,31 +374,32 @@ fn dropping_the_world_takes_it_down() {
 }
 
 fn two_homes(nat: Nat) -> World {
-    World::build(&Topology::two_homes(nat.clone(), nat)).unwrap()
+    World::build(&Topology::two_homes(nat, nat)).unwrap()
 }
 
 /// A home with one host for each translator, and a server with three addresses.
 fn homes(nats: &[Nat]) -> World {
     let home = |(index, nat): (usize, &Nat)| {
         let (name, host) = (format!("home{index}"), format!("host{index}"));
-        Home::new(&name, &[&host], 1, nat.clone())
+        Home::new(&name, &[&host], 1, *nat)
     };
     let mut server = Server::new("server");
     server.addresses = 3;
     let topology = Topology {
         servers: vec![server],
         homes: nats.iter().enumerate().map(home).collect(),
+        ..Topology::default()
     };
     World::build(&topology).unwrap()
 }
 
 /// One translator for each mapping, with the same way to choose ports.
-fn with_allocation(allocation: &Allocation) -> Vec<Nat> {
+fn with_allocation(allocation: Allocation) -> Vec<Nat> {
     let nat = |mapping| Nat {
-        allocation: allocation.clone(),
+        allocation,
         ..Nat::new(mapping, Filtering::AddressAndPortDependent)
     };
-    Mapping::ALL.map(nat).to_vec()
+    MAPPINGS.map(nat).to_vec()
 }
 
 /// Sockets of a server that tell what a translator does.

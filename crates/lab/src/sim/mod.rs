@@ -1,1 +1,45 @@
 //! An internet in memory: virtual time, seeded, reproducible.
+//!
+//! A [`World`] holds networks, hosts, routers and the links between them. The public
+//! internet is the network [`World::core`]; each router attaches its outside to one
+//! network and makes another inside, so nested NATs are routers behind routers. What a
+//! router does is data: [`Gate`], [`Nat`], [`Firewall`].
+//!
+//! The world reads no clock and draws no randomness of its own: the same start, seed and
+//! calls give the same packets at the same times. It is driven in one of two ways.
+//!
+//! 1. By hand, from any driver (a test on tokio's paused clock, say): [`World::send`]
+//!    takes a datagram, [`World::next_event_time`] says when something happens,
+//!    [`World::advance`] moves time and returns what arrived.
+//! 2. By a [`Runner`], which connects sans-IO machines ([`Machine`]) to hosts and runs
+//!    them to a deadline.
+//!
+//! [`scenario`] holds ready-made worlds as data.
+//!
+//! The world carries UDP. It never fragments, and a host accepts every port: which
+//! ports are open is the driver's business.
+
+mod link;
+pub mod nat;
+mod packet;
+mod random;
+mod router;
+mod runner;
+pub mod scenario;
+mod topology;
+mod trace;
+mod world;
+
+pub(crate) use link::Conduit;
+pub use link::{Link, Pipe};
+pub use nat::{
+    Allocation, Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Ports, Timeouts, Unsolicited,
+};
+pub use packet::{Body, Delivery, Packet};
+pub(crate) use random::Stream;
+pub use random::seed;
+pub use router::Router;
+pub use runner::{Machine, MachineId, Occurrence, Runner};
+pub use topology::{HostId, InterfaceId, NetworkId, RouterId};
+pub use trace::{Counters, DropReason};
+pub use world::World;

@@ -1,0 +1,30 @@
+# What people type. `make help` lists it.
+
+SHELL := bash
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+.PHONY: help check test demo fuzz setup
+
+help: ## Say what there is
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+setup: ## Install what is missing (apt, with sudo when not root)
+	@scripts/setup
+
+check: ## Format, layers, lints and docs, warnings denied
+	cargo fmt --all --check
+	scripts/layers
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+test: setup ## All tests, in real network namespaces too
+	cargo build -p postern-cli --locked
+	cargo test --workspace --locked
+
+demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")
+	cargo run --release -p postern-cli --locked -- demo $(ARGS)
+
+TARGET ?= stun
+SECONDS ?= 60
+fuzz: ## Look for bytes that break a parser (TARGET=stun SECONDS=60; needs cargo-fuzz and nightly)
+	cd fuzz && cargo +nightly fuzz run $(TARGET) -- -max_total_time=$(SECONDS)

@@ -1,0 +1,156 @@
+//! The world that was built, and what can be done in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::thread::JoinHandle;
+
+use super::build::{self, BuildError, Node, Parts};
+use super::namespace::Namespace;
+use super::topology::Topology;
+use super::traffic::{Counter, InterfaceTraffic, parse_counters, parse_interfaces};
+use super::{rules, tool};
+
+/// Namespaces, cables and NATs; dropping it takes them down.
+///
+/// A node is a server, a home's router, a host, or the core router `internet`, by name.
+#[derive(Debug)]
+pub struct World {
+    parts: Parts,
+}
+
+impl World {
+    /// Builds the world that `topology` describes; it works when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`]: [`enter`](super::enter) was not called, the topology does not make
+    /// sense, or the system refused.
+    pub fn build(topology: &Topology) -> Result<Self, BuildError> {
+        let parts = build::build(topology)?;
+        Ok(Self { parts })
+    }
+
+    /// The names of all nodes, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.parts.nodes.keys().map(String::as_str)
+    }
+
+    /// A node's addresses: IPv4 first, then public IPv6, then unique local IPv6. A home
+    /// router's are those on its outside. The core router has none of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Unknown`] if there is no such node.
+    pub fn addresses(&self, node: &str) -> Result<&[IpAddr], BuildError> {
+        Ok(&self.node(node)?.addresses)
+    }
+
+    /// A node's first IPv4 address.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Unknown`] if there is no such node or it has no such address.
+    pub fn ipv4(&self, node: &str) -> Result<Ipv4Addr, BuildError> {
+        let first = self.addresses(node)?.first();
+        match first {
+            Some(IpAddr::V4(address)) => Ok(*address),
+            Some(IpAddr::V6(_)) | None => Err(BuildError::Unknown(node.to_owned())),
+        }
+    }
+
+    /// A program that runs on a node when it is started.
+    ///
+    /// It is killed when the thread that started it ends, and so with this process: start
+    /// it from a thread that lives as long as it should, which a blocking-pool thread of
+    /// tokio does not. For tokio, convert it: `tokio::process::Command::from`.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Unknown`] if there is no such node.
+    pub fn command(&self, node: &str, program: &str) -> Result<Command, BuildError> {
+        Ok(self.namespace(node)?.command(program))
+    }
+
+    /// Runs `work` on a thread inside a node and waits for its result. Sockets made in
+    /// there belong to the node for good, wherever they are used.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Unknown`] if there is no such node, [`BuildError::Io`] if the thread
+    /// could not be started.
+    pub fn run<T: Send>(
+        &self,
+        node: &str,
+        work: impl FnOnce() -> T + Send,
+    ) -> Result<T, BuildError> {
+        Ok(self.namespace(node)?.run(work)?)
+    }
+
+    /// Starts a thread inside a node; threads that it starts, such as an async runtime's,
+    /// are inside too.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`]; the thread itself yields an error if it could not get inside.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        node: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<io::Result<T>>, BuildError> {
+        Ok(self.namespace(node)?.spawn(node, work)?)
+    }
+
+    /// A UDP socket of a node, bound to `address`, which may leave the port to the system.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or the address cannot be bound.
+    pub fn udp(&self, node: &str, address: SocketAddr) -> Result<UdpSocket, BuildError> {
+        Ok(self.run(node, || UdpSocket::bind(address))??)
+    }
+
+    /// What each interface of a node has received and sent. A home router's are `wan` and
+    /// `lan`, a server's or host's `eth0`.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`].
+    pub fn traffic(&self, node: &str) -> Result<BTreeMap<String, InterfaceTraffic>, BuildError> {
+        let read = || fs::read_to_string("/proc/thread-self/net/dev");
+        Ok(parse_interfaces(&self.run(node, read)??))
+    }
+
+    /// What a server's counters have counted: `tcp_in`, `tcp_out`, `udp_in`, `udp_out`,
+    /// loopback left out, and those added with [`World::watch`]. Other nodes have none.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or `nft` failed.
+    pub fn counters(&self, server: &str) -> Result<BTreeMap<String, Counter>, BuildError> {
+        let json = self.run(server, || tool::nft_list(&["-j", "list", "counters"]))??;
+        parse_counters(&json).map_err(|error| BuildError::Io(error.into()))
+    }
+
+    /// Adds a counter to a server for packets in both directions that match an nftables
+    /// expression such as `udp dport 3478`.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or `nft` did not understand.
+    pub fn watch(&self, server: &str, counter: &str, matching: &str) -> Result<(), BuildError> {
+        self.namespace(server)?
+            .nft(&rules::watch(counter, matching))
+    }
+
+    fn namespace(&self, node: &str) -> Result<&Namespace, BuildError> {
+        Ok(&self.node(node)?.namespace)
+    }
+
+    fn node(&self, name: &str) -> Result<&Node, BuildError> {
+        let node = self.parts.nodes.get(name);
+        node.ok_or_else(|| BuildError::Unknown(name.to_owned()))
+    }
+}

@@ -1,0 +1,237 @@
+//! What a router does with the packets that cross it, as data.
+//!
+//! The words are those of RFC 4787. The state is kept like a connection tracker keeps
+//! it: a *mapping* joins an internal endpoint to an external one, a *session* joins a
+//! mapping to one remote endpoint. An inbound packet that the filter lets in makes a
+//! session of its own, so the answer leaves from the external port that was hit,
+//! whatever the mapping behaviour would give a new flow. Without it an
+//! endpoint-dependent mapping with endpoint-independent filtering could never answer a
+//! stranger; Linux NATs do.
+//!
+//! External ports are never overloaded (RFC 4787, REQ-3): at one moment an external
+//! endpoint belongs to one internal endpoint.
+
+mod ports;
+mod table;
+
+pub(crate) use table::{NatTable, Refusal};
+
+use std::time::Duration;
+
+/// Which remote endpoints share a mapping (RFC 4787, section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mapping {
+    /// One mapping for every destination.
+    EndpointIndependent,
+    /// One mapping for each destination address.
+    AddressDependent,
+    /// One mapping for each destination address and port.
+    AddressAndPortDependent,
+}
+
+/// From whom a mapping accepts packets (RFC 4787, section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Filtering {
+    /// From everybody.
+    EndpointIndependent,
+    /// From addresses that the mapping has sent to.
+    AddressDependent,
+    /// From addresses and ports that the mapping has sent to.
+    AddressAndPortDependent,
+}
+
+/// A range of ports, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// The lowest port.
+    pub first: u16,
+    /// The highest port; not below `first`.
+    pub last: u16,
+}
+
+impl Ports {
+    /// 1024 to 65535: what a NAT can use at most (RFC 4787, section 4.2.2).
+    pub const ALL: Self = Self {
+        first: 1024,
+        last: 65535,
+    };
+
+    pub(crate) fn count(self) -> u32 {
+        u32::from(self.last.saturating_sub(self.first)) + 1
+    }
+
+    /// The port `offset` after the first, wrapping at the end.
+    pub(crate) fn nth(self, offset: u32) -> u16 {
+        let within = u16::try_from(offset % self.count()).unwrap_or(0);
+        self.first.saturating_add(within)
+    }
+}
+
+/// How a new mapping gets its external port (RFC 4787, section 4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allocation {
+    /// The internal port where it is free, else a random free one from 1024 to 65535.
+    Preserving,
+    /// A random free port of the range.
+    Random(Ports),
+    /// The next free port of the range, `step` after the one before.
+    Sequential {
+        /// Where the counter starts and wraps.
+        ports: Ports,
+        /// Distance from one port to the next; not 0.
+        step: u16,
+    },
+    /// Carriers' port blocks (RFC 7422): each internal address has `size` contiguous
+    /// ports of the range for itself and gets random ones among them.
+    Block {
+        /// The range that is cut into blocks.
+        ports: Ports,
+        /// Ports in a block; not 0.
+        size: u16,
+    },
+}
+
+/// What becomes of a packet from inside to the router's own external address
+/// (RFC 4787, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hairpin {
+    /// It is dropped.
+    Off,
+    /// It comes back inside with its internal source (against REQ-9: the answer takes
+    /// the short way and has a source that the asker does not know). No filter applies.
+    InternalSource,
+    /// It comes back inside with its external source (REQ-9), subject to the filter.
+    ExternalSource,
+}
+
+/// What becomes of a packet from outside that no mapping or filter lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsolicited {
+    /// It disappears.
+    Drop,
+    /// The router takes it as its own, as a Linux NAT without a firewall on its input
+    /// does. Nobody answers, but the flow is remembered: while it is, no mapping may
+    /// send from that external endpoint to that remote endpoint, and a flow that would
+    /// have is given another port.
+    Accept,
+}
+
+/// How long idle state lives (RFC 4787, section 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Of a session in which only one side has spoken.
+    pub unreplied: Duration,
+    /// Of a session in which both have.
+    pub replied: Duration,
+    /// Whether packets from outside keep a session alive too; packets from inside
+    /// always do (REQ-6).
+    pub inbound_refresh: bool,
+    /// Longest life of a mapping even in use, as some carriers impose.
+    pub lifetime: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    /// 30 s unreplied, 120 s replied, refreshed by both directions: Linux.
+    fn default() -> Self {
+        Self {
+            unreplied: Duration::from_secs(30),
+            replied: Duration::from_secs(120),
+            inbound_refresh: true,
+            lifetime: None,
+        }
+    }
+}
+
+/// A network address translator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nat {
+    /// Which remote endpoints share a mapping.
+    pub mapping: Mapping,
+    /// From whom a mapping accepts packets.
+    pub filtering: Filtering,
+    /// How a new mapping gets its port.
+    pub allocation: Allocation,
+    /// Whether an even internal port gets an even external one, and an odd one an odd
+    /// one (RFC 4787, section 4.2.2).
+    pub parity: bool,
+    /// Packets from inside to the external address.
+    pub hairpin: Hairpin,
+    /// Packets from outside that nothing lets in.
+    pub unsolicited: Unsolicited,
+    /// Idle times.
+    pub timeouts: Timeouts,
+    /// Sessions it can hold; past that, new flows are dropped.
+    pub capacity: usize,
+}
+
+impl Nat {
+    /// A NAT of this behaviour as home routers have it: endpoint-independent mappings
+    /// preserve the port, the others draw random ones from the full range; no hairpin;
+    /// unsolicited packets are dropped.
+    #[must_use]
+    pub fn new(mapping: Mapping, filtering: Filtering) -> Self {
+        let allocation = match mapping {
+            Mapping::EndpointIndependent => Allocation::Preserving,
+            Mapping::AddressDependent | Mapping::AddressAndPortDependent => {
+                Allocation::Random(Ports::ALL)
+            }
+        };
+        Self {
+            mapping,
+            filtering,
+            allocation,
+            parity: false,
+            hairpin: Hairpin::Off,
+            unsolicited: Unsolicited::Drop,
+            timeouts: Timeouts::default(),
+            capacity: 65_536,
+        }
+    }
+}
+
+impl Default for Nat {
+    /// Endpoint-independent mapping, address-and-port-dependent filtering: a plain
+    /// Linux masquerade behind a dropping input.
+    fn default() -> Self {
+        Self::new(
+            Mapping::EndpointIndependent,
+            Filtering::AddressAndPortDependent,
+        )
+    }
+}
+
+/// A stateful firewall: filters like a NAT, changes no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Firewall {
+    /// From whom an inside endpoint that has sent something accepts packets.
+    pub filtering: Filtering,
+    /// Idle times.
+    pub timeouts: Timeouts,
+    /// Sessions it can hold; past that, new flows are dropped.
+    pub capacity: usize,
+}
+
+impl Default for Firewall {
+    /// Address-and-port-dependent filtering, as RFC 6092 expects of home routers.
+    fn default() -> Self {
+        Self {
+            filtering: Filtering::AddressAndPortDependent,
+            timeouts: Timeouts::default(),
+            capacity: 65_536,
+        }
+    }
+}
+
+/// What a router does with one address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Gate {
+    /// Nothing of this family passes.
+    #[default]
+    Closed,
+    /// Everything passes unchanged.
+    Open,
+    /// Unchanged, but only what inside has asked for.
+    Firewall(Firewall),
+    /// Translated.
+    Nat(Nat),
+}

@@ -1,0 +1,442 @@
+//! The state of a NAT or a stateful firewall: mappings and sessions.
+
+use super::ports::Allocator;
+use super::{Filtering, Firewall, Mapping, Nat, Ports, Timeouts, Unsolicited};
+use crate::sim::random::Stream;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// The two ends of a packet after translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Translated {
+    /// The end that belongs to the router's own side.
+    pub(crate) own: SocketAddr,
+    /// The end on the far side.
+    pub(crate) remote: SocketAddr,
+}
+
+/// Why a packet does not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No mapping has this external endpoint.
+    NoMapping,
+    /// A mapping has it, but its filter keeps the sender out.
+    Filtered,
+    /// Every session or port is taken.
+    Full,
+}
+
+/// The part of a remote endpoint that a mapping depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Any,
+    Address(IpAddr),
+    Endpoint(SocketAddr),
+}
+
+impl Scope {
+    const fn of(mapping: Mapping, remote: SocketAddr) -> Self {
+        match mapping {
+            Mapping::EndpointIndependent => Self::Any,
+            Mapping::AddressDependent => Self::Address(remote.ip()),
+            Mapping::AddressAndPortDependent => Self::Endpoint(remote),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    internal: SocketAddr,
+    scope: Scope,
+    dies: Option<Instant>,
+    /// By remote endpoint as it is outside.
+    sessions: BTreeMap<SocketAddr, Session>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    /// The remote endpoint as the inside sees it.
+    seen_as: SocketAddr,
+    begun: Direction,
+    replied: bool,
+    expires: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Outbound,
+    Inbound,
+}
+
+/// The mappings and sessions of one router for one protocol.
+#[derive(Debug)]
+pub(crate) struct NatTable {
+    mapping: Mapping,
+    filtering: Filtering,
+    unsolicited: Unsolicited,
+    timeouts: Timeouts,
+    capacity: usize,
+    allocator: Allocator,
+    /// The external address, or `None` where addresses stay as they are.
+    address: Option<IpAddr>,
+    /// By external endpoint.
+    entries: BTreeMap<SocketAddr, Entry>,
+    by_scope: BTreeMap<(SocketAddr, Scope), SocketAddr>,
+    /// Internal endpoint and remote as seen inside, to external endpoint and remote
+    /// outside.
+    by_flow: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, SocketAddr)>,
+    /// Flows that the router took for its own, by external and remote endpoint.
+    strays: BTreeMap<(SocketAddr, SocketAddr), Instant>,
+    /// No later than each session's end; the session itself knows its end.
+    deadlines: BTreeSet<(Instant, SocketAddr, SocketAddr)>,
+}
+
+impl NatTable {
+    pub(crate) fn nat(nat: &Nat, address: IpAddr, random: Stream) -> Self {
+        Self {
+            mapping: nat.mapping,
+            filtering: nat.filtering,
+            unsolicited: nat.unsolicited,
+            timeouts: nat.timeouts,
+            capacity: nat.capacity,
+            allocator: Allocator::new(nat, random),
+            address: Some(address),
+            entries: BTreeMap::new(),
+            by_scope: BTreeMap::new(),
+            by_flow: BTreeMap::new(),
+            strays: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn firewall(firewall: &Firewall, random: Stream) -> Self {
+        let nat = Nat {
+            timeouts: firewall.timeouts,
+            capacity: firewall.capacity,
+            ..Nat::new(Mapping::EndpointIndependent, firewall.filtering)
+        };
+        let unused = IpAddr::from([0, 0, 0, 0]);
+        Self {
+            address: None,
+            ..Self::nat(&nat, unused, random)
+        }
+    }
+
+    /// Forgets everything, as a reboot does.
+    pub(crate) fn flush(&mut self) {
+        self.entries.clear();
+        self.by_scope.clear();
+        self.by_flow.clear();
+        self.strays.clear();
+        self.deadlines.clear();
+    }
+
+    /// Sessions alive at `now`.
+    pub(crate) fn sessions(&mut self, now: Instant) -> usize {
+        self.expire(now);
+        self.by_flow.len()
+    }
+
+    /// The mappings alive at `now`: internal and external endpoint.
+    pub(crate) fn mappings(&mut self, now: Instant) -> Vec<(SocketAddr, SocketAddr)> {
+        self.expire(now);
+        let entries = self.entries.iter();
+        entries.map(|(&ext, entry)| (entry.internal, ext)).collect()
+    }
+
+    /// Translates a packet from inside; `own` of the result is the external endpoint.
+    pub(crate) fn outbound(
+        &mut self,
+        now: Instant,
+        internal: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Translated, Refusal> {
+        self.expire(now);
+        if let Some(&(own, remote)) = self.by_flow.get(&(internal, remote)) {
+            self.refresh(now, own, remote, Direction::Outbound);
+            return Ok(Translated { own, remote });
+        }
+        if self.by_flow.len() >= self.capacity {
+            return Err(Refusal::Full);
+        }
+        let own = self.mapping_for(now, internal, remote)?;
+        self.open(now, own, remote, remote, Direction::Outbound);
+        Ok(Translated { own, remote })
+    }
+
+    /// Translates a packet from outside; `own` of the result is the internal endpoint.
+    pub(crate) fn inbound(
+        &mut self,
+        now: Instant,
+        external: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Translated, Refusal> {
+        self.expire(now);
+        match self.admit(external, remote) {
+            Ok(internal) => self.pass_inbound(now, internal, external, remote),
+            Err(refusal) => {
+                self.on_unsolicited(now, external, remote);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The internal endpoint behind an external one, whatever the filter says.
+    pub(crate) fn behind(&mut self, now: Instant, external: SocketAddr) -> Option<SocketAddr> {
+        self.expire(now);
+        self.entries.get(&external).map(|entry| entry.internal)
+    }
+
+    fn mapping_for(
+        &mut self,
+        now: Instant,
+        internal: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<SocketAddr, Refusal> {
+        let scope = Scope::of(self.mapping, remote);
+        match self.by_scope.get(&(internal, scope)) {
+            Some(&own) if !self.is_stray(now, own, remote) => Ok(own),
+            Some(_) => self.allocate_aside(now, internal, remote),
+            None => self.allocate(now, internal, remote, scope),
+        }
+    }
+
+    fn allocate(
+        &mut self,
+        now: Instant,
+        internal: SocketAddr,
+        remote: SocketAddr,
+        scope: Scope,
+    ) -> Result<SocketAddr, Refusal> {
+        let Some(address) = self.address else {
+            return Ok(self.insert(now, internal, internal, scope));
+        };
+        let (entries, strays) = (&self.entries, &self.strays);
+        let is_free = |port| {
+            let own = SocketAddr::new(address, port);
+            !entries.contains_key(&own) && !is_live(strays, now, own, remote)
+        };
+        let port = self.allocator.port(internal, is_free);
+        let own = SocketAddr::new(address, port.ok_or(Refusal::Full)?);
+        Ok(self.insert(now, internal, own, scope))
+    }
+
+    /// A mapping for this one flow, because the one it should have is taken towards
+    /// this remote endpoint by a flow of the router's own.
+    fn allocate_aside(
+        &mut self,
+        now: Instant,
+        internal: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<SocketAddr, Refusal> {
+        let Some(address) = self.address else {
+            return Ok(internal);
+        };
+        let entries = &self.entries;
+        let is_free = |port| !entries.contains_key(&SocketAddr::new(address, port));
+        let port = self.allocator.any(Ports::ALL, is_free);
+        let own = SocketAddr::new(address, port.ok_or(Refusal::Full)?);
+        Ok(self.insert(now, internal, own, Scope::Endpoint(remote)))
+    }
+
+    fn insert(
+        &mut self,
+        now: Instant,
+        internal: SocketAddr,
+        own: SocketAddr,
+        scope: Scope,
+    ) -> SocketAddr {
+        let entry = Entry {
+            internal,
+            scope,
+            dies: self.timeouts.lifetime.map(|lifetime| now + lifetime),
+            sessions: BTreeMap::new(),
+        };
+        self.entries.insert(own, entry);
+        self.by_scope.insert((internal, scope), own);
+        own
+    }
+
+    fn admit(&self, external: SocketAddr, remote: SocketAddr) -> Result<SocketAddr, Refusal> {
+        let entry = self.entries.get(&external).ok_or(Refusal::NoMapping)?;
+        let admitted = match self.filtering {
+            Filtering::EndpointIndependent => true,
+            Filtering::AddressDependent => entry.knows_address(remote.ip()),
+            Filtering::AddressAndPortDependent => entry.sessions.contains_key(&remote),
+        };
+        admitted.then_some(entry.internal).ok_or(Refusal::Filtered)
+    }
+
+    fn pass_inbound(
+        &mut self,
+        now: Instant,
+        internal: SocketAddr,
+        external: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Translated, Refusal> {
+        if let Some(seen_as) = self.refresh(now, external, remote, Direction::Inbound) {
+            return Ok(Translated {
+                own: internal,
+                remote: seen_as,
+            });
+        }
+        if self.by_flow.len() >= self.capacity {
+            return Err(Refusal::Full);
+        }
+        let seen_as = self.distinct_source(internal, remote)?;
+        self.open(now, external, remote, seen_as, Direction::Inbound);
+        Ok(Translated {
+            own: internal,
+            remote: seen_as,
+        })
+    }
+
+    /// The source under which the inside sees `remote`. When the internal endpoint has a
+    /// flow to `remote` through another mapping, answers could not tell the two apart:
+    /// like Linux, the new one then gets another source port.
+    fn distinct_source(
+        &mut self,
+        internal: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<SocketAddr, Refusal> {
+        let by_flow = &self.by_flow;
+        let is_free = |port| !by_flow.contains_key(&(internal, SocketAddr::new(remote.ip(), port)));
+        if is_free(remote.port()) {
+            return Ok(remote);
+        }
+        let port = self.allocator.any(Ports::ALL, is_free);
+        Ok(SocketAddr::new(remote.ip(), port.ok_or(Refusal::Full)?))
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        own: SocketAddr,
+        remote: SocketAddr,
+        seen_as: SocketAddr,
+        begun: Direction,
+    ) {
+        let Some(entry) = self.entries.get_mut(&own) else {
+            return;
+        };
+        let expires = capped(now + self.timeouts.unreplied, entry.dies);
+        let session = Session {
+            seen_as,
+            begun,
+            replied: false,
+            expires,
+        };
+        entry.sessions.insert(remote, session);
+        self.by_flow
+            .insert((entry.internal, seen_as), (own, remote));
+        self.deadlines.insert((expires, own, remote));
+    }
+
+    /// Prolongs a session that a packet has used; returns how the inside sees its
+    /// remote endpoint, or `None` when there is no such session.
+    fn refresh(
+        &mut self,
+        now: Instant,
+        own: SocketAddr,
+        remote: SocketAddr,
+        direction: Direction,
+    ) -> Option<SocketAddr> {
+        let entry = self.entries.get_mut(&own)?;
+        let session = entry.sessions.get_mut(&remote)?;
+        session.replied |= direction != session.begun;
+        if direction == Direction::Outbound || self.timeouts.inbound_refresh {
+            session.expires = capped(now + self.timeouts.idle(session.replied), entry.dies);
+        }
+        Some(session.seen_as)
+    }
+
+    fn on_unsolicited(&mut self, now: Instant, external: SocketAddr, remote: SocketAddr) {
+        if self.unsolicited == Unsolicited::Drop {
+            return;
+        }
+        if self.strays.len() >= self.capacity {
+            self.strays.retain(|_, &mut expires| expires > now);
+        }
+        if self.strays.len() < self.capacity {
+            let expires = now + self.timeouts.unreplied;
+            self.strays.insert((external, remote), expires);
+        }
+    }
+
+    fn is_stray(&self, now: Instant, own: SocketAddr, remote: SocketAddr) -> bool {
+        is_live(&self.strays, now, own, remote)
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(at, own, remote)) = self.deadlines.first()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            self.close_if_over(now, own, remote);
+        }
+    }
+
+    fn close_if_over(&mut self, now: Instant, own: SocketAddr, remote: SocketAddr) {
+        let Some(entry) = self.entries.get_mut(&own) else {
+            return;
+        };
+        let Some(session) = entry.sessions.get(&remote).copied() else {
+            return;
+        };
+        if session.expires > now {
+            self.deadlines.insert((session.expires, own, remote));
+            return;
+        }
+        entry.sessions.remove(&remote);
+        self.by_flow.remove(&(entry.internal, session.seen_as));
+        if entry.sessions.is_empty() {
+            self.remove_mapping(own);
+        }
+    }
+
+    fn remove_mapping(&mut self, own: SocketAddr) {
+        let Some(entry) = self.entries.remove(&own) else {
+            return;
+        };
+        let key = (entry.internal, entry.scope);
+        if self.by_scope.get(&key) == Some(&own) {
+            self.by_scope.remove(&key);
+        }
+    }
+}
+
+impl Entry {
+    fn knows_address(&self, address: IpAddr) -> bool {
+        let first = SocketAddr::new(address, 0);
+        let mut from_there = self.sessions.range(first..);
+        from_there
+            .next()
+            .is_some_and(|(remote, _)| remote.ip() == address)
+    }
+}
+
+impl Timeouts {
+    const fn idle(&self, replied: bool) -> std::time::Duration {
+        if replied {
+            self.replied
+        } else {
+            self.unreplied
+        }
+    }
+}
+
+fn capped(expires: Instant, dies: Option<Instant>) -> Instant {
+    dies.map_or(expires, |dies| expires.min(dies))
+}
+
+fn is_live(
+    strays: &BTreeMap<(SocketAddr, SocketAddr), Instant>,
+    now: Instant,
+    own: SocketAddr,
+    remote: SocketAddr,
+) -> bool {
+    strays
+        .get(&(own, remote))
+        .is_some_and(|&expires| expires > now)
+}

@@ -1,0 +1,219 @@
+//! A router: two sides and a gate for each address family.
+
+use super::link::Link;
+use super::nat::{Gate, Hairpin, NatTable, Refusal};
+use super::packet::Packet;
+use super::random::Stream;
+use super::topology::{InterfaceId, NetworkId};
+use super::trace::DropReason;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// What a router is, as data. The default lets nothing pass.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Router {
+    /// Its addresses on the outer network; a NAT needs one of its family and uses the
+    /// first.
+    pub outside: Vec<IpAddr>,
+    /// Its link to the outer network.
+    pub link: Link,
+    /// What it does with IPv4.
+    pub v4: Gate,
+    /// What it does with IPv6.
+    pub v6: Gate,
+}
+
+/// A router at work.
+#[derive(Debug)]
+pub(crate) struct RouterNode {
+    pub(crate) name: String,
+    pub(crate) outer: InterfaceId,
+    pub(crate) inside: NetworkId,
+    v4: GateNode,
+    v6: GateNode,
+}
+
+/// Where a packet goes on from a router.
+#[derive(Debug)]
+pub(crate) enum Forward {
+    Outside(Packet),
+    Inside(Packet),
+}
+
+#[derive(Debug)]
+enum GateNode {
+    Closed,
+    Open,
+    Firewall(NatTable),
+    Nat {
+        address: IpAddr,
+        hairpin: Hairpin,
+        table: NatTable,
+    },
+}
+
+impl RouterNode {
+    pub(crate) fn new(
+        name: &str,
+        outer: InterfaceId,
+        inside: NetworkId,
+        router: &Router,
+        random: [Stream; 2],
+    ) -> Self {
+        let [random_v4, random_v6] = random;
+        let address = |v4: bool| router.outside.iter().copied().find(|a| a.is_ipv4() == v4);
+        Self {
+            name: name.to_owned(),
+            outer,
+            inside,
+            v4: GateNode::new(router.v4, address(true), random_v4),
+            v6: GateNode::new(router.v6, address(false), random_v6),
+        }
+    }
+
+    pub(crate) fn keeps_addresses(&self, ipv4: bool) -> bool {
+        let gate = if ipv4 { &self.v4 } else { &self.v6 };
+        matches!(gate, GateNode::Open | GateNode::Firewall(_))
+    }
+
+    pub(crate) fn reboot(&mut self) {
+        self.v4.flush();
+        self.v6.flush();
+    }
+
+    pub(crate) fn tables(&mut self) -> impl Iterator<Item = &mut NatTable> {
+        [&mut self.v4, &mut self.v6]
+            .into_iter()
+            .filter_map(GateNode::table)
+    }
+
+    /// A packet that the inside network could not deliver itself.
+    pub(crate) fn on_inside(
+        &mut self,
+        now: Instant,
+        packet: Packet,
+    ) -> Result<Forward, DropReason> {
+        let packet = hop(packet)?;
+        match self.gate(&packet) {
+            GateNode::Closed => Err(DropReason::Closed),
+            GateNode::Open => Ok(Forward::Outside(packet)),
+            GateNode::Firewall(table) => {
+                table.outbound(now, packet.src, packet.dst)?;
+                Ok(Forward::Outside(packet))
+            }
+            GateNode::Nat {
+                address,
+                hairpin,
+                table,
+            } => {
+                if packet.dst.ip() == *address {
+                    return turn_back(now, table, *hairpin, packet).map(Forward::Inside);
+                }
+                let out = table.outbound(now, packet.src, packet.dst)?;
+                Ok(Forward::Outside(rewritten(packet, out.own, out.remote)))
+            }
+        }
+    }
+
+    /// A packet that arrived on the outside.
+    pub(crate) fn on_outside(
+        &mut self,
+        now: Instant,
+        packet: Packet,
+    ) -> Result<Forward, DropReason> {
+        let packet = hop(packet)?;
+        match self.gate(&packet) {
+            GateNode::Closed => Err(DropReason::Closed),
+            GateNode::Open => Ok(Forward::Inside(packet)),
+            GateNode::Firewall(table) => {
+                table.inbound(now, packet.dst, packet.src)?;
+                Ok(Forward::Inside(packet))
+            }
+            GateNode::Nat { table, .. } => {
+                let inner = table.inbound(now, packet.dst, packet.src)?;
+                Ok(Forward::Inside(rewritten(packet, inner.remote, inner.own)))
+            }
+        }
+    }
+
+    const fn gate(&mut self, packet: &Packet) -> &mut GateNode {
+        if packet.dst.is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        }
+    }
+}
+
+impl GateNode {
+    fn new(gate: Gate, address: Option<IpAddr>, random: Stream) -> Self {
+        match (gate, address) {
+            (Gate::Closed, _) => Self::Closed,
+            (Gate::Open, _) => Self::Open,
+            (Gate::Firewall(firewall), _) => Self::Firewall(NatTable::firewall(&firewall, random)),
+            (Gate::Nat(nat), Some(address)) => Self::Nat {
+                address,
+                hairpin: nat.hairpin,
+                table: NatTable::nat(&nat, address, random),
+            },
+            (Gate::Nat(_), None) => panic!("a NAT needs an outside address of its family"),
+        }
+    }
+
+    const fn table(&mut self) -> Option<&mut NatTable> {
+        match self {
+            Self::Closed | Self::Open => None,
+            Self::Firewall(table) | Self::Nat { table, .. } => Some(table),
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(table) = self.table() {
+            table.flush();
+        }
+    }
+}
+
+impl From<Refusal> for DropReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoMapping => Self::NoMapping,
+            Refusal::Filtered => Self::Filtered,
+            Refusal::Full => Self::TableFull,
+        }
+    }
+}
+
+/// Sends a packet for the router's own external address back inside.
+fn turn_back(
+    now: Instant,
+    table: &mut NatTable,
+    hairpin: Hairpin,
+    packet: Packet,
+) -> Result<Packet, DropReason> {
+    match hairpin {
+        Hairpin::Off => Err(DropReason::NoHairpin),
+        Hairpin::InternalSource => {
+            let inner = table.behind(now, packet.dst);
+            let src = packet.src;
+            Ok(rewritten(packet, src, inner.ok_or(DropReason::NoMapping)?))
+        }
+        Hairpin::ExternalSource => {
+            let out = table.outbound(now, packet.src, packet.dst)?;
+            let inner = table.inbound(now, out.remote, out.own)?;
+            Ok(rewritten(packet, inner.remote, inner.own))
+        }
+    }
+}
+
+pub(crate) fn hop(packet: Packet) -> Result<Packet, DropReason> {
+    let ttl = packet.ttl.saturating_sub(1);
+    if ttl == 0 {
+        return Err(DropReason::TimeExceeded);
+    }
+    Ok(Packet { ttl, ..packet })
+}
+
+fn rewritten(packet: Packet, src: SocketAddr, dst: SocketAddr) -> Packet {
+    Packet { src, dst, ..packet }
+}

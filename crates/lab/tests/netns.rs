@@ -1,0 +1,17 @@
+//! Real Linux NATs behave as their topology says.
+#![cfg_attr(
+    target_os = "linux",
+    expect(clippy::unwrap_used, reason = "a case fails by panicking")
+)]
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+#[cfg(target_os = "linux")]
+#[path = "netns/cases.rs"]
+mod cases;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    postern_lab::netns::run_cases(cases::ALL)
+}

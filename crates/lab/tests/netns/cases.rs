@@ -1,0 +1,503 @@
+//! The cases.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use postern_lab::netns::{BuildError, Case, Home, Ipv6, Server, Topology, World, assert_isolated};
+use postern_lab::sim::{
+    Allocation, Filtering, Hairpin, Link, Mapping, Nat, Pipe, Ports, Unsolicited, seed,
+};
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// Every case, in the order they run.
+        pub(crate) const ALL: &[Case] = &[$(Case { name: stringify!($name), run: $name }),*];
+    };
+}
+
+cases!(
+    the_process_has_left_the_machines_network,
+    plain_masquerade_keeps_the_port_and_drops_strangers,
+    every_mapping_and_filtering_behaves_as_named,
+    sequential_ports_follow_one_another_under_every_mapping,
+    random_ports_stay_in_their_block_under_every_mapping,
+    an_accepting_router_lets_strangers_reach_itself,
+    a_hairpinning_router_shows_the_external_source,
+    carriers_give_each_host_a_block_of_ports,
+    two_plain_homes_punch_through_to_each_other,
+    tcp_crosses_the_nat_outwards_and_is_counted,
+    a_firewalled_ipv6_home_lets_in_only_answers,
+    a_program_runs_on_its_host_and_sees_only_its_interfaces,
+    a_program_dies_with_the_thread_that_started_it,
+    a_delayed_link_delays_each_way,
+    a_lossy_link_loses_its_share_and_the_same_one_again,
+    a_delayed_link_carries_bulk_data_unharmed,
+    homes_may_use_the_same_private_network,
+    an_impossible_topology_is_refused,
+    dropping_the_world_takes_it_down,
+);
+
+const MAPPINGS: [Mapping; 3] = [
+    Mapping::EndpointIndependent,
+    Mapping::AddressDependent,
+    Mapping::AddressAndPortDependent,
+];
+
+const FILTERINGS: [Filtering; 3] = [
+    Filtering::EndpointIndependent,
+    Filtering::AddressDependent,
+    Filtering::AddressAndPortDependent,
+];
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+const ANY6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
+/// Longer than any packet needs without delay, short enough to wait for silence.
+const SOON: Duration = Duration::from_millis(100);
+
+fn the_process_has_left_the_machines_network() {
+    assert_eq!(assert_isolated(), Ok(()));
+}
+
+fn plain_masquerade_keeps_the_port_and_drops_strangers() {
+    let world = two_homes(Nat::default());
+    let server = socket(&world, "server", 0, 3478);
+    let stranger = world.udp("server", ANY).unwrap();
+    let alice = world.udp("alice", ANY).unwrap();
+    let seen = seen_by(&server, &alice);
+    let port = alice.local_addr().unwrap().port();
+    assert_eq!(
+        seen,
+        SocketAddr::new(world.addresses("red").unwrap()[0], port)
+    );
+    stranger.send_to(b"let me in", seen).unwrap();
+    server.send_to(b"hello yourself", seen).unwrap();
+    assert_eq!(source(&alice), address(&server), "the stranger was first");
+}
+
+fn every_mapping_and_filtering_behaves_as_named() {
+    let all = MAPPINGS.map(|m| FILTERINGS.map(|f| Nat::new(m, f)));
+    let nats: Vec<Nat> = all.into_iter().flatten().collect();
+    let world = homes(&nats);
+    let reflectors = Reflectors::new(&world);
+    for (index, nat) in nats.iter().enumerate() {
+        let host = format!("host{index}");
+        assert_eq!(reflectors.mapping(&world, &host), nat.mapping, "{nat:?}");
+        assert_eq!(
+            reflectors.filtering(&world, &host),
+            nat.filtering,
+            "{nat:?}"
+        );
+    }
+}
+
+fn sequential_ports_follow_one_another_under_every_mapping() {
+    let ports = Ports {
+        first: 30_000,
+        last: 30_999,
+    };
+    let nats = with_allocation(Allocation::Sequential { ports, step: 2 });
+    let world = homes(&nats);
+    let reflectors = Reflectors::new(&world);
+    for (index, nat) in nats.iter().enumerate() {
+        let host = format!("host{index}");
+        assert_eq!(reflectors.mapping(&world, &host), nat.mapping, "{nat:?}");
+        let first = reflectors.fresh_port(&world, &host);
+        let second = reflectors.fresh_port(&world, &host);
+        assert_eq!(second, first + 2, "{nat:?}");
+    }
+}
+
+fn random_ports_stay_in_their_block_under_every_mapping() {
+    let ports = Ports {
+        first: 40_000,
+        last: 41_023,
+    };
+    let nats = with_allocation(Allocation::Random(ports));
+    let world = homes(&nats);
+    let reflectors = Reflectors::new(&world);
+    for (index, nat) in nats.iter().enumerate() {
+        let host = format!("host{index}");
+        assert_eq!(reflectors.mapping(&world, &host), nat.mapping, "{nat:?}");
+        let ports: BTreeSet<u16> = (0..16)
+            .map(|_| reflectors.fresh_port(&world, &host))
+            .collect();
+        assert!(ports.iter().all(|port| (40_000..=41_023).contains(port)));
+        assert!(ports.len() > 8, "{ports:?}");
+    }
+}
+
+fn an_accepting_router_lets_strangers_reach_itself() {
+    for (unsolicited, expected) in [(Unsolicited::Drop, false), (Unsolicited::Accept, true)] {
+        let nat = Nat {
+            unsolicited,
+            ..Nat::default()
+        };
+        let world = two_homes(nat);
+        let router = world.udp("red", SocketAddr::new(ANY.ip(), 5351)).unwrap();
+        let stranger = world.udp("server", ANY).unwrap();
+        let address = SocketAddr::new(world.addresses("red").unwrap()[0], 5351);
+        stranger.send_to(b"map me a port", address).unwrap();
+        assert_eq!(hears(&router), expected, "{unsolicited:?}");
+    }
+}
+
+fn a_hairpinning_router_shows_the_external_source() {
+    for allocation in [Allocation::Preserving, Allocation::Random(Ports::ALL)] {
+        let nat = Nat {
+            filtering: Filtering::EndpointIndependent,
+            hairpin: Hairpin::ExternalSource,
+            allocation,
+            ..Nat::default()
+        };
+        let mut topology = Topology::two_homes(nat, nat);
+        topology.homes[0].hosts.push("carol".to_owned());
+        let world = World::build(&topology).unwrap();
+        let server = socket(&world, "server", 0, 3478);
+        let [alice, carol] = ["alice", "carol"].map(|host| world.udp(host, ANY).unwrap());
+        let (outer_alice, outer_carol) = (seen_by(&server, &alice), seen_by(&server, &carol));
+        alice.send_to(b"neighbour?", outer_carol).unwrap();
+        assert_eq!(source(&carol), outer_alice);
+        carol.send_to(b"here", outer_alice).unwrap();
+        assert_eq!(source(&alice), outer_carol);
+    }
+}
+
+fn carriers_give_each_host_a_block_of_ports() {
+    let ports = Ports {
+        first: 50_000,
+        last: 51_999,
+    };
+    let nat = Nat {
+        allocation: Allocation::Block { ports, size: 1000 },
+        ..Nat::default()
+    };
+    let mut topology = Topology::two_homes(nat, nat);
+    topology.homes[0].hosts.push("carol".to_owned());
+    let world = World::build(&topology).unwrap();
+    let server = socket(&world, "server", 0, 3478);
+    for (host, block) in [("alice", 50_000..=50_999), ("carol", 51_000..=51_999)] {
+        let inside = world.udp(host, ANY).unwrap();
+        assert!(block.contains(&seen_by(&server, &inside).port()), "{host}");
+    }
+}
+
+fn two_plain_homes_punch_through_to_each_other() {
+    let world = two_homes(Nat::default());
+    let server = socket(&world, "server", 0, 3478);
+    let [alice, bob] = ["alice", "bob"].map(|host| world.udp(host, ANY).unwrap());
+    let (outer_alice, outer_bob) = (seen_by(&server, &alice), seen_by(&server, &bob));
+    alice.send_to(b"opens red", outer_bob).unwrap();
+    bob.send_to(b"opens blue", outer_alice).unwrap();
+    assert_eq!(source(&alice), outer_bob);
+    alice.send_to(b"through", outer_bob).unwrap();
+    assert_eq!(receive(&bob), ("through".to_owned(), outer_alice));
+}
+
+fn tcp_crosses_the_nat_outwards_and_is_counted() {
+    let world = two_homes(Nat::default());
+    let address = SocketAddr::new(world.addresses("server").unwrap()[0], 443);
+    world.watch("server", "web", "tcp dport 443").unwrap();
+    let listener = world.run("server", || TcpListener::bind(address)).unwrap();
+    let listener = listener.unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(2));
+    let connection = world.run("alice", connect).unwrap().unwrap();
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip(), world.addresses("red").unwrap()[0]);
+    drop(connection);
+    let counters = world.counters("server").unwrap();
+    assert!(counters["tcp_in"].packets >= 2, "{counters:?}");
+    assert_eq!(counters["web"].packets, counters["tcp_in"].packets);
+    assert_eq!(counters["udp_in"].packets, 0);
+    assert!(world.traffic("red").unwrap()["wan"].sent_packets >= 2);
+}
+
+fn a_firewalled_ipv6_home_lets_in_only_answers() {
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    for home in &mut topology.homes {
+        home.ipv6 = Ipv6::Firewalled;
+    }
+    let world = World::build(&topology).unwrap();
+    let [alice, bob] = ["alice", "bob"].map(|host| {
+        let address = world.addresses(host).unwrap()[1];
+        world.udp(host, SocketAddr::new(address, 0)).unwrap()
+    });
+    let server = world.udp("server", ANY6).unwrap();
+    let alices = alice.local_addr().unwrap();
+    server.send_to(b"unasked", alices).unwrap();
+    bob.send_to(b"opens blue", alices).unwrap();
+    alice.send_to(b"opens red", address(&bob)).unwrap();
+    assert_eq!(source(&bob), alices, "no address is translated");
+    bob.send_to(b"answer", alices).unwrap();
+    assert_eq!(receive(&alice), ("answer".to_owned(), address(&bob)));
+}
+
+fn a_program_runs_on_its_host_and_sees_only_its_interfaces() {
+    let world = two_homes(Nat::default());
+    let mut command = world.command("alice", "ls").unwrap();
+    let output = command.arg("/sys/class/net").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "eth0\nlo\n");
+    let mut command = world.command("bob", "cat").unwrap();
+    let output = command.arg("/proc/net/route").output().unwrap();
+    let gateway = "0102A8C0";
+    assert!(String::from_utf8_lossy(&output.stdout).contains(gateway));
+}
+
+fn a_program_dies_with_the_thread_that_started_it() {
+    let world = two_homes(Nat::default());
+    let mut command = world.command("alice", "sleep").unwrap();
+    command.arg("60").stdout(Stdio::null());
+    let starter = std::thread::spawn(move || command.spawn().unwrap());
+    let mut child = starter.join().unwrap();
+    let start = Instant::now();
+    assert!(!child.wait().unwrap().success());
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+fn a_delayed_link_delays_each_way() {
+    let delay = Duration::from_millis(15);
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[0].link = Link::with_latency(delay);
+    topology.homes[1].link = Link::with_latency(delay);
+    let world = World::build(&topology).unwrap();
+    let [alice, bob, server] = ["alice", "bob", "server"].map(|h| world.udp(h, ANY).unwrap());
+    let server_port = server.local_addr().unwrap().port();
+    let server_address = SocketAddr::new(world.addresses("server").unwrap()[0], server_port);
+    let round_trip = |from: &UdpSocket| {
+        let start = Instant::now();
+        from.send_to(b"ping", server_address).unwrap();
+        let peer = source(&server);
+        server.send_to(b"pong", peer).unwrap();
+        source(from);
+        (start.elapsed(), peer)
+    };
+    let (_, outer_alice) = round_trip(&alice);
+    assert_close(2 * delay, || round_trip(&alice).0);
+    let (_, outer_bob) = round_trip(&bob);
+    alice.send_to(b"opens red", outer_bob).unwrap();
+    assert_close(2 * delay, || {
+        let start = Instant::now();
+        bob.send_to(b"hello", outer_alice).unwrap();
+        assert_eq!(source(&alice), outer_bob);
+        start.elapsed()
+    });
+}
+
+fn a_lossy_link_loses_its_share_and_the_same_one_again() {
+    let arrivals = || {
+        let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+        topology.seed = seed(7);
+        topology.homes[0].link.up = Pipe {
+            loss: 0.25,
+            ..Pipe::default()
+        };
+        let world = World::build(&topology).unwrap();
+        let server = socket(&world, "server", 0, 3478);
+        let alice = world.udp("alice", ANY).unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let send = |number: u16| {
+            let bytes = number.to_be_bytes();
+            alice.send_to(&bytes, server.local_addr().unwrap()).unwrap();
+        };
+        send(0);
+        // The kernel keeps few packets for a neighbour it has yet to find.
+        std::thread::sleep(SOON);
+        (1..200).for_each(send);
+        let mut buffer = [0; 2];
+        let mut arrived = Vec::new();
+        while server.recv_from(&mut buffer).is_ok() {
+            arrived.push(u16::from_be_bytes(buffer));
+        }
+        arrived
+    };
+    let arrived = arrivals();
+    assert!((130..170).contains(&arrived.len()), "{}", arrived.len());
+    assert!(arrived.is_sorted());
+    assert_eq!(arrivals(), arrived);
+}
+
+fn a_delayed_link_carries_bulk_data_unharmed() {
+    const BYTES: usize = 16 << 20;
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[0].link = Link::with_latency(Duration::from_millis(2));
+    let world = World::build(&topology).unwrap();
+    let address = SocketAddr::new(world.addresses("server").unwrap()[0], 443);
+    let listener = world.run("server", || TcpListener::bind(address)).unwrap();
+    let listener = listener.unwrap();
+    let data: Vec<u8> = (0..BYTES).map(|i| ((i * i) >> 7) as u8).collect();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(2));
+    let mut sender = world.run("alice", connect).unwrap().unwrap();
+    let mut received = Vec::with_capacity(BYTES);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::io::Write::write_all(&mut sender, &data).unwrap();
+            sender.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let (mut receiver, _) = listener.accept().unwrap();
+        std::io::Read::read_to_end(&mut receiver, &mut received).unwrap();
+    });
+    assert!(received == data);
+}
+
+fn homes_may_use_the_same_private_network() {
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[1].lan = topology.homes[0].lan;
+    let world = World::build(&topology).unwrap();
+    assert_eq!(world.ipv4("alice").unwrap(), world.ipv4("bob").unwrap());
+    let server = socket(&world, "server", 0, 3478);
+    let [alice, bob] = ["alice", "bob"].map(|host| world.udp(host, ANY).unwrap());
+    assert_ne!(seen_by(&server, &alice).ip(), seen_by(&server, &bob).ip());
+}
+
+fn an_impossible_topology_is_refused() {
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[1].hosts = vec!["alice".to_owned()];
+    let refused = World::build(&topology);
+    assert!(matches!(refused, Err(BuildError::Name(name)) if name == "alice"));
+    let world = two_homes(Nat::default());
+    let unknown = world.command("carol", "ls");
+    assert!(matches!(unknown, Err(BuildError::Unknown(name)) if name == "carol"));
+}
+
+fn dropping_the_world_takes_it_down() {
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = (threads(), files());
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[0].link = Link::with_latency(Duration::from_millis(1));
+    let world = World::build(&topology).unwrap();
+    assert!(files() > before.1);
+    drop(world);
+    assert_eq!((threads(), files()), before);
+}
+
+fn two_homes(nat: Nat) -> World {
+    World::build(&Topology::two_homes(nat, nat)).unwrap()
+}
+
+/// A home with one host for each translator, and a server with three addresses.
+fn homes(nats: &[Nat]) -> World {
+    let home = |(index, nat): (usize, &Nat)| {
+        let (name, host) = (format!("home{index}"), format!("host{index}"));
+        Home::new(&name, &[&host], 1, *nat)
+    };
+    let mut server = Server::new("server");
+    server.addresses = 3;
+    let topology = Topology {
+        servers: vec![server],
+        homes: nats.iter().enumerate().map(home).collect(),
+        ..Topology::default()
+    };
+    World::build(&topology).unwrap()
+}
+
+/// One translator for each mapping, with the same way to choose ports.
+fn with_allocation(allocation: Allocation) -> Vec<Nat> {
+    let nat = |mapping| Nat {
+        allocation,
+        ..Nat::new(mapping, Filtering::AddressAndPortDependent)
+    };
+    MAPPINGS.map(nat).to_vec()
+}
+
+/// Sockets of a server that tell what a translator does.
+struct Reflectors {
+    known: UdpSocket,
+    same_address: UdpSocket,
+    other_address: UdpSocket,
+}
+
+impl Reflectors {
+    fn new(world: &World) -> Self {
+        Self {
+            known: socket(world, "server", 0, 3478),
+            same_address: socket(world, "server", 0, 3479),
+            other_address: socket(world, "server", 1, 3478),
+        }
+    }
+
+    fn mapping(&self, world: &World, host: &str) -> Mapping {
+        let inside = world.udp(host, ANY).unwrap();
+        let known = seen_by(&self.known, &inside);
+        let same_address = seen_by(&self.same_address, &inside);
+        let other_address = seen_by(&self.other_address, &inside);
+        match (same_address == known, other_address == known) {
+            (true, true) => Mapping::EndpointIndependent,
+            (true, false) => Mapping::AddressDependent,
+            (false, false) => Mapping::AddressAndPortDependent,
+            (false, true) => panic!("{known} {same_address} {other_address}"),
+        }
+    }
+
+    fn filtering(&self, world: &World, host: &str) -> Filtering {
+        let inside = world.udp(host, ANY).unwrap();
+        let outside = seen_by(&self.known, &inside);
+        for reflector in [&self.other_address, &self.same_address, &self.known] {
+            reflector.send_to(b"in?", outside).unwrap();
+        }
+        let known = address(&self.known);
+        let others = std::iter::from_fn(|| Some(source(&inside)).filter(|from| *from != known));
+        let entered: Vec<SocketAddr> = others.collect();
+        let (other, same) = (address(&self.other_address), address(&self.same_address));
+        match entered {
+            all if all == [other, same] => Filtering::EndpointIndependent,
+            some if some == [same] => Filtering::AddressDependent,
+            none if none.is_empty() => Filtering::AddressAndPortDependent,
+            odd => panic!("{odd:?}"),
+        }
+    }
+
+    fn fresh_port(&self, world: &World, host: &str) -> u16 {
+        seen_by(&self.known, &world.udp(host, ANY).unwrap()).port()
+    }
+}
+
+/// A socket of `host` at its address number `index`.
+fn socket(world: &World, host: &str, index: usize, port: u16) -> UdpSocket {
+    let address = world.addresses(host).unwrap()[index];
+    world.udp(host, SocketAddr::new(address, port)).unwrap()
+}
+
+fn address(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().unwrap()
+}
+
+/// The address under which `outside` sees a datagram from `inside`.
+fn seen_by(outside: &UdpSocket, inside: &UdpSocket) -> SocketAddr {
+    inside.send_to(b"who am I?", address(outside)).unwrap();
+    source(outside)
+}
+
+/// Who sent the next datagram.
+fn source(socket: &UdpSocket) -> SocketAddr {
+    receive(socket).1
+}
+
+/// The next datagram, and who sent it.
+fn receive(socket: &UdpSocket) -> (String, SocketAddr) {
+    let patience = Duration::from_secs(5);
+    socket.set_read_timeout(Some(patience)).unwrap();
+    let mut buffer = [0; 64];
+    let (length, from) = socket.recv_from(&mut buffer).unwrap();
+    let text = String::from_utf8_lossy(&buffer[..length]);
+    (text.into_owned(), from)
+}
+
+/// Whether a datagram comes soon.
+fn hears(socket: &UdpSocket) -> bool {
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.recv_from(&mut [0; 64]).is_ok()
+}
+
+/// A timer may be late on a busy machine, but not always, and never early.
+fn assert_close(expected: Duration, measure: impl FnMut() -> Duration) {
+    let times: Vec<Duration> = std::iter::repeat_with(measure).take(5).collect();
+    let best = times.iter().min().unwrap();
+    let late = best.saturating_sub(expected);
+    assert!(
+        *best >= expected && late < Duration::from_millis(10),
+        "{times:?}"
+    );
+}

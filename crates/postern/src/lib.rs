@@ -1,1 +1,3 @@
 //! Connect programs that sit behind NATs and firewalls.
+
+pub mod transfer;

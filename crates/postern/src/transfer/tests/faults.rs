@@ -1,0 +1,1 @@
+//! Files that change, peers that vanish, disks that fill up.

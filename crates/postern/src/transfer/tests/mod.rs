@@ -3,6 +3,7 @@
 mod faults;
 mod honest;
 mod hostile;
+mod quic;
 
 use super::*;
 use std::path::{Path, PathBuf};

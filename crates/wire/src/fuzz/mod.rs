@@ -5,6 +5,8 @@
 
 mod signal;
 mod stun;
+mod transfer;
 
 pub use signal::signal;
 pub use stun::stun;
+pub use transfer::transfer;

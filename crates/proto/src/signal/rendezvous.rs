@@ -78,6 +78,9 @@ pub enum Event {
 ///
 /// Make it when the connection stands. After [`Event::Failed`] and [`Event::Closed`] it
 /// is inert: send what [`Rendezvous::poll_transmit`] still yields and end the connection.
+///
+/// Keys, seeds and opened messages are overwritten when they are dropped; the copy of
+/// the words inside `spake2` is freed as it is.
 pub struct Rendezvous {
     config: RendezvousConfig,
     role: Role,
@@ -191,8 +194,8 @@ impl Rendezvous {
         Ok(())
     }
 
-    /// Closes the mailbox for both sides, after what was sent before. The machine is
-    /// inert afterwards.
+    /// Closes the mailbox for both sides, after what was sent with the key; what still
+    /// waits for one is dropped. The machine is inert afterwards.
     pub fn close(&mut self) {
         if !self.is_ended() {
             self.transmit(&ClientMessage::Close);

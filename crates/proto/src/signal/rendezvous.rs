@@ -79,8 +79,8 @@ pub enum Event {
 /// Make it when the connection stands. After [`Event::Failed`] and [`Event::Closed`] it
 /// is inert: send what [`Rendezvous::poll_transmit`] still yields and end the connection.
 ///
-/// Keys, seeds and opened messages are overwritten when they are dropped; the copy of
-/// the words inside `spake2` is freed as it is.
+/// The sealing keys, the seed, the shared secret and opened messages are overwritten when
+/// they are dropped; what `spake2`, `hmac` and the generator hold is freed as it is.
 pub struct Rendezvous {
     config: RendezvousConfig,
     role: Role,

@@ -78,6 +78,9 @@ pub enum Event {
 ///
 /// Make it when the connection stands. After [`Event::Failed`] and [`Event::Closed`] it
 /// is inert: send what [`Rendezvous::poll_transmit`] still yields and end the connection.
+///
+/// The sealing keys, the seed, the shared secret and opened messages are overwritten when
+/// they are dropped; what `spake2`, `hmac` and the generator hold is freed as it is.
 pub struct Rendezvous {
     config: RendezvousConfig,
     role: Role,
@@ -191,8 +194,8 @@ impl Rendezvous {
         Ok(())
     }
 
-    /// Closes the mailbox for both sides, after what was sent before. The machine is
-    /// inert afterwards.
+    /// Closes the mailbox for both sides, after what was sent with the key; what still
+    /// waits for one is dropped. The machine is inert afterwards.
     pub fn close(&mut self) {
         if !self.is_ended() {
             self.transmit(&ClientMessage::Close);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
 use postern_wire::signal::{ClientMessage, Code, Envelope, ParseError, ServerMessage};
+use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -437,6 +438,54 @@ fn a_message_that_a_later_version_adds_is_skipped() {
     let known = candidate(1).to_json();
     puppet(&mut world, &[r#"{"type":"later"}"#, &known]);
     assert_eq!(world.messages(CREATOR), [candidate(1)]);
+}
+
+fn any_frame() -> impl Strategy<Value = String> {
+    let body = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40),
+        any::<[u8; 32]>().prop_map(|bytes| Envelope::Confirmation(&bytes).to_bytes()),
+        any::<bool>().prop_map(own_guess),
+        any::<Vec<u8>>().prop_map(|bytes| Envelope::Sealed(&bytes).to_bytes()),
+    ];
+    prop_oneof![
+        4 => body.prop_map(|body| ServerMessage::Message { body }.to_json()),
+        2 => Just(ServerMessage::Joined.to_json()),
+        1 => (1..100_u32).prop_map(|mailbox| ServerMessage::Mailbox { mailbox }.to_json()),
+        1 => Just(ServerMessage::Pong.to_json()),
+        1 => any::<String>(),
+    ]
+}
+
+/// A key exchange of somebody who does not know the words.
+fn own_guess(creator: bool) -> Vec<u8> {
+    let code: Code = "7-crossover-zoo".parse().unwrap();
+    let role = if creator { Role::Creator } else { Role::Joiner };
+    let mut rng = ChaCha20Rng::from_seed([5; 32]);
+    let exchange = KeyExchange::start(role, "transfer", &code, &mut rng);
+    Envelope::KeyExchange(exchange.share()).to_bytes()
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_server_invents_authenticates(
+        creates in any::<bool>(), frames in proptest::collection::vec(any_frame(), 0..12)
+    ) {
+        let code: Code = "7-crossover-clockwork".parse().unwrap();
+        let joiner = || Rendezvous::join(epoch(), [2; 32], code, RendezvousConfig::default());
+        let mut client = if creates { alone() } else { joiner() };
+        client.send(hello("me")).unwrap();
+        client.handle_input(epoch(), WELCOME.as_bytes());
+        let mut failures = 0;
+        for frame in frames {
+            client.handle_input(epoch(), frame.as_bytes());
+            while let Some(event) = client.poll_event() {
+                failures += usize::from(matches!(event, RendezvousEvent::Failed(_)));
+                prop_assert!(!matches!(event, RendezvousEvent::Message(_)));
+                prop_assert_ne!(event, RendezvousEvent::Authenticated);
+            }
+        }
+        prop_assert_eq!(failures, usize::from(client.is_ended()));
+    }
 }
 
 fn put_body(frame: &str) -> Option<Vec<u8>> {

@@ -281,6 +281,25 @@ fn a_flood_of_connections_hits_bounds_for_one_address_and_for_all() {
 }
 
 #[test]
+fn what_an_address_gives_back_it_can_have_again() {
+    let mut host = Host::new(MailboxesConfig {
+        max_clients_per_source: 1,
+        max_mailboxes_per_source: 1,
+        ..Default::default()
+    });
+    for _ in 0..5 {
+        let id = host.connect("192.0.2.1");
+        assert!(host.allocate(id).is_some());
+        host.say(id, &ClientMessage::Close);
+    }
+    for _ in 0..5 {
+        let id = host.connect("192.0.2.1");
+        assert!(host.allocate(id).is_some());
+        host.server.disconnected(host.now, id);
+    }
+}
+
+#[test]
 fn a_flood_of_messages_ends_the_connection() {
     let mut host = Host::new(MailboxesConfig {
         messages: Rate::per_minute(60),

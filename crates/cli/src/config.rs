@@ -33,7 +33,8 @@ impl ServerArguments {
             (None, None) => None,
         };
         let text = text.ok_or_else(|| no_server(path.as_deref()))?;
-        text.parse().map_err(|error: postern::ServerUrlError| Failure::usage(error.to_string()))
+        text.parse()
+            .map_err(|error: postern::ServerUrlError| Failure::usage(error.to_string()))
     }
 
     /// What the other side has to add to its command in order to use the same server.
@@ -46,7 +47,10 @@ impl ServerArguments {
 }
 
 fn no_server(path: Option<&Path>) -> Failure {
-    let file = path.map_or_else(|| "the configuration file".to_owned(), |path| path.display().to_string());
+    let file = path.map_or_else(
+        || "the configuration file".to_owned(),
+        |path| path.display().to_string(),
+    );
     Failure::usage(format!(
         "no server is known: pass --server URL, set POSTERN_SERVER, or write server = \"URL\" into {file}; \
          `postern server` on a machine that both sides can reach prints its URL"

@@ -25,22 +25,36 @@ pub(crate) struct Failure {
 impl Failure {
     /// Something on this machine or on the way failed.
     pub(crate) fn failed(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), code: FAILED, json: false }
+        Self {
+            kind,
+            message: message.into(),
+            code: FAILED,
+            json: false,
+        }
     }
 
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, ..Self::failed("usage", message) }
+        Self {
+            code: USAGE,
+            ..Self::failed("usage", message)
+        }
     }
 
     /// The peer is not there or said no.
     pub(crate) fn peer(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { code: PEER, ..Self::failed(kind, message) }
+        Self {
+            code: PEER,
+            ..Self::failed(kind, message)
+        }
     }
 
     /// The user interrupted.
     pub(crate) fn interrupted() -> Self {
-        Self { code: INTERRUPTED, ..Self::failed("cancelled", "interrupted") }
+        Self {
+            code: INTERRUPTED,
+            ..Self::failed("cancelled", "interrupted")
+        }
     }
 
     /// The operating system refused something that never should be refused.
@@ -49,8 +63,11 @@ impl Failure {
     }
 
     /// The same failure, counted as a wrong command line.
-    pub(crate) fn as_usage(self) -> Self {
-        Self { code: USAGE, ..self }
+    pub(crate) fn into_usage(self) -> Self {
+        Self {
+            code: USAGE,
+            ..self
+        }
     }
 
     /// Says whether `--json` is on, so that the error can be told in that way.
@@ -122,9 +139,9 @@ fn from_rendezvous(failure: &Rendezvous) -> Failure {
         Rendezvous::PeerLeft | Rendezvous::Expired | Rendezvous::TimedOut(Wait::Proof) => {
             Failure::peer("not_connected", message)
         }
-        Rendezvous::ServerRefused { .. } | Rendezvous::ServerClosed { .. } | Rendezvous::TimedOut(Wait::Server) => {
-            Failure::failed("server", message)
-        }
+        Rendezvous::ServerRefused { .. }
+        | Rendezvous::ServerClosed { .. }
+        | Rendezvous::TimedOut(Wait::Server) => Failure::failed("server", message),
         Rendezvous::Protocol(_) => Failure::failed("protocol", message),
     }
 }

@@ -14,12 +14,34 @@ pub(crate) struct Output {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event<'a> {
-    Ready { url: &'a str, stun: &'a [String] },
-    Code { code: &'a str },
-    Path { kind: &'a str, protocol: &'a str, local: String, remote: String, elapsed_ms: u64 },
-    Progress { bytes: u64, total: u64 },
-    Done { bytes: u64, files: u64, seconds: f64, path: &'a str },
-    Error { kind: &'a str, message: &'a str },
+    Ready {
+        url: &'a str,
+        stun: &'a [String],
+    },
+    Code {
+        code: &'a str,
+    },
+    Path {
+        kind: &'a str,
+        protocol: &'a str,
+        local: String,
+        remote: String,
+        elapsed_ms: u64,
+    },
+    Progress {
+        bytes: u64,
+        total: u64,
+    },
+    Done {
+        bytes: u64,
+        files: u64,
+        seconds: f64,
+        path: &'a str,
+    },
+    Error {
+        kind: &'a str,
+        message: &'a str,
+    },
 }
 
 impl Output {
@@ -39,16 +61,13 @@ impl Output {
     /// Prints a JSON line when programs listen, `line` when people do. A closed standard
     /// output is no reason to stop: the exit code still tells.
     pub(crate) fn say(self, event: &Event<'_>, line: &str) {
-        let text = if self.json { to_json(event) } else { line.to_owned() };
+        let text = if self.json {
+            to_json(event)
+        } else {
+            line.to_owned()
+        };
         if !text.is_empty() {
             let _ = writeln!(io::stdout().lock(), "{text}");
-        }
-    }
-
-    /// Prints a line for people only.
-    pub(crate) fn note(self, line: &str) {
-        if !self.json {
-            let _ = writeln!(io::stdout().lock(), "{line}");
         }
     }
 }

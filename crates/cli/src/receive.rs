@@ -87,18 +87,28 @@ async fn code(arguments: &Arguments) -> Result<Code, Failure> {
         Some(code) => code.clone(),
         None => prompt("Code: ".to_owned()).await.unwrap_or_default(),
     };
-    text.trim().parse().map_err(|error: postern::CodeError| Failure::failed("bad_code", error.to_string()).as_usage())
+    text.trim().parse().map_err(|error: postern::CodeError| {
+        Failure::failed("bad_code", error.to_string()).into_usage()
+    })
 }
 
 async fn ask(offer: &Offer) -> bool {
     let answer = prompt(format!("Receive {}? [Y/n] ", describe(offer))).await;
-    matches!(answer.as_deref().map(str::trim), Some("" | "y" | "Y" | "yes"))
+    matches!(
+        answer.as_deref().map(str::trim),
+        Some("" | "y" | "Y" | "yes")
+    )
 }
 
 /// What is offered, in a line: the first names, and how much.
 fn describe(offer: &Offer) -> String {
     const SHOWN: usize = 3;
-    let names: Vec<String> = offer.listed.iter().take(SHOWN).map(|file| file.name.to_string()).collect();
+    let names: Vec<String> = offer
+        .listed
+        .iter()
+        .take(SHOWN)
+        .map(|file| file.name.to_string())
+        .collect();
     let more = offer.files.saturating_sub(names.len() as u64);
     let mut text = names.join(", ");
     if more > 0 {
@@ -128,13 +138,16 @@ async fn prompt(question: String) -> Option<String> {
 }
 
 fn failed(error: &ReceiveError) -> Failure {
-    let (kind, message) = (error.kind(), chain(error));
-    match error {
-        ReceiveError::Declined => Failure::peer(kind, "the files were declined; pass --yes to accept without being asked"),
-        ReceiveError::Exists(name) => Failure::failed(
+    let kind = error.kind();
+    if matches!(error, ReceiveError::Declined) {
+        return Failure::peer(
             kind,
-            format!("{name} exists already; choose another directory with --output, or pass --overwrite"),
-        ),
-        _ => Failure::failed(kind, message),
+            "the files were declined; pass --yes to accept without being asked",
+        );
     }
+    if let ReceiveError::Exists(name) = error {
+        let advice = "choose another directory with --output, or pass --overwrite";
+        return Failure::failed(kind, format!("{name} exists already; {advice}"));
+    }
+    Failure::failed(kind, chain(error))
 }

@@ -39,7 +39,9 @@ async fn send(arguments: &Arguments, output: Output) -> Result<(), Failure> {
     let url = arguments.server.url()?;
     let source = Source::prepare(&arguments.paths).map_err(|error| unusable(&error))?;
     let endpoint = session::bind(&url)?;
-    let invitation = endpoint.invite(&url, Duration::from_secs(arguments.wait)).await?;
+    let invitation = endpoint
+        .invite(&url, Duration::from_secs(arguments.wait))
+        .await?;
     announce(arguments, output, &source, &invitation);
     let connection = invitation.connection().await?;
     let result = deliver(output, &connection, source).await;
@@ -51,11 +53,15 @@ fn announce(arguments: &Arguments, output: Output, source: &Source, invitation: 
     let code = invitation.code().to_string();
     let server = arguments.server.for_the_other_side();
     let what = match arguments.paths.as_slice() {
-        [path] => path.file_name().map_or_else(String::new, |name| escape(name.as_encoded_bytes())),
+        [path] => path
+            .file_name()
+            .map_or_else(String::new, |name| escape(name.as_encoded_bytes())),
         _ => format!("{} files", source.files()),
     };
     let size = session::size(source.bytes());
-    let line = format!("Sending {what} ({size}). On the other computer, run:\n\n    postern receive {server}{code}\n");
+    let line = format!(
+        "Sending {what} ({size}). On the other computer, run:\n\n    postern receive {server}{code}\n"
+    );
     output.say(&Event::Code { code: &code }, &line);
 }
 

@@ -53,7 +53,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let server = server.map_err(|error| describe(&error).in_json(arguments.json))?;
     let (url, stun) = (server.url().to_string(), server.stun_uris());
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
-    output.say(&Event::Ready { url: &url, stun: &stun }, &line);
+    output.say(
+        &Event::Ready {
+            url: &url,
+            stun: &stun,
+        },
+        &line,
+    );
     tokio::select! {
         () = server.run() => Err(Failure::failed("system", "the server stopped").in_json(arguments.json)),
         () = interrupted() => Ok(()),

@@ -27,7 +27,11 @@ pub(crate) async fn until_interrupted(
 
 /// An endpoint that can reach peers on this machine if the server is on it.
 pub(crate) fn bind(server: &ServerUrl) -> Result<Endpoint, Failure> {
-    let endpoint = if server.is_loopback() { Endpoint::bind_with_loopback() } else { Endpoint::bind() };
+    let endpoint = if server.is_loopback() {
+        Endpoint::bind_with_loopback()
+    } else {
+        Endpoint::bind()
+    };
     endpoint.map_err(|error| Failure::failed("system", chain(&error)))
 }
 
@@ -37,7 +41,12 @@ pub(crate) async fn open(connection: &Connection) -> Result<(SendStream, RecvStr
         true => connection.open_bi().await,
         false => connection.accept_bi().await,
     };
-    stream.map_err(|error| Failure::peer("not_connected", format!("the other side went away: {error}")))
+    stream.map_err(|error| {
+        Failure::peer(
+            "not_connected",
+            format!("the other side went away: {error}"),
+        )
+    })
 }
 
 /// Tells the peer that the connection is over, and waits until it has left.
@@ -71,16 +80,27 @@ impl Outcome {
 
     /// Tells it; `verb` is "Sent" or "Received".
     pub(crate) fn tell(&self, output: Output, verb: &str) {
-        let Self { summary, seconds, path } = self;
+        let Self {
+            summary,
+            seconds,
+            path,
+        } = self;
         let event = Event::Done {
             bytes: summary.bytes,
             files: summary.files,
             seconds: *seconds,
             path: path.kind.as_str(),
         };
-        let files = if summary.files == 1 { "1 file" } else { &format!("{} files", summary.files) };
+        let files = if summary.files == 1 {
+            "1 file"
+        } else {
+            &format!("{} files", summary.files)
+        };
         let rate = size((summary.bytes as f64 / seconds.max(0.001)) as u64);
         let amount = size(summary.bytes);
-        output.say(&event, &format!("{verb} {files}, {amount} in {seconds:.1} s ({rate}/s)."));
+        output.say(
+            &event,
+            &format!("{verb} {files}, {amount} in {seconds:.1} s ({rate}/s)."),
+        );
     }
 }

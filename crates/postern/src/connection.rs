@@ -198,10 +198,11 @@ impl PathFollower {
 
     /// Reacts to an event of the connection.
     pub(crate) fn on_event(&mut self, event: &PathEvent) {
-        match event {
-            PathEvent::Established { id, .. } => self.established.push(*id),
-            PathEvent::Abandoned { id, .. } => self.established.retain(|known| known != id),
-            _ => return,
+        if let PathEvent::Established { id, .. } = event {
+            self.established.push(*id);
+        }
+        if let PathEvent::Abandoned { id, .. } = event {
+            self.established.retain(|known| known != id);
         }
         self.publish();
     }

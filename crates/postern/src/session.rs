@@ -129,7 +129,7 @@ pub(crate) struct Session {
 enum Input {
     Signal(Option<RendezvousEvent>),
     Stun(Option<StunDatagram>),
-    Incoming(noq::Incoming),
+    Incoming(Box<noq::Incoming>),
     Handshake(Result<noq::Connection, noq::ConnectionError>),
     PathEvent(PathEvent),
     Timeout,
@@ -196,7 +196,7 @@ impl Session {
             match self.next_input().await {
                 Input::Signal(event) => self.on_signal(event)?,
                 Input::Stun(Some(datagram)) => self.on_stun(&datagram),
-                Input::Incoming(incoming) => self.on_incoming(incoming)?,
+                Input::Incoming(incoming) => self.on_incoming(*incoming)?,
                 Input::Handshake(result) => self.on_handshake(result)?,
                 Input::PathEvent(event) => self.on_path_event(&event),
                 Input::Timeout => self.on_timeout()?,
@@ -215,7 +215,7 @@ impl Session {
             biased;
             datagram = self.inbox.stun.recv() => Input::Stun(datagram),
             event = next_signal(&mut self.signalling) => Input::Signal(event),
-            Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(incoming),
+            Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
             result = finish(&mut self.handshake) => Input::Handshake(result),
             input = next_of_connection(&mut self.established) => input,
             () = caller_gone(&mut self.result) => Input::Timeout,
@@ -446,7 +446,7 @@ impl Session {
             PeerMessage::Report(report) => self.on_peer_report(report),
             PeerMessage::Bye { reason } => {
                 tracing::debug!(?reason, "the other side said goodbye");
-                self.give_up.get_or_insert(now + REPORT_WAIT);
+                self.give_up_within(REPORT_WAIT);
             }
         }
     }
@@ -501,8 +501,13 @@ impl Session {
         if self.peer.is_none() {
             return Err(cause);
         }
-        self.give_up.get_or_insert(clock::now() + FAREWELL_WAIT);
+        self.give_up_within(FAREWELL_WAIT);
         Ok(())
+    }
+
+    /// Sets the deadline, unless there is one already.
+    fn give_up_within(&mut self, wait: Duration) {
+        self.give_up.get_or_insert_with(|| clock::now() + wait);
     }
 
     fn failure(&mut self) -> EstablishError {
@@ -546,7 +551,10 @@ fn switch_path(established: &Established, address: std::net::SocketAddr) {
 }
 
 fn retire_older_paths(quic: &noq::Connection, newest: noq::PathId) {
-    for id in (0..u32::MAX).map(noq::PathId::from).take_while(|id| *id < newest) {
+    for id in (0..u32::MAX)
+        .map(noq::PathId::from)
+        .take_while(|id| *id < newest)
+    {
         if let Some(path) = quic.path(id) {
             let _ = path.close();
         }

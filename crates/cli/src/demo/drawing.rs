@@ -8,7 +8,11 @@ use crate::session::size as people_size;
 
 /// The two homes, their routers, and the server between them.
 pub(super) fn network(world: &World) -> Result<String> {
-    let address = |node: &str| world.ipv4(node).with_context(|| format!("{node} has no address"));
+    let address = |node: &str| {
+        world
+            .ipv4(node)
+            .with_context(|| format!("{node} has no address"))
+    };
     let [alice, bob] = [address("alice")?, address("bob")?].map(|ip| ip.to_string());
     let [red, blue] = [address("red")?, address("blue")?].map(|ip| ip.to_string());
     let server = address("server")?.to_string();

@@ -36,12 +36,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn unavailable(error: &Unavailable) -> Failure {
-    Failure::failed("namespaces", format!("the demonstration needs network namespaces of its own: {error}"))
+    Failure::failed(
+        "namespaces",
+        format!("the demonstration needs network namespaces of its own: {error}"),
+    )
 }
 
 fn show(size: u64) -> Result<()> {
     let directory = tempfile::tempdir().context("no temporary directory could be made")?;
-    let (from, to) = (directory.path().join(FILE), directory.path().join("received"));
+    let (from, to) = (
+        directory.path().join(FILE),
+        directory.path().join("received"),
+    );
     std::fs::create_dir(&to).context("no directory for the received file could be made")?;
     fill(&from, size).with_context(|| format!("no file of {size} bytes could be written"))?;
 
@@ -49,11 +55,17 @@ fn show(size: u64) -> Result<()> {
         .context("the little internet could not be built")?;
     say(&drawing::network(&world)?)?;
     let done = transfer(&world, &from, &to)?;
-    ensure!(is_same(&from, &to.join(FILE))?, "the file that arrived is not the one that was sent");
+    ensure!(
+        is_same(&from, &to.join(FILE))?,
+        "the file that arrived is not the one that was sent"
+    );
 
     let through_server = server_bytes(&world)?;
     say(&drawing::outcome(&done, size, through_server))?;
-    ensure!(through_server < size.max(MINIMUM_TRAFFIC), "the file passed the server, but should not have");
+    ensure!(
+        through_server < size.max(MINIMUM_TRAFFIC),
+        "the file passed the server, but should not have"
+    );
     Ok(())
 }
 
@@ -85,12 +97,17 @@ fn transfer(world: &World, from: &Path, to: &Path) -> Result<Done> {
     step(&format!("bob     has {FILE}"))?;
     sending.finish()?;
     step("alice   knows that bob has it")?;
-    Ok(Done { path: path.words, seconds })
+    Ok(Done {
+        path: path.words,
+        seconds,
+    })
 }
 
 /// Bytes that the server's counters have seen in both directions.
 fn server_bytes(world: &World) -> Result<u64> {
-    let counters = world.counters("server").context("the server's counters cannot be read")?;
+    let counters = world
+        .counters("server")
+        .context("the server's counters cannot be read")?;
     Ok(counters.values().map(|counter| counter.bytes).sum())
 }
 
@@ -102,7 +119,8 @@ fn fill(path: &Path, size: u64) -> io::Result<()> {
 }
 
 fn is_same(one: &Path, other: &Path) -> Result<bool> {
-    let open = |path: &Path| File::open(path).with_context(|| format!("{} is missing", path.display()));
+    let open =
+        |path: &Path| File::open(path).with_context(|| format!("{} is missing", path.display()));
     let (mut one, mut other) = (open(one)?, open(other)?);
     let (mut left, mut right) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
@@ -142,7 +160,10 @@ fn parse_size(text: &str) -> Result<u64> {
         "gb" | "g" => 1_000_000_000,
         _ => bail!("a size is a number, alone or with kB, MB or GB"),
     };
-    let number: u64 = digits.trim().parse().context("a size begins with a whole number")?;
+    let number: u64 = digits
+        .trim()
+        .parse()
+        .context("a size begins with a whole number")?;
     number.checked_mul(factor).context("the size is too large")
 }
 

@@ -24,7 +24,11 @@ impl Drop for Program {
 }
 
 impl Program {
-    fn start(world: &World, node: &'static str, arguments: impl FnOnce(&mut Command)) -> Result<Self> {
+    fn start(
+        world: &World,
+        node: &'static str,
+        arguments: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let this = std::env::current_exe().context("this program does not know where it is")?;
         let this = this.to_str().context("this program's path is not UTF-8")?;
         let mut command = world.command(node, this)?;
@@ -37,16 +41,24 @@ impl Program {
             .stderr(Stdio::inherit())
             .spawn()
             .with_context(|| format!("{node} could not start postern"))?;
-        let stdout = child.stdout.take().context("a program without standard output")?;
+        let stdout = child
+            .stdout
+            .take()
+            .context("a program without standard output")?;
         let lines = BufReader::new(stdout);
-        Ok(Self { name: node, child, lines })
+        Ok(Self {
+            name: node,
+            child,
+            lines,
+        })
     }
 
     /// The next event of the given kind; others before it are passed over.
     fn event(&mut self, kind: &str) -> Result<Value> {
         let mut line = String::new();
         while self.lines.read_line(&mut line)? > 0 {
-            let event: Value = serde_json::from_str(&line).with_context(|| format!("{} said {line}", self.name))?;
+            let event: Value = serde_json::from_str(&line)
+                .with_context(|| format!("{} said {line}", self.name))?;
             match event["event"].as_str() {
                 Some(found) if found == kind => return Ok(event),
                 Some("error") => bail!("{}: {}", self.name, event["message"]),
@@ -122,7 +134,10 @@ pub(super) struct Route {
 impl Receiving {
     pub(super) fn start(world: &World, url: &str, code: &str, directory: &Path) -> Result<Self> {
         let start = |command: &mut Command| {
-            command.args(["receive", "--yes", "--server", url, "--output"]).arg(directory).arg(code);
+            command
+                .args(["receive", "--yes", "--server", url, "--output"])
+                .arg(directory)
+                .arg(code);
         };
         Program::start(world, "bob", start).map(Self)
     }
@@ -133,7 +148,9 @@ impl Receiving {
         let remote = text(&event, "remote")?;
         let milliseconds = &event["elapsed_ms"];
         let words = format!("{kind} over {}", protocol.to_uppercase());
-        let sentence = format!("is connected to {remote}, {words}, {milliseconds} ms after both knew each other");
+        let sentence = format!(
+            "is connected to {remote}, {words}, {milliseconds} ms after both knew each other"
+        );
         Ok(Route { words, sentence })
     }
 
@@ -145,6 +162,8 @@ impl Receiving {
 }
 
 fn text(event: &Value, field: &str) -> Result<String> {
-    let text = event[field].as_str().with_context(|| format!("{event} has no {field}"))?;
+    let text = event[field]
+        .as_str()
+        .with_context(|| format!("{event} has no {field}"))?;
     Ok(text.to_owned())
 }

@@ -102,7 +102,7 @@ impl Mux {
     /// Sorts one received train: STUN goes to the agents, QUIC stays in the buffer under
     /// its synthetic address. Returns whether QUIC is left.
     fn sort(&self, bound: SocketAddr, buffer: &mut [u8], meta: &mut RecvMeta) -> bool {
-        let local = SocketAddr::new(meta.dst_ip.unwrap_or(bound.ip()), bound.port());
+        let local = SocketAddr::new(meta.dst_ip.unwrap_or_else(|| bound.ip()), bound.port());
         let pair = AddressPair {
             local,
             remote: meta.addr,

@@ -12,8 +12,9 @@ use crate::clock::{self, until};
 /// Inputs waiting for the machine; a connection that sends more waits.
 const INPUT_QUEUE: usize = 1024;
 
-/// Frames waiting for one client; a client that reads slower than this is cut off.
-const OUTPUT_QUEUE: usize = 64;
+/// Frames waiting for one client: twice what both sides may flush at once. A client that
+/// reads slower than this is cut off.
+const OUTPUT_QUEUE: usize = 512;
 
 /// What connections tell the task.
 enum Input {

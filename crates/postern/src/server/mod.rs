@@ -224,7 +224,7 @@ fn public(address: SocketAddr) -> SocketAddr {
     let ip = addresses
         .into_iter()
         .find(|ip| ip.is_ipv4() == address.is_ipv4());
-    SocketAddr::new(ip.unwrap_or(address.ip()), address.port())
+    SocketAddr::new(ip.unwrap_or_else(|| address.ip()), address.port())
 }
 
 fn url_host(ip: IpAddr) -> url::Host {

@@ -1,1 +1,19 @@
-//! STUN client transactions and the Binding server (RFC 8489).
+//! STUN (RFC 8489): client transactions and the Binding server.
+//!
+//! - [`Transactions`] sends requests again until they are answered or given up. What the
+//!   requests say is opaque to it, so that ICE and TURN use it too.
+//! - [`BindingServer`] tells clients their address and keeps no state about them, except
+//!   how much it sent to each network.
+//!
+//! Out of scope: authentication. Whoever builds a request with a key verifies the
+//! response to it: see [`Transactions::response`].
+
+mod budget;
+mod server;
+mod transactions;
+
+pub use server::BindingServer;
+pub use transactions::{
+    Event, MAX_OUTSTANDING, Request, RequestError, Response, RetransmitPolicy, Transactions,
+    random_transaction_id,
+};

@@ -1,1 +1,57 @@
-//! An ICE agent (RFC 8445).
+//! An ICE agent (RFC 8445) for one data stream over UDP, with trickled candidates (RFC 8838),
+//! consent (RFC 7675) and patience (RFC 8863).
+//!
+//! The agent finds the address pairs on which two peers reach each other, and keeps asking
+//! whether the other still wants data there. It carries no data, resolves no names, opens no
+//! socket and gathers no relayed candidates.
+//!
+//! 1. Make an [`Agent`]; signal [`Agent::local_credentials`] to the peer.
+//! 2. Add the host addresses and STUN servers, then call [`Agent::end_of_hosts`].
+//! 3. Signal each [`Event::LocalCandidate`]; hand over what the peer signals.
+//! 4. Give it every STUN datagram, send what it wants sent, keep its time.
+//! 5. Use the path of the first [`Event::Valid`]; change to that of [`Event::Selected`].
+//!
+//! Assumptions: signalling is authentic and secret; `local` addresses are those of interfaces.
+//! A host candidate is also a base; pairs are formed from bases only, since a server-reflexive
+//! candidate is replaced by its base anyway (RFC 8445 section 6.1.2.4).
+//!
+//! Out of scope: ICE-TCP, lite agents, several components, restarts (make another agent).
+
+mod agent;
+mod candidate;
+mod check_list;
+mod checks;
+mod config;
+mod consent;
+mod credentials;
+mod event;
+mod gather;
+mod locals;
+mod nomination;
+mod pacer;
+mod pair;
+mod remotes;
+mod requests;
+mod sdp;
+mod transactions;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+pub use agent::Agent;
+pub use candidate::{Candidate, CandidateKind};
+pub use config::{
+    Config, MAX_EARLY_CHECKS, MAX_HOSTS, MAX_PAIRS, MAX_REMOTE_CANDIDATES,
+    MAX_REMOTE_PEER_REFLEXIVE, MAX_STUN_SERVERS, Role,
+};
+pub use credentials::Credentials;
+pub use event::{Event, Kinds, Report};
+pub use pair::Path;
+pub use sdp::ParseCandidateError;
+
+/// The time after a while; `now` itself where the clock cannot count that far.
+fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or(now)
+}

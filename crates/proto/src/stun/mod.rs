@@ -17,3 +17,6 @@ pub use transactions::{
     Event, MAX_OUTSTANDING, Request, RequestError, Response, RetransmitPolicy, Transactions,
     random_transaction_id,
 };
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,373 @@
+//! The agent: its state, the five verbs, and the order of its work.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use postern_wire::stun::{Class, Message, Method, TransactionId};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use super::after;
+use super::candidate::{Candidate, CandidateKind, can_pair};
+use super::check_list::CheckList;
+use super::config::{Config, Role};
+use super::consent::Consent;
+use super::credentials::Credentials;
+use super::event::{Event, Report};
+use super::gather::Gatherer;
+use super::locals::Locals;
+use super::nomination::Nomination;
+use super::pacer::Pacer;
+use super::pair::{PairKey, Path, State};
+use super::remotes::{Added, Remotes};
+use super::requests::{Check, pair_of};
+use super::transactions::{Due, Purpose, Schedule, Transactions};
+use crate::{Datagram, Transmit, Verdict};
+
+/// One side of an ICE session with one data stream over UDP.
+pub struct Agent {
+    pub(super) config: Config,
+    pub(super) rng: ChaCha20Rng,
+    pub(super) role: Role,
+    pub(super) tie_breaker: u64,
+    pub(super) credentials: Credentials,
+    pub(super) peer: Option<Credentials>,
+    pub(super) locals: Locals,
+    pub(super) remotes: Remotes,
+    pub(super) list: CheckList,
+    pub(super) gatherer: Gatherer,
+    pub(super) transactions: Transactions,
+    pub(super) early: Vec<Check>,
+    pub(super) consents: BTreeMap<PairKey, Consent>,
+    pub(super) nomination: Nomination,
+    pub(super) selected: Option<PairKey>,
+    pub(super) counts: Report,
+    pub(super) mapping_differs: bool,
+    pub(super) events: VecDeque<Event>,
+    pub(super) transmits: VecDeque<Transmit>,
+    pacer: Pacer,
+    remote_ended: bool,
+    /// When patience ends: set while no pair is valid and the remote credentials are known.
+    give_up: Option<Instant>,
+    failed: bool,
+}
+
+/// A check that began shortly before patience ends gets this long to succeed.
+const LAST_CHANCE: Duration = Duration::from_secs(2);
+
+impl Agent {
+    /// A new agent. Credentials, transaction ids and the tie-breaker come from the seed, so it
+    /// must be secret and used once.
+    pub fn new(now: Instant, seed: [u8; 32], role: Role, config: Config) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        Self {
+            tie_breaker: rng.next_u64(),
+            credentials: Credentials::random(&mut rng),
+            rng,
+            role,
+            peer: None,
+            locals: Locals::default(),
+            remotes: Remotes::default(),
+            list: CheckList::new(role),
+            gatherer: Gatherer::default(),
+            transactions: Transactions::default(),
+            early: Vec::new(),
+            consents: BTreeMap::new(),
+            nomination: Nomination::default(),
+            selected: None,
+            counts: Report::default(),
+            mapping_differs: false,
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            pacer: Pacer::new(now, config.ta),
+            remote_ended: false,
+            give_up: None,
+            failed: false,
+            config,
+        }
+    }
+
+    /// Our credentials, to be signalled to the peer over a channel that nobody else reads.
+    pub fn local_credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Our role; a conflict may have changed it.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Takes the peer's credentials; checks begin. Once: another session takes another agent.
+    /// Credentials that are not [valid](Credentials::is_valid) are ignored.
+    pub fn set_remote_credentials(&mut self, now: Instant, credentials: Credentials) {
+        if self.peer.is_some() || !credentials.is_valid() {
+            tracing::debug!("ignored remote credentials");
+            return;
+        }
+        self.peer = Some(credentials);
+        self.give_up = Some(after(now, self.config.patience));
+        self.accept_early(now);
+        self.work(now);
+    }
+
+    /// Adds a candidate of the peer (RFC 8838): at any time, also before its credentials.
+    ///
+    /// Ignored are components other than 1, duplicates, addresses that cannot be sent to (port 0,
+    /// unspecified, multicast, broadcast, loopback unless allowed), and those beyond
+    /// [`MAX_REMOTE_CANDIDATES`](super::MAX_REMOTE_CANDIDATES).
+    pub fn add_remote_candidate(&mut self, now: Instant, candidate: Candidate) {
+        let address = candidate.address;
+        match self.remotes.add(candidate, self.config.allow_loopback) {
+            Added::New => self.pair_all(),
+            Added::Known => {
+                if let Some(remote) = self.remotes.find(address) {
+                    self.list.update_remote(remote);
+                }
+                self.pair_all();
+            }
+            Added::No => tracing::debug!("ignored a remote candidate"),
+        }
+        self.work(now);
+    }
+
+    /// Says that the peer has no more candidates (RFC 8838 section 14).
+    pub fn end_of_remote_candidates(&mut self, now: Instant) {
+        self.remote_ended = true;
+        self.work(now);
+    }
+
+    /// Takes a datagram: STUN checks addressed to this agent and responses to its requests.
+    /// Everything else is [`Verdict::NotMine`].
+    pub fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
+        let Ok(message) = Message::parse(datagram.payload) else {
+            return Verdict::NotMine;
+        };
+        if message.method() != Method::BINDING {
+            return Verdict::NotMine;
+        }
+        let verdict = match message.class() {
+            Class::Indication => self.on_indication(&datagram),
+            _ if self.failed => Verdict::NotMine,
+            Class::Request => self.on_request(now, &datagram, &message),
+            Class::Success | Class::Error => self.on_response(now, &datagram, &message),
+        };
+        self.work(now);
+        verdict
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.work(now);
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout); `None` if only an input can
+    /// change anything.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.failed {
+            return None;
+        }
+        let times = [
+            self.transactions.timeout(),
+            self.consent_timeout(),
+            self.nomination_timeout(),
+            self.pace_timeout(),
+            self.patience_timeout(),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// The selected path.
+    pub fn selected(&self) -> Option<Path> {
+        Some(self.list.get(self.selected?)?.path())
+    }
+
+    /// The latest measured round trip of a valid path.
+    pub fn rtt(&self, path: &Path) -> Option<Duration> {
+        let key = PairKey {
+            local: path.local,
+            remote: path.remote,
+        };
+        self.list.get(key)?.valid?.rtt
+    }
+
+    /// What has been tried and seen so far.
+    pub fn report(&self) -> Report {
+        let hosts = self.locals.bases().map(|base| base.kind);
+        let mapped = self.locals.reflexive();
+        let mapped = mapped.iter().map(|_| CandidateKind::ServerReflexive);
+        let remote: super::Kinds = self.remotes.iter().map(|remote| remote.kind).collect();
+        Report {
+            local: hosts.chain(mapped).collect(),
+            remote,
+            stun_servers: self.gatherer.servers(),
+            stun_servers_answered: self.gatherer.servers_answered(),
+            local_endpoint_dependent: self.mapping_differs || self.locals.servers_disagree(),
+            remote_unsignalled: remote.peer_reflexive > 0,
+            has_remote_credentials: self.peer.is_some(),
+            remote_ended: self.remote_ended,
+            ..self.counts.clone()
+        }
+    }
+
+    /// A Binding indication keeps a mapping alive and asks for nothing (RFC 8445 section 11).
+    fn on_indication(&self, datagram: &Datagram<'_>) -> Verdict {
+        let base = self.locals.base(datagram.local);
+        let pair = base.and_then(|base| self.list.get(pair_of(base.address, datagram)));
+        match pair {
+            Some(_) => Verdict::Consumed,
+            None => Verdict::NotMine,
+        }
+    }
+
+    /// Everything that is due, in order. Every verb ends with it.
+    pub(super) fn work(&mut self, now: Instant) {
+        if self.failed {
+            return;
+        }
+        self.run_transactions(now);
+        self.run_consent(now);
+        self.nominate(now);
+        if self.pacer.is_ready(now) && self.send_next(now) {
+            self.pacer.spend(now);
+        }
+        self.tell_end_of_candidates();
+        self.run_patience(now);
+    }
+
+    fn run_transactions(&mut self, now: Instant) {
+        while let Some(due) = self.transactions.poll(now) {
+            match due {
+                Due::Retransmit(transmit) => self.transmits.push_back(transmit),
+                Due::Expired(transaction) => self.on_expired(now, &transaction),
+            }
+        }
+    }
+
+    /// Starts one transaction: triggered checks first, then gathering, then ordinary checks.
+    fn send_next(&mut self, now: Instant) -> bool {
+        (self.list.has_triggered() && self.send_check(now))
+            || (self.selected.is_none() && self.send_gather(now))
+            || self.send_check(now)
+    }
+
+    fn pace_timeout(&self) -> Option<Instant> {
+        let checks = (self.peer.is_some() && self.list.has_next()).then(|| self.pacer.next());
+        let gather = self.gatherer.due().filter(|_| self.selected.is_none());
+        let gather = gather.map(|due| due.max(self.pacer.next()));
+        checks.into_iter().chain(gather).min()
+    }
+
+    /// RFC 8863: failure is told only when patience has ended.
+    fn run_patience(&mut self, now: Instant) {
+        if self.patience_timeout().is_some_and(|end| end <= now) {
+            self.failed = true;
+            self.list = CheckList::new(self.role);
+            self.transactions = Transactions::default();
+            self.events.push_back(Event::Failed(self.report()));
+        }
+    }
+
+    fn patience_timeout(&self) -> Option<Instant> {
+        let end = self.give_up?;
+        if self.list.valid().next().is_some() {
+            return None;
+        }
+        let running = self.list.iter().filter(|p| p.state == State::InProgress);
+        let latest = running.filter_map(|pair| pair.checked_at).max();
+        let chance = latest.map_or(end, |at| after(at, LAST_CHANCE));
+        Some(chance.clamp(end, after(end, LAST_CHANCE)))
+    }
+
+    /// The selected pair is lost: all pairs are checked again.
+    pub(super) fn start_over(&mut self, now: Instant) {
+        self.selected = None;
+        self.nomination = Nomination::default();
+        self.consents.clear();
+        self.pair_all();
+        self.list.reopen();
+        self.give_up = Some(after(now, self.config.patience));
+    }
+
+    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2).
+    fn pair_all(&mut self) {
+        if self.selected.is_some() {
+            return;
+        }
+        for base in self.locals.bases() {
+            for remote in self.remotes.iter() {
+                if can_pair(base.address, remote.address) {
+                    self.list.add(base, remote);
+                }
+            }
+        }
+    }
+
+    /// Section 7.2.5.1: our check met an agent of the same role that has the last word.
+    pub(super) fn on_role_conflict(&mut self, now: Instant, pair: PairKey, sent_as: Role) {
+        if sent_as == self.role {
+            self.tie_breaker = self.rng.next_u64();
+            self.set_role(now, self.role.other());
+        }
+        self.trigger(now, pair);
+    }
+
+    /// Takes the other role; checks that carry the old one are made again.
+    pub(super) fn set_role(&mut self, now: Instant, role: Role) {
+        tracing::debug!(?role, "role conflict: the role changes");
+        self.role = role;
+        self.nomination.abandon();
+        self.transactions.cancel(now, is_check);
+        self.list.set_role(role);
+    }
+
+    /// Sends a request and waits for its response.
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        id: TransactionId,
+        purpose: Purpose,
+        schedule: Schedule,
+        transmit: Transmit,
+    ) {
+        self.transmits.push_back(transmit.clone());
+        self.transactions
+            .start(now, id, purpose, schedule, transmit);
+    }
+
+    pub(super) fn transaction_id(&mut self) -> TransactionId {
+        let mut id = [0; 12];
+        self.rng.fill_bytes(&mut id);
+        TransactionId(id)
+    }
+
+    /// The retransmission time-out with so many transactions at work (section 14.3).
+    pub(super) fn rto(&self, active: usize) -> Duration {
+        let active = u32::try_from(active).unwrap_or(u32::MAX);
+        let paced = self.pacer.ta().saturating_mul(active);
+        self.config.rto_min.max(paced)
+    }
+}
+
+fn is_check(purpose: &Purpose) -> bool {
+    matches!(purpose, Purpose::Check { .. })
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent")
+            .field("role", &self.role)
+            .field("selected", &self.selected())
+            .field("report", &self.report())
+            .finish_non_exhaustive()
+    }
+}

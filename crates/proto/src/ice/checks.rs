@@ -1,0 +1,277 @@
+//! Connectivity checks that we send, and their responses (RFC 8445 sections 7.2 and 7.2.5).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use postern_wire::stun::{
+    AttributeType, Builder, Class, ErrorCode, IceControlled, IceControlling, Message, Method,
+    Priority, TransactionId, UseCandidate, Username, XorMappedAddress,
+};
+
+use super::agent::Agent;
+use super::candidate::{CandidateKind, unscoped};
+use super::config::Role;
+use super::event::Event;
+use super::pair::{PairKey, State, Valid};
+use super::transactions::{Purpose, Schedule, Transaction};
+use crate::{Datagram, Transmit, Verdict};
+
+/// The comprehension-required attributes of responses to checks; others make a response
+/// unusable (RFC 8489 section 6.3.3).
+const KNOWN_IN_RESPONSES: [AttributeType; 3] = [
+    AttributeType::XOR_MAPPED_ADDRESS,
+    AttributeType::ERROR_CODE,
+    AttributeType::UNKNOWN_ATTRIBUTES,
+];
+
+impl Agent {
+    /// Sends the next check of the check list, if there is one.
+    pub(super) fn send_check(&mut self, now: Instant) -> bool {
+        if self.peer.is_none() {
+            return false;
+        }
+        let rto = self.rto(self.list.active());
+        let Some(pair) = self.list.next() else {
+            return false;
+        };
+        if let Some(pair) = self.list.get_mut(pair) {
+            pair.checked_at = Some(now);
+        }
+        let nominate = self.role == Role::Controlling && self.nomination.is_pending(pair);
+        let schedule = if nominate {
+            Schedule::nomination(rto)
+        } else {
+            Schedule::check(rto)
+        };
+        let role = self.role;
+        let purpose = Purpose::Check {
+            pair,
+            role,
+            nominate,
+        };
+        self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
+        self.request(now, pair, purpose, schedule);
+        true
+    }
+
+    /// Sends a Binding request to the peer (section 7.2.2).
+    pub(super) fn request(
+        &mut self,
+        now: Instant,
+        pair: PairKey,
+        purpose: Purpose,
+        schedule: Schedule,
+    ) {
+        let id = self.transaction_id();
+        let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
+        if let Some(payload) = self.check_message(id, pair.local, nominate) {
+            let transmit = Transmit {
+                local: pair.local,
+                remote: pair.remote,
+                payload,
+            };
+            self.start(now, id, purpose, schedule, transmit);
+        }
+    }
+
+    fn check_message(
+        &self,
+        id: TransactionId,
+        base: SocketAddr,
+        nominate: bool,
+    ) -> Option<Vec<u8>> {
+        let peer = self.peer.as_ref()?;
+        let username = format!("{}:{}", peer.ufrag, self.credentials.ufrag);
+        let (controlling, controlled) = match self.role {
+            Role::Controlling => (Some(IceControlling(self.tie_breaker)), None),
+            Role::Controlled => (None, Some(IceControlled(self.tie_breaker))),
+        };
+        let message = Builder::new(Class::Request, Method::BINDING, id)
+            .attribute(&Username::new(&username).ok()?)
+            .attribute(&Priority(self.locals.check_priority(base)))
+            .maybe_attribute(controlling.as_ref())
+            .maybe_attribute(controlled.as_ref())
+            .maybe_attribute(nominate.then_some(UseCandidate).as_ref())
+            .message_integrity(peer.pwd.as_bytes())
+            .fingerprint();
+        Some(message.build())
+    }
+
+    /// Any response: ours if we know its transaction.
+    pub(super) fn on_response(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+    ) -> Verdict {
+        let Some(transaction) = self.transactions.get(message.transaction_id()) else {
+            return Verdict::NotMine;
+        };
+        match transaction.purpose {
+            Purpose::Gather { .. } => self.on_binding_response(now, datagram, message),
+            Purpose::Check { .. } | Purpose::Consent { .. } => {
+                self.on_peer_response(now, datagram, message)
+            }
+        }
+    }
+
+    fn on_peer_response(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+    ) -> Verdict {
+        let Some(outcome) = self.read_response(message) else {
+            tracing::debug!("dropped a response that is not authentic or not understood");
+            return Verdict::Consumed;
+        };
+        if let Some(transaction) = self.transactions.take(message.transaction_id()) {
+            let symmetric = transaction.is_symmetric(datagram.local, datagram.remote);
+            match transaction.purpose {
+                Purpose::Check { pair, .. } if !symmetric => self.on_check_failed(now, pair),
+                Purpose::Check { .. } => self.on_check_outcome(now, &transaction, outcome),
+                Purpose::Consent { pair } if symmetric => {
+                    self.on_consent(now, pair, &outcome, transaction.rtt(now));
+                }
+                Purpose::Consent { .. } | Purpose::Gather { .. } => {}
+            }
+        }
+        Verdict::Consumed
+    }
+
+    /// What an authentic response says. Errors need no MESSAGE-INTEGRITY, because a peer that
+    /// cannot authenticate us has no key (RFC 8489 section 9.1.3); a role conflict does.
+    fn read_response(&self, message: &Message<'_>) -> Option<Outcome> {
+        let key = self.peer.as_ref()?.pwd.as_bytes();
+        let unknown = message.unknown_comprehension_required(&KNOWN_IN_RESPONSES);
+        if message.verify_fingerprint().is_err() || !unknown.is_empty() {
+            return None;
+        }
+        let authentic = message.verify_integrity(key).is_ok();
+        if message.class() == Class::Success {
+            let XorMappedAddress(mapped) = message.get().ok()??;
+            return authentic.then_some(Outcome::Success { mapped });
+        }
+        let code = message.get::<ErrorCode<'_>>().ok()??.code();
+        match code {
+            487 => authentic.then_some(Outcome::RoleConflict),
+            _ => Some(Outcome::Refused { code }),
+        }
+    }
+
+    fn on_check_outcome(&mut self, now: Instant, transaction: &Transaction, outcome: Outcome) {
+        let Purpose::Check {
+            pair,
+            role,
+            nominate,
+        } = transaction.purpose
+        else {
+            return;
+        };
+        match outcome {
+            Outcome::Success { mapped } => {
+                self.on_check_success(now, pair, mapped, transaction.rtt(now));
+                if nominate && self.role == Role::Controlling {
+                    self.select(now, pair);
+                }
+            }
+            Outcome::RoleConflict => self.on_role_conflict(now, pair, role),
+            Outcome::Refused { code } => {
+                tracing::debug!(code, "the peer refused a check");
+                self.counts.checks_refused = self.counts.checks_refused.saturating_add(1);
+                self.on_check_failed(now, pair);
+            }
+        }
+    }
+
+    /// Section 7.2.5.3: the pair is valid.
+    fn on_check_success(
+        &mut self,
+        now: Instant,
+        key: PairKey,
+        mapped: SocketAddr,
+        rtt: Option<Duration>,
+    ) {
+        self.counts.checks_answered = self.counts.checks_answered.saturating_add(1);
+        let local_kind = self.locals.kind_of(key.local, mapped);
+        self.note_mapping(key.local, mapped, local_kind);
+        self.transactions.cancel(now, |p| is_check_of(p, key));
+        self.list.succeed(key);
+        let Some(pair) = self.list.get_mut(key) else {
+            return;
+        };
+        let news = pair.valid.is_none();
+        pair.valid = Some(Valid { local_kind, rtt });
+        if news {
+            let path = pair.path();
+            self.events.push_back(Event::Valid { path, rtt });
+        }
+        self.on_valid(now, key);
+    }
+
+    /// The pair is valid: it may be nominated, and it needs consent.
+    fn on_valid(&mut self, now: Instant, key: PairKey) {
+        self.nomination.on_valid(now);
+        if self.selected.is_none() {
+            self.begin_consent(now, key);
+        }
+        if self.role == Role::Controlled && self.list.get(key).is_some_and(|p| p.use_candidate) {
+            self.select(now, key);
+        }
+    }
+
+    /// A mapping towards the peer that no STUN server saw, where one was asked: the NAT maps
+    /// endpoint-dependently.
+    fn note_mapping(&mut self, base: SocketAddr, mapped: SocketAddr, kind: CandidateKind) {
+        let other = kind == CandidateKind::PeerReflexive && self.locals.is_mapped(base);
+        self.mapping_differs |= other && unscoped(mapped) != unscoped(base);
+    }
+
+    /// Section 7.2.5.4: the pair does not work, or not any longer.
+    pub(super) fn on_check_failed(&mut self, now: Instant, key: PairKey) {
+        self.nomination.on_failed(key);
+        if self.list.get(key).is_some_and(|pair| pair.valid.is_some()) {
+            self.on_lost(now, key);
+        } else {
+            self.list.fail(key);
+        }
+    }
+
+    /// A check got no answer. A cancelled one says nothing about the pair.
+    pub(super) fn on_expired(&mut self, now: Instant, transaction: &Transaction) {
+        match transaction.purpose {
+            Purpose::Check { pair, .. } if !transaction.cancelled => {
+                self.on_check_failed(now, pair);
+            }
+            Purpose::Gather { base, server } => self.gather_settled(now, base, server),
+            Purpose::Check { .. } | Purpose::Consent { .. } => {}
+        }
+    }
+
+    /// Section 7.3.1.4: an incoming check makes one of ours, whatever the pair's state, unless the pair
+    /// is known to work.
+    pub(super) fn trigger(&mut self, now: Instant, key: PairKey) {
+        let Some(pair) = self.list.get(key) else {
+            return;
+        };
+        if pair.valid.is_some() {
+            return;
+        }
+        if pair.state == State::InProgress {
+            self.transactions.cancel(now, |p| is_check_of(p, key));
+        }
+        self.list.trigger(key);
+    }
+}
+
+/// What a response says.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Outcome {
+    Success { mapped: SocketAddr },
+    RoleConflict,
+    Refused { code: u16 },
+}
+
+pub(super) fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {
+    matches!(purpose, Purpose::Check { pair, .. } if *pair == key)
+}

@@ -1,0 +1,84 @@
+//! Settings of the agent and the bounds it never exceeds.
+
+use std::time::Duration;
+
+/// Host candidates that one agent takes (a machine with more interfaces than this keeps
+/// the first ones).
+pub const MAX_HOSTS: usize = 32;
+/// STUN servers that one agent asks.
+pub const MAX_STUN_SERVERS: usize = 8;
+/// Candidates that the peer may signal; a sealed message can hold a few dozen.
+pub const MAX_REMOTE_CANDIDATES: usize = 64;
+/// Peer-reflexive remote candidates learnt from checks, on top of the signalled ones.
+pub const MAX_REMOTE_PEER_REFLEXIVE: usize = 32;
+/// Checks that are remembered until the peer's credentials are known.
+pub const MAX_EARLY_CHECKS: usize = 16;
+/// Pairs in the check list (RFC 8445 section 6.1.2.5 recommends 100).
+pub const MAX_PAIRS: usize = 100;
+
+/// Settings of an [`Agent`](super::Agent).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Ta, the time between two new transactions (RFC 8445 section 14.2), shared by
+    /// checks and gathering; raised to 5 ms, the RFC's lower limit.
+    ///
+    /// The RFC's default of 50 ms is for agents that know nothing about their network. 20 ms
+    /// makes 50 datagrams of about 120 bytes a second, 48 kbit/s, and halves the time to the first
+    /// valid pair where unreachable host candidates are tried first.
+    pub ta: Duration,
+    /// The least retransmission time-out (RFC 8445 section 14.3 says 500 ms); it doubles with
+    /// each retransmission and grows with the number of pairs.
+    pub rto_min: Duration,
+    /// How long the agent waits, from the moment the remote credentials are known, before
+    /// it says that no pair works (RFC 8863 recommends 39.5 s, the life of one check).
+    pub patience: Duration,
+    /// How long a controlling agent waits after the first valid pair for a better one, while
+    /// checks of better pairs still run, before it nominates.
+    pub nomination_delay: Duration,
+    /// Mean time between two consent checks (RFC 7675 section 5.1: 5 s); each is
+    /// multiplied by a random factor from 0.8 to 1.2.
+    pub consent_interval: Duration,
+    /// Silence after which consent is lost (RFC 7675 section 5.1: 30 s).
+    pub consent_expiry: Duration,
+    /// How often a mapping at a STUN server is refreshed while no pair is selected.
+    ///
+    /// Home routers forget a UDP mapping after 30 s and more; 15 s survives the loss of one
+    /// refresh.
+    pub binding_refresh: Duration,
+    /// Whether loopback addresses are candidates: for tests and for peers on one machine.
+    pub allow_loopback: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ta: Duration::from_millis(20),
+            rto_min: Duration::from_millis(500),
+            patience: Duration::from_millis(39_500),
+            nomination_delay: Duration::from_millis(150),
+            consent_interval: Duration::from_secs(5),
+            consent_expiry: Duration::from_secs(30),
+            binding_refresh: Duration::from_secs(15),
+            allow_loopback: false,
+        }
+    }
+}
+
+/// Which side nominates (RFC 8445 section 6.1.1). A conflict is repaired by the checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Chooses the pair.
+    Controlling,
+    /// Follows the choice.
+    Controlled,
+}
+
+impl Role {
+    /// The other role.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Controlling => Self::Controlled,
+            Self::Controlled => Self::Controlling,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Consent freshness (RFC 7675): data goes only where somebody still wants it.
+
+use std::time::{Duration, Instant};
+
+use rand_core::RngCore;
+
+use super::after;
+use super::agent::Agent;
+use super::checks::Outcome;
+use super::event::Event;
+use super::pair::PairKey;
+use super::transactions::{Purpose, Schedule};
+
+/// The consent on one pair.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Consent {
+    expires: Instant,
+    next: Instant,
+}
+
+impl Agent {
+    /// A successful check is the first consent (RFC 7675 section 5.1).
+    pub(super) fn begin_consent(&mut self, now: Instant, key: PairKey) {
+        let consent = Consent {
+            expires: after(now, self.config.consent_expiry),
+            next: after(now, self.consent_pause()),
+        };
+        self.consents.insert(key, consent);
+    }
+
+    /// From here on only one pair is used.
+    pub(super) fn keep_only_consent(&mut self, now: Instant, key: PairKey) {
+        self.consents.retain(|pair, _| *pair == key);
+        if self.consents.is_empty() {
+            self.begin_consent(now, key);
+        }
+    }
+
+    /// The answer to a consent check. Errors are not consent, nor its end.
+    pub(super) fn on_consent(
+        &mut self,
+        now: Instant,
+        key: PairKey,
+        outcome: &Outcome,
+        rtt: Option<Duration>,
+    ) {
+        if !matches!(outcome, Outcome::Success { .. }) {
+            return;
+        }
+        if let Some(consent) = self.consents.get_mut(&key) {
+            consent.expires = after(now, self.config.consent_expiry);
+        }
+        if let Some(pair) = self.list.get_mut(key)
+            && let Some(valid) = &mut pair.valid
+        {
+            valid.rtt = rtt;
+        }
+    }
+
+    /// Sends the consent checks that are due and gives up the pairs that are silent.
+    pub(super) fn run_consent(&mut self, now: Instant) {
+        let all: Vec<_> = self.consents.iter().map(|(key, c)| (*key, *c)).collect();
+        for (key, consent) in all {
+            if consent.expires <= now {
+                self.on_lost(now, key);
+            } else if consent.next <= now {
+                self.renew_consent(now, key);
+            }
+        }
+    }
+
+    /// When [`run_consent`](Self::run_consent) has something to do.
+    pub(super) fn consent_timeout(&self) -> Option<Instant> {
+        let times = self.consents.values().map(|c| c.expires.min(c.next));
+        times.min()
+    }
+
+    fn renew_consent(&mut self, now: Instant, pair: PairKey) {
+        let next = after(now, self.consent_pause());
+        if let Some(consent) = self.consents.get_mut(&pair) {
+            consent.next = next;
+        }
+        let schedule = Schedule::consent(self.config.consent_expiry);
+        self.request(now, pair, Purpose::Consent { pair }, schedule);
+    }
+
+    /// The interval times 0.8 to 1.2, so that many sessions do not keep step.
+    fn consent_pause(&mut self) -> Duration {
+        let permille = self.rng.next_u32().checked_rem(401).unwrap_or(0);
+        let factor = permille.saturating_add(800);
+        let interval = self.config.consent_interval;
+        let scaled = interval.saturating_mul(factor).checked_div(1000);
+        scaled.unwrap_or(interval).max(Duration::from_millis(1))
+    }
+
+    /// Sends nothing on a pair any more. When no other is left, all pairs are checked again.
+    pub(super) fn on_lost(&mut self, now: Instant, key: PairKey) {
+        let path = self.list.get(key).map(super::pair::Pair::path);
+        self.consents.remove(&key);
+        self.list.fail(key);
+        self.transactions.cancel(now, |purpose| match purpose {
+            Purpose::Check { pair, .. } | Purpose::Consent { pair } => *pair == key,
+            Purpose::Gather { .. } => false,
+        });
+        self.events.extend(path.map(Event::Lost));
+        let was_selected = self.selected == Some(key);
+        if was_selected || (self.selected.is_none() && self.list.valid().next().is_none()) {
+            self.start_over(now);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the agent tells its user.
+
+use std::time::Duration;
+
+use super::candidate::{Candidate, CandidateKind};
+use super::pair::Path;
+
+/// What happened, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A candidate to signal to the peer (RFC 8838). A changed mapping makes a new one, even
+    /// after [`EndOfLocalCandidates`](Self::EndOfLocalCandidates).
+    LocalCandidate(Candidate),
+    /// All hosts and STUN servers have been dealt with; signal it. Comes once.
+    EndOfLocalCandidates,
+    /// An authenticated check has arrived on this path, so data from there comes from the
+    /// peer. Comes once a path, perhaps before the remote credentials are known.
+    PeerSeen(Path),
+    /// A check has succeeded: the path carries data both ways. The first one may be used at
+    /// once.
+    Valid {
+        /// The path.
+        path: Path,
+        /// The round trip; unknown when the check had to be retransmitted.
+        rtt: Option<Duration>,
+    },
+    /// The controlling side has nominated this path. A peer that nominates more than once makes
+    /// it come again, with a better path.
+    Selected(Path),
+    /// Consent on this path has ended, or its nomination got no answer: send nothing there.
+    ///
+    /// After the loss of the selected path the agent checks all pairs again, and
+    /// [`Valid`](Self::Valid) or [`Failed`](Self::Failed) follows.
+    Lost(Path),
+    /// No pair works. The agent neither sends nor answers from here on.
+    Failed(Report),
+}
+
+/// What was tried and seen: the material for telling people why there is no path.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Our candidates.
+    pub local: Kinds,
+    /// The peer's candidates, signalled and learnt from checks.
+    pub remote: Kinds,
+    /// STUN servers asked.
+    pub stun_servers: usize,
+    /// STUN servers that answered at least once. None of several: UDP is probably blocked.
+    pub stun_servers_answered: usize,
+    /// Checks sent, without retransmissions and consent checks.
+    pub checks_sent: u64,
+    /// Checks that the peer answered with success.
+    pub checks_answered: u64,
+    /// Checks that were answered with an error other than a role conflict.
+    pub checks_refused: u64,
+    /// Authenticated checks that arrived from the peer, with retransmissions.
+    pub checks_received: u64,
+    /// Checks that arrived for us with wrong credentials or malformed.
+    pub checks_rejected: u64,
+    /// Our NAT maps endpoint-dependently: the peer saw an address that no STUN server saw, or
+    /// two servers saw different ones.
+    pub local_endpoint_dependent: bool,
+    /// A check of the peer came from an address that it had not signalled by then: its NAT
+    /// probably maps endpoint-dependently, unless the candidate is still under way.
+    pub remote_unsignalled: bool,
+    /// The remote credentials are known.
+    pub has_remote_credentials: bool,
+    /// The peer has said that it has no more candidates.
+    pub remote_ended: bool,
+}
+
+/// How many candidates of each kind there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kinds {
+    /// Addresses of interfaces.
+    pub host: usize,
+    /// Addresses that STUN servers saw.
+    pub server_reflexive: usize,
+    /// Addresses that checks revealed.
+    pub peer_reflexive: usize,
+    /// Addresses at TURN servers.
+    pub relayed: usize,
+}
+
+impl FromIterator<CandidateKind> for Kinds {
+    fn from_iter<I: IntoIterator<Item = CandidateKind>>(kinds: I) -> Self {
+        let mut counts = Self::default();
+        for kind in kinds {
+            let count = counts.of(kind);
+            *count = count.saturating_add(1);
+        }
+        counts
+    }
+}
+
+impl Kinds {
+    fn of(&mut self, kind: CandidateKind) -> &mut usize {
+        match kind {
+            CandidateKind::Host => &mut self.host,
+            CandidateKind::ServerReflexive => &mut self.server_reflexive,
+            CandidateKind::PeerReflexive => &mut self.peer_reflexive,
+            CandidateKind::Relayed => &mut self.relayed,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Gathering: server-reflexive candidates from STUN servers (RFC 8445 section 5.1.1.2), and the
+//! refreshes that keep their mappings alive (section 5.1.1.4).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
+
+use super::after;
+use super::agent::Agent;
+use super::candidate::{can_pair, is_usable, unscoped};
+use super::config::MAX_STUN_SERVERS;
+use super::event::Event;
+use super::transactions::{Purpose, Schedule, Transaction};
+use crate::{Datagram, Transmit, Verdict};
+
+/// The STUN servers and what is asked of them, from each base of their family.
+#[derive(Debug, Default)]
+pub(super) struct Gatherer {
+    servers: Vec<Server>,
+    bindings: BTreeMap<(SocketAddr, SocketAddr), Binding>,
+    hosts_ended: bool,
+    end_told: bool,
+}
+
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    answered: bool,
+}
+
+/// A mapping as one server sees it.
+#[derive(Debug, Clone, Copy)]
+struct Binding {
+    /// When to ask; `None` while a request is on its way.
+    due: Option<Instant>,
+    /// The first request has been answered or given up.
+    settled: bool,
+}
+
+impl Gatherer {
+    /// Adds a server; false if it is known or one too many.
+    fn add_server(&mut self, address: SocketAddr) -> bool {
+        let known = self.servers.iter().any(|server| server.address == address);
+        let room = self.servers.len() < MAX_STUN_SERVERS;
+        if room && !known {
+            self.servers.push(Server {
+                address,
+                answered: false,
+            });
+        }
+        room && !known
+    }
+
+    /// Asks `server` from `base` as soon as the pace allows.
+    fn ask(&mut self, now: Instant, base: SocketAddr, server: SocketAddr) {
+        let binding = Binding {
+            due: Some(now),
+            settled: false,
+        };
+        self.bindings.entry((base, server)).or_insert(binding);
+    }
+
+    /// When the next request is due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.bindings.values().filter_map(|b| b.due).min()
+    }
+
+    /// Takes the request that is due at `now`.
+    fn next(&mut self, now: Instant) -> Option<(SocketAddr, SocketAddr)> {
+        let due = |(_, b): &(_, &mut Binding)| b.due.is_some_and(|due| due <= now);
+        let waiting = self.bindings.iter_mut().filter(due);
+        let (key, binding) = waiting.min_by_key(|(_, b)| b.due)?;
+        binding.due = None;
+        Some(*key)
+    }
+
+    /// A request has been answered or given up: ask again at `next`.
+    fn settle(&mut self, base: SocketAddr, server: SocketAddr, next: Instant) {
+        if let Some(binding) = self.bindings.get_mut(&(base, server)) {
+            binding.due = Some(next);
+            binding.settled = true;
+        }
+    }
+
+    fn mark_answered(&mut self, address: SocketAddr) {
+        let mut servers = self.servers.iter_mut();
+        if let Some(server) = servers.find(|server| server.address == address) {
+            server.answered = true;
+        }
+    }
+
+    /// Once, when the hosts have ended and every server has answered or been given up.
+    fn take_end(&mut self) -> bool {
+        let settled = self.bindings.values().all(|binding| binding.settled);
+        let ends = self.hosts_ended && settled && !self.end_told;
+        self.end_told |= ends;
+        ends
+    }
+
+    pub(super) fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
+    pub(super) fn servers_answered(&self) -> usize {
+        self.servers.iter().filter(|s| s.answered).count()
+    }
+}
+
+impl Agent {
+    /// Adds a host candidate: an interface's address and the port of a socket bound there.
+    /// Order matters: within a family, earlier ones are preferred.
+    ///
+    /// Unusable addresses (see [`Config::allow_loopback`](super::Config::allow_loopback)), known
+    /// ones and those beyond [`MAX_HOSTS`](super::MAX_HOSTS) are ignored.
+    pub fn add_host(&mut self, now: Instant, address: SocketAddr) {
+        let added = self.locals.add_host(address, self.config.allow_loopback);
+        let Some(candidate) = added.cloned() else {
+            return;
+        };
+        for remote in self.remotes.iter() {
+            if can_pair(address, remote.address) {
+                self.list.add(&candidate, remote);
+            }
+        }
+        let servers = self.gatherer.servers.iter().map(|server| server.address);
+        let servers: Vec<_> = servers.filter(|s| can_pair(address, *s)).collect();
+        for server in servers {
+            self.gatherer.ask(now, address, server);
+        }
+        self.events.push_back(Event::LocalCandidate(candidate));
+        self.work(now);
+    }
+
+    /// Asks a STUN server from every host candidate of its family, at present and later.
+    /// Servers beyond [`MAX_STUN_SERVERS`](super::MAX_STUN_SERVERS) are ignored.
+    pub fn add_stun_server(&mut self, now: Instant, server: SocketAddr) {
+        let usable = is_usable(server, self.config.allow_loopback);
+        if !usable || !self.gatherer.add_server(server) {
+            return;
+        }
+        let bases = self.locals.bases().map(|base| base.address);
+        for base in bases.filter(|base| can_pair(*base, server)) {
+            self.gatherer.ask(now, base, server);
+        }
+        self.work(now);
+    }
+
+    /// Says that all host candidates and STUN servers have been added, so that
+    /// [`Event::EndOfLocalCandidates`] can come. Later ones are still used.
+    pub fn end_of_hosts(&mut self, now: Instant) {
+        self.gatherer.hosts_ended = true;
+        self.work(now);
+    }
+
+    /// Sends the Binding request that is due, if any.
+    pub(super) fn send_gather(&mut self, now: Instant) -> bool {
+        let Some((base, server)) = self.gatherer.next(now) else {
+            return false;
+        };
+        let id = self.transaction_id();
+        let transmit = Transmit {
+            local: base,
+            remote: server,
+            payload: Builder::new(Class::Request, Method::BINDING, id).build(),
+        };
+        let purpose = Purpose::Gather { base, server };
+        let schedule = Schedule::gather(self.rto(self.transactions.gathering()));
+        self.start(now, id, purpose, schedule, transmit);
+        true
+    }
+
+    /// A STUN server's answer; a response from anybody else is dropped.
+    pub(super) fn on_binding_response(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+    ) -> Verdict {
+        let id = message.transaction_id();
+        let transaction = self.transactions.get(id);
+        if transaction.is_some_and(|t| t.is_symmetric(datagram.local, datagram.remote))
+            && let Some(transaction) = self.transactions.take(id)
+        {
+            self.on_binding(now, &transaction, message);
+        }
+        Verdict::Consumed
+    }
+
+    fn on_binding(&mut self, now: Instant, transaction: &Transaction, message: &Message<'_>) {
+        let Purpose::Gather { base, server } = transaction.purpose else {
+            return;
+        };
+        self.gather_settled(now, base, server);
+        if let (Class::Success, Ok(Some(XorMappedAddress(mapped)))) =
+            (message.class(), message.get())
+        {
+            self.gatherer.mark_answered(server);
+            self.on_mapped(base, server, unscoped(mapped));
+        }
+    }
+
+    fn on_mapped(&mut self, base: SocketAddr, server: SocketAddr, mapped: SocketAddr) {
+        let usable = is_usable(mapped, self.config.allow_loopback);
+        if !usable || mapped.is_ipv4() != base.is_ipv4() {
+            tracing::debug!(%server, "a STUN server answered with an unusable address");
+            return;
+        }
+        if let Some(candidate) = self.locals.map(base, server, mapped) {
+            self.events.push_back(Event::LocalCandidate(candidate));
+        }
+    }
+
+    /// Asks again after a while: the mapping must outlive the wait for the peer.
+    pub(super) fn gather_settled(&mut self, now: Instant, base: SocketAddr, server: SocketAddr) {
+        let next = after(now, self.config.binding_refresh);
+        self.gatherer.settle(base, server, next);
+    }
+
+    pub(super) fn tell_end_of_candidates(&mut self) {
+        if self.gatherer.take_end() {
+            self.events.push_back(Event::EndOfLocalCandidates);
+        }
+    }
+}

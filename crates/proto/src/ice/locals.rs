@@ -1,0 +1,246 @@
+//! Our own candidates: hosts, what STUN servers saw, foundations and redundancy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use super::candidate::{
+    COMPONENT, Candidate, CandidateKind, is_usable, local_preference, priority, unscoped,
+};
+use super::config::MAX_HOSTS;
+
+/// The host candidates, each with what is known about its mappings.
+#[derive(Debug, Default)]
+pub(super) struct Locals {
+    hosts: Vec<Host>,
+    foundations: Foundations,
+}
+
+#[derive(Debug)]
+struct Host {
+    candidate: Candidate,
+    order: u8,
+    /// What each STUN server saw.
+    mapped: BTreeMap<SocketAddr, SocketAddr>,
+    /// Server-reflexive candidates made so far: each gets a local preference of its own.
+    reflexive: u8,
+}
+
+impl Locals {
+    /// Adds a host candidate; `None` if it is unusable, known, or one too many.
+    pub(super) fn add_host(
+        &mut self,
+        address: SocketAddr,
+        allow_loopback: bool,
+    ) -> Option<&Candidate> {
+        let full = self.hosts.len() >= MAX_HOSTS;
+        if full || !is_usable(address, allow_loopback) || self.base(address).is_some() {
+            return None;
+        }
+        let order = u8::try_from(self.hosts.len()).unwrap_or(u8::MAX);
+        let candidate = Candidate {
+            foundation: self.foundations.of(CandidateKind::Host, address, None, 0),
+            component: COMPONENT,
+            priority: priority(
+                CandidateKind::Host,
+                local_preference(address, order, 0),
+                COMPONENT,
+            ),
+            address,
+            kind: CandidateKind::Host,
+            related: None,
+        };
+        self.hosts.push(Host {
+            candidate,
+            order,
+            mapped: BTreeMap::new(),
+            reflexive: 0,
+        });
+        self.hosts.last().map(|host| &host.candidate)
+    }
+
+    /// The candidates that datagrams are sent from.
+    pub(super) fn bases(&self) -> impl Iterator<Item = &Candidate> {
+        self.hosts.iter().map(|host| &host.candidate)
+    }
+
+    /// The base with this address, whatever scope it was written with.
+    pub(super) fn base(&self, address: SocketAddr) -> Option<&Candidate> {
+        self.host(address).map(|host| &host.candidate)
+    }
+
+    /// Notes what a STUN server saw; the new server-reflexive candidate, unless it is
+    /// redundant (RFC 8445 section 5.1.3).
+    pub(super) fn map(
+        &mut self,
+        base: SocketAddr,
+        server: SocketAddr,
+        mapped: SocketAddr,
+    ) -> Option<Candidate> {
+        let host = self.hosts.iter_mut().find(|h| same(h, base))?;
+        let known = host.knows(mapped);
+        let renewed = host.mapped.insert(server, mapped).is_some();
+        if known {
+            return None;
+        }
+        host.reflexive = host.reflexive.saturating_add(1);
+        let renewal = if renewed { host.reflexive } else { 0 };
+        let kind = CandidateKind::ServerReflexive;
+        let foundation = self.foundations.of(kind, base, Some(server), renewal);
+        Some(host.reflexive(mapped, foundation))
+    }
+
+    /// The kind of the local candidate that a peer saw: one that is not known is
+    /// peer-reflexive (section 7.2.5.3.1).
+    pub(super) fn kind_of(&self, base: SocketAddr, mapped: SocketAddr) -> CandidateKind {
+        let mapped = unscoped(mapped);
+        match self.host(base) {
+            Some(host) if unscoped(host.candidate.address) == mapped => CandidateKind::Host,
+            Some(host) if host.knows(mapped) => CandidateKind::ServerReflexive,
+            _ => CandidateKind::PeerReflexive,
+        }
+    }
+
+    /// Whether any server saw this base.
+    pub(super) fn is_mapped(&self, base: SocketAddr) -> bool {
+        self.host(base).is_some_and(|host| !host.mapped.is_empty())
+    }
+
+    /// The server-reflexive addresses that are in use at present.
+    pub(super) fn reflexive(&self) -> BTreeSet<(SocketAddr, SocketAddr)> {
+        let seen = self.hosts.iter().flat_map(|host| {
+            let base = host.candidate.address;
+            host.mapped.values().map(move |mapped| (base, *mapped))
+        });
+        seen.filter(|(base, mapped)| base != mapped).collect()
+    }
+
+    /// Whether two servers saw different addresses of one base.
+    pub(super) fn servers_disagree(&self) -> bool {
+        self.hosts.iter().any(|host| {
+            let first = host.mapped.values().next();
+            host.mapped.values().any(|mapped| Some(mapped) != first)
+        })
+    }
+
+    /// The PRIORITY of checks from a base: what a peer-reflexive candidate learnt from the
+    /// check shall have (section 7.1.1).
+    pub(super) fn check_priority(&self, base: SocketAddr) -> u32 {
+        let order = self.host(base).map_or(u8::MAX, |host| host.order);
+        let preference = local_preference(base, order, 0);
+        priority(CandidateKind::PeerReflexive, preference, COMPONENT)
+    }
+
+    fn host(&self, address: SocketAddr) -> Option<&Host> {
+        self.hosts.iter().find(|host| same(host, address))
+    }
+}
+
+impl Host {
+    fn knows(&self, mapped: SocketAddr) -> bool {
+        self.candidate.address == mapped || self.mapped.values().any(|known| *known == mapped)
+    }
+
+    fn reflexive(&self, mapped: SocketAddr, foundation: String) -> Candidate {
+        let kind = CandidateKind::ServerReflexive;
+        let preference = local_preference(self.candidate.address, self.order, self.reflexive);
+        Candidate {
+            foundation,
+            component: COMPONENT,
+            priority: priority(kind, preference, COMPONENT),
+            address: mapped,
+            kind,
+            related: Some(unscoped(self.candidate.address)),
+        }
+    }
+}
+
+fn same(host: &Host, address: SocketAddr) -> bool {
+    unscoped(host.candidate.address) == unscoped(address)
+}
+
+/// Numbers the foundations (RFC 8445 section 5.1.1.3): the same kind, base address and server
+/// make the same foundation.
+///
+/// A mapping that has changed makes a foundation of its own: otherwise the peer would keep the new
+/// candidate frozen until its checks of the dead one have failed, 39.5 s later.
+#[derive(Debug, Default)]
+struct Foundations(BTreeMap<(CandidateKind, IpAddr, Option<IpAddr>, u8), usize>);
+
+impl Foundations {
+    fn of(
+        &mut self,
+        kind: CandidateKind,
+        base: SocketAddr,
+        server: Option<SocketAddr>,
+        renewal: u8,
+    ) -> String {
+        let key = (kind, base.ip(), server.map(|server| server.ip()), renewal);
+        let next = self.0.len().saturating_add(1);
+        self.0.entry(key).or_insert(next).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    fn locals(hosts: &[&str]) -> Locals {
+        let mut locals = Locals::default();
+        for host in hosts {
+            locals.add_host(at(host), false).unwrap();
+        }
+        locals
+    }
+
+    #[test]
+    fn a_host_is_taken_once_and_only_if_usable() {
+        let mut locals = locals(&["10.0.0.1:5"]);
+        assert!(locals.add_host(at("10.0.0.1:5"), false).is_none());
+        assert!(locals.add_host(at("127.0.0.1:5"), false).is_none());
+        assert!(locals.add_host(at("127.0.0.1:5"), true).is_some());
+    }
+
+    #[test]
+    fn foundations_depend_on_kind_base_address_and_server() {
+        let mut locals = locals(&["10.0.0.1:5", "10.0.0.1:6", "10.0.0.2:5"]);
+        let hosts: Vec<_> = locals.bases().map(|c| c.foundation.clone()).collect();
+        assert_eq!(hosts[0], hosts[1]);
+        assert_ne!(hosts[0], hosts[2]);
+        let mut map = |base, server, mapped| locals.map(at(base), at(server), at(mapped)).unwrap();
+        let a = map("10.0.0.1:5", "192.0.2.1:3478", "203.0.113.1:1");
+        let b = map("10.0.0.1:6", "192.0.2.1:3479", "203.0.113.1:2");
+        let c = map("10.0.0.1:5", "192.0.2.2:3478", "203.0.113.1:3");
+        assert_eq!(a.foundation, b.foundation);
+        assert_ne!(a.foundation, c.foundation);
+        assert!(!hosts.contains(&a.foundation));
+    }
+
+    #[test]
+    fn redundant_reflexive_candidates_are_not_told() {
+        let mut locals = locals(&["10.0.0.1:5"]);
+        let (base, one, two) = (at("10.0.0.1:5"), at("192.0.2.1:1"), at("192.0.2.2:1"));
+        assert_eq!(locals.map(base, one, base), None, "not behind a NAT");
+        let first = locals.map(base, two, at("203.0.113.1:7")).unwrap();
+        assert_eq!(first.related, Some(base));
+        assert_eq!(locals.map(base, one, at("203.0.113.1:7")), None);
+    }
+
+    #[test]
+    fn a_changed_mapping_is_a_new_candidate_with_priority_and_foundation_of_its_own() {
+        let mut locals = locals(&["10.0.0.1:5"]);
+        let (base, server) = (at("10.0.0.1:5"), at("192.0.2.1:1"));
+        let old = locals.map(base, server, at("203.0.113.1:7")).unwrap();
+        let new = locals.map(base, server, at("203.0.113.1:8")).unwrap();
+        assert!(new.priority < old.priority);
+        assert_ne!(new.foundation, old.foundation);
+        assert_eq!(
+            locals.kind_of(base, old.address),
+            CandidateKind::PeerReflexive,
+            "the old mapping is forgotten"
+        );
+    }
+}

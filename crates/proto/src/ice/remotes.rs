@@ -1,0 +1,147 @@
+//! The peer's candidates: signalled ones and those that its checks reveal.
+
+use std::net::SocketAddr;
+
+use super::candidate::{COMPONENT, Candidate, CandidateKind, is_usable, unscoped};
+use super::config::{MAX_REMOTE_CANDIDATES, MAX_REMOTE_PEER_REFLEXIVE};
+
+/// What adding a candidate did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// A new address: pair it.
+    New,
+    /// An address that a check had revealed: its pairs take over kind and priority.
+    Known,
+    /// Unusable, a duplicate, or one too many.
+    No,
+}
+
+/// Bounded, in the order of arrival.
+#[derive(Debug, Default)]
+pub(super) struct Remotes {
+    candidates: Vec<Candidate>,
+    learnt: usize,
+}
+
+impl Remotes {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter()
+    }
+
+    pub(super) fn find(&self, address: SocketAddr) -> Option<&Candidate> {
+        let address = unscoped(address);
+        self.iter().find(|candidate| candidate.address == address)
+    }
+
+    /// Adds a signalled candidate.
+    pub(super) fn add(&mut self, mut candidate: Candidate, allow_loopback: bool) -> Added {
+        candidate.address = unscoped(candidate.address);
+        if candidate.component != COMPONENT || !is_usable(candidate.address, allow_loopback) {
+            return Added::No;
+        }
+        let same = |known: &&mut Candidate| known.address == candidate.address;
+        if let Some(known) = self.candidates.iter_mut().find(same) {
+            return replace(known, candidate);
+        }
+        if self.candidates.len().saturating_sub(self.learnt) >= MAX_REMOTE_CANDIDATES {
+            return Added::No;
+        }
+        self.candidates.push(candidate);
+        Added::New
+    }
+
+    /// Adds a peer-reflexive candidate (RFC 8445 section 7.3.1.3) unless the address is
+    /// known. False if it is not usable or one too many.
+    pub(super) fn learn(
+        &mut self,
+        address: SocketAddr,
+        priority: u32,
+        allow_loopback: bool,
+    ) -> bool {
+        if self.find(address).is_some() {
+            return true;
+        }
+        if self.learnt >= MAX_REMOTE_PEER_REFLEXIVE || !is_usable(address, allow_loopback) {
+            return false;
+        }
+        self.learnt = self.learnt.saturating_add(1);
+        let foundation = unique_foundation(self.learnt);
+        self.candidates
+            .push(peer_reflexive(address, priority, foundation));
+        true
+    }
+}
+
+/// Only what was learnt from a check is changed by signalling.
+fn replace(known: &mut Candidate, signalled: Candidate) -> Added {
+    if known.kind != CandidateKind::PeerReflexive || signalled.kind == known.kind {
+        return Added::No;
+    }
+    *known = signalled;
+    Added::Known
+}
+
+/// A foundation that differs from all others, as section 7.3.1.3 asks: "~" is not an ice-char,
+/// so no signalled foundation can be the same.
+fn unique_foundation(number: usize) -> String {
+    format!("~{number}")
+}
+
+fn peer_reflexive(address: SocketAddr, priority: u32, foundation: String) -> Candidate {
+    Candidate {
+        foundation,
+        component: COMPONENT,
+        priority,
+        address: unscoped(address),
+        kind: CandidateKind::PeerReflexive,
+        related: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signalled(port: u16) -> Candidate {
+        Candidate {
+            kind: CandidateKind::ServerReflexive,
+            ..peer_reflexive(at(port), 5, "f".into())
+        }
+    }
+
+    fn at(port: u16) -> SocketAddr {
+        ([192, 0, 2, 1], port).into()
+    }
+
+    #[test]
+    fn signalling_corrects_what_a_check_revealed() {
+        let mut remotes = Remotes::default();
+        assert!(remotes.learn(at(9), 77, false));
+        assert_eq!(remotes.add(signalled(9), false), Added::Known);
+        assert_eq!(remotes.find(at(9)), Some(&signalled(9)));
+        assert_eq!(remotes.add(signalled(9), false), Added::No);
+    }
+
+    #[test]
+    fn candidates_of_both_kinds_are_bounded() {
+        let mut remotes = Remotes::default();
+        for port in 1..1000 {
+            remotes.add(signalled(port), false);
+            remotes.learn(at(port + 2000), 1, false);
+        }
+        let bound = MAX_REMOTE_CANDIDATES + MAX_REMOTE_PEER_REFLEXIVE;
+        assert_eq!(remotes.iter().count(), bound);
+    }
+
+    #[test]
+    fn other_components_and_unusable_addresses_are_left_out() {
+        let mut remotes = Remotes::default();
+        let second = Candidate {
+            component: 2,
+            ..signalled(9)
+        };
+        assert_eq!(remotes.add(second, false), Added::No);
+        assert_eq!(remotes.add(signalled(0), false), Added::No);
+        assert!(!remotes.learn(at(0), 1, false));
+    }
+}

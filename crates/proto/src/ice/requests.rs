@@ -1,0 +1,260 @@
+//! Checks that arrive (RFC 8445 section 7.3).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use postern_wire::stun::{
+    AttributeType, BeforeFingerprint, Builder, Class, ErrorCode, IceControlled, IceControlling,
+    IntegrityError, Message, Method, Open, Priority, TransactionId, UnknownAttributes, Username,
+    XorMappedAddress,
+};
+
+use super::agent::Agent;
+use super::candidate::{CandidateKind, MAX_PRIORITY};
+use super::config::{MAX_EARLY_CHECKS, Role};
+use super::event::Event;
+use super::pair::{PairKey, Path};
+use crate::{Datagram, Transmit, Verdict};
+
+/// The comprehension-required attributes of checks; others are refused with 420.
+const KNOWN_IN_REQUESTS: [AttributeType; 3] = [
+    AttributeType::USERNAME,
+    AttributeType::PRIORITY,
+    AttributeType::USE_CANDIDATE,
+];
+
+/// An authenticated check.
+#[derive(Debug, Clone)]
+pub(super) struct Check {
+    /// Our base and the address the check came from.
+    pair: PairKey,
+    peer_ufrag: String,
+    priority: u32,
+    use_candidate: bool,
+}
+
+/// Why a check is not carried out.
+#[derive(Debug)]
+enum Reject {
+    /// 400: a mandatory attribute is missing or malformed.
+    Malformed,
+    /// 401: the credentials are wrong.
+    Unauthenticated,
+    /// 420: there is something that we do not understand but should.
+    Unknown(UnknownAttributes),
+    /// 487: the peer is to change its role.
+    RoleConflict,
+    /// No answer: not a check, or not to an address of ours.
+    Drop,
+}
+
+impl Agent {
+    /// A Binding request: ours if its USERNAME begins with our user fragment.
+    pub(super) fn on_request(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+    ) -> Verdict {
+        let Some(peer_ufrag) = self.addressed_by(message) else {
+            return Verdict::NotMine;
+        };
+        match self.authenticate(datagram, message, peer_ufrag) {
+            Ok(check) => match self.settle_roles(now, message) {
+                Ok(()) => self.on_check(now, datagram, message, check),
+                Err(reject) => self.reject(datagram, message, &reject),
+            },
+            Err(reject) => {
+                self.counts.checks_rejected = self.counts.checks_rejected.saturating_add(1);
+                self.reject(datagram, message, &reject);
+            }
+        }
+        Verdict::Consumed
+    }
+
+    /// The peer's user fragment in a USERNAME that names us.
+    fn addressed_by<'a>(&self, message: &Message<'a>) -> Option<&'a str> {
+        let username = message.get::<Username<'_>>().ok()??;
+        let (ours, theirs) = username.as_str().split_once(':')?;
+        (ours == self.credentials.ufrag).then_some(theirs)
+    }
+
+    /// RFC 8489 section 9.1.3, RFC 8445 section 7.3. Nothing has changed before this is done.
+    fn authenticate(
+        &self,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+        peer_ufrag: &str,
+    ) -> Result<Check, Reject> {
+        let base = self.locals.base(datagram.local).ok_or(Reject::Drop)?;
+        message.verify_fingerprint().map_err(|_| Reject::Drop)?;
+        message
+            .verify_integrity(self.credentials.pwd.as_bytes())
+            .map_err(|error| match error {
+                IntegrityError::Missing | IntegrityError::Malformed => Reject::Malformed,
+                IntegrityError::Mismatch => Reject::Unauthenticated,
+            })?;
+        if self.peer.as_ref().is_some_and(|p| p.ufrag != peer_ufrag) {
+            return Err(Reject::Unauthenticated);
+        }
+        let unknown = message.unknown_comprehension_required(&KNOWN_IN_REQUESTS);
+        if !unknown.is_empty() {
+            return Err(Reject::Unknown(unknown));
+        }
+        let priority = message.get::<Priority>().ok().flatten();
+        Ok(Check {
+            pair: PairKey::new(base.address, datagram.remote),
+            peer_ufrag: peer_ufrag.to_owned(),
+            priority: priority.ok_or(Reject::Malformed)?.0.min(MAX_PRIORITY),
+            use_candidate: message.contains(AttributeType::USE_CANDIDATE),
+        })
+    }
+
+    /// Section 7.3.1.1: when both sides have the same role, the larger tie-breaker controls.
+    fn settle_roles(&mut self, now: Instant, message: &Message<'_>) -> Result<(), Reject> {
+        let theirs = match self.role {
+            Role::Controlling => message.get::<IceControlling>().map(|a| a.map(|a| a.0)),
+            Role::Controlled => message.get::<IceControlled>().map(|a| a.map(|a| a.0)),
+        };
+        let Some(theirs) = theirs.map_err(|_| Reject::Malformed)? else {
+            return Ok(());
+        };
+        let we_control = self.tie_breaker >= theirs;
+        if we_control == (self.role == Role::Controlling) {
+            return Err(Reject::RoleConflict);
+        }
+        self.set_role(now, self.role.other());
+        Ok(())
+    }
+
+    fn on_check(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+        check: Check,
+    ) {
+        self.counts.checks_received = self.counts.checks_received.saturating_add(1);
+        let mapped = XorMappedAddress(datagram.remote);
+        let response = response(Class::Success, message.transaction_id()).attribute(&mapped);
+        self.reply(datagram, self.signed(response));
+        if self.peer.is_some() {
+            self.accept(now, &check);
+        } else {
+            self.remember(check);
+        }
+    }
+
+    fn reject(&mut self, datagram: &Datagram<'_>, message: &Message<'_>, reject: &Reject) {
+        tracing::debug!(?reject, "refused a check");
+        let refuse =
+            |code: ErrorCode<'_>| response(Class::Error, message.transaction_id()).attribute(&code);
+        let payload = match reject {
+            Reject::Malformed => unsigned(refuse(ErrorCode::BAD_REQUEST)),
+            Reject::Unauthenticated => unsigned(refuse(ErrorCode::UNAUTHENTICATED)),
+            Reject::Unknown(unknown) => {
+                self.signed(refuse(ErrorCode::UNKNOWN_ATTRIBUTE).attribute(unknown))
+            }
+            Reject::RoleConflict => self.signed(refuse(ErrorCode::ROLE_CONFLICT)),
+            Reject::Drop => return,
+        };
+        self.reply(datagram, payload);
+    }
+
+    fn signed(&self, response: Builder<Open>) -> Vec<u8> {
+        unsigned(response.message_integrity(self.credentials.pwd.as_bytes()))
+    }
+
+    /// Responses leave from where the request arrived.
+    fn reply(&mut self, datagram: &Datagram<'_>, payload: Vec<u8>) {
+        self.transmits.push_back(Transmit {
+            local: datagram.local,
+            remote: datagram.remote,
+            payload,
+        });
+    }
+
+    /// Keeps a check until the remote credentials are known (section 7.3): one a pair, and the
+    /// first [`MAX_EARLY_CHECKS`].
+    fn remember(&mut self, check: Check) {
+        let same = |early: &&mut Check| early.pair == check.pair;
+        if let Some(early) = self.early.iter_mut().find(same) {
+            early.use_candidate |= check.use_candidate;
+        } else if self.early.len() < MAX_EARLY_CHECKS {
+            self.events
+                .push_back(Event::PeerSeen(self.early_path(&check)));
+            self.early.push(check);
+        }
+    }
+
+    fn early_path(&self, check: &Check) -> Path {
+        let remote = self.remotes.find(check.pair.remote);
+        Path {
+            local: check.pair.local,
+            remote: check.pair.remote,
+            local_kind: CandidateKind::Host,
+            remote_kind: remote.map_or(CandidateKind::PeerReflexive, |remote| remote.kind),
+        }
+    }
+
+    /// Carries out the checks that came before the remote credentials.
+    pub(super) fn accept_early(&mut self, now: Instant) {
+        for check in std::mem::take(&mut self.early) {
+            let peer = self.peer.as_ref();
+            if peer.is_some_and(|peer| peer.ufrag == check.peer_ufrag) {
+                self.accept_quietly(now, &check);
+            }
+        }
+    }
+
+    /// Sections 7.3.1.3 to 7.3.1.5, and the user is told of a path that is seen first.
+    fn accept(&mut self, now: Instant, check: &Check) {
+        let seen = self.list.get(check.pair).is_some_and(|pair| pair.seen);
+        self.accept_quietly(now, check);
+        if !seen && let Some(pair) = self.list.get(check.pair) {
+            self.events.push_back(Event::PeerSeen(pair.path()));
+        }
+    }
+
+    fn accept_quietly(&mut self, now: Instant, check: &Check) {
+        if !self.learn_pair(check) {
+            tracing::debug!("a check from one address too many");
+            return;
+        }
+        let controlled = self.role == Role::Controlled;
+        let Some(pair) = self.list.get_mut(check.pair) else {
+            return;
+        };
+        pair.seen = true;
+        pair.use_candidate |= controlled && check.use_candidate;
+        match (pair.use_candidate, pair.valid.is_some()) {
+            (true, true) => self.select(now, check.pair),
+            (false, false) if self.selected.is_some() => {}
+            _ => self.trigger(now, check.pair),
+        }
+    }
+
+    /// Section 7.3.1.3: an unknown source is a peer-reflexive candidate.
+    fn learn_pair(&mut self, check: &Check) -> bool {
+        let PairKey { local, remote } = check.pair;
+        let loopback = self.config.allow_loopback;
+        self.remotes.learn(remote, check.priority, loopback)
+            && match (self.locals.base(local), self.remotes.find(remote)) {
+                (Some(base), Some(remote)) => self.list.add_seen(base, remote),
+                _ => false,
+            }
+    }
+}
+
+fn response(class: Class, id: TransactionId) -> Builder<Open> {
+    Builder::new(class, Method::BINDING, id)
+}
+
+fn unsigned<S: BeforeFingerprint>(response: Builder<S>) -> Vec<u8> {
+    response.fingerprint().build()
+}
+
+/// The source of a datagram, as the key of a pair has it.
+pub(super) fn pair_of(base: SocketAddr, datagram: &Datagram<'_>) -> PairKey {
+    PairKey::new(base, datagram.remote)
+}

@@ -1,0 +1,26 @@
+//! Two agents and a clock.
+
+mod connecting;
+mod consent;
+mod hostile;
+mod net;
+mod trickling;
+
+use std::time::{Duration, Instant};
+
+/// Some instant to count from.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "virtual time has to begin somewhere"
+)]
+pub(super) fn epoch() -> Instant {
+    Instant::now()
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}

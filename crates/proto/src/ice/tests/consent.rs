@@ -1,0 +1,65 @@
+//! Consent, its loss and what follows.
+
+use super::super::*;
+use super::net::{Nat, Pair};
+use super::{ms, secs};
+
+fn connected() -> Pair {
+    let mut pair = Pair::public();
+    pair.link();
+    pair.run_until_selected();
+    pair
+}
+
+#[test]
+fn consent_keeps_a_connection_for_an_hour_with_a_check_every_four_to_six_seconds() {
+    let mut pair = connected();
+    let before = pair.a.sent.len();
+    pair.run(secs(3600));
+    assert_eq!(pair.a.lost_at(), None);
+    // One request and one answer to the other's request, every five seconds.
+    let sent = pair.a.sent.len() - before;
+    assert!((1300..1600).contains(&sent), "{sent}");
+}
+
+#[test]
+fn thirty_seconds_of_silence_end_consent() {
+    let mut pair = connected();
+    pair.run(secs(60));
+    let cut = pair.elapsed();
+    pair.cut = Box::new(|_, _, _| true);
+    pair.run(secs(31));
+    for peer in [&pair.a, &pair.b] {
+        let lost = peer.lost_at().unwrap();
+        assert!(lost > cut + secs(23) && lost <= cut + secs(31), "{lost:?}");
+        assert!(peer.agent.selected().is_none());
+    }
+}
+
+#[test]
+fn a_lost_path_is_tried_again_and_failure_follows_at_the_end_of_patience() {
+    let mut pair = connected();
+    pair.cut = Box::new(|_, _, _| true);
+    pair.run(secs(100));
+    let lost = pair.a.lost_at().unwrap();
+    let failed = pair.a.failed_at().unwrap();
+    assert_eq!(failed, lost + ms(39_500));
+    let sent = pair.a.sent.len();
+    pair.run(secs(100));
+    assert_eq!(pair.a.sent.len(), sent, "a failed agent is silent");
+}
+
+#[test]
+fn two_homes_find_each_other_again_after_a_router_has_rebooted() {
+    let mut pair = Pair::behind(Nat::at("45.45.1.1:40000"), Nat::at("45.45.2.2:50000"));
+    pair.link();
+    pair.run_until_selected();
+    pair.run(secs(10));
+    pair.a.nat.reboot();
+    pair.run(secs(60));
+    let kinds: Vec<_> = pair.a.events.iter().map(|(_, event)| event).collect();
+    let lost = kinds.iter().position(|e| matches!(e, Event::Lost(_)));
+    let again = kinds.iter().rposition(|e| matches!(e, Event::Selected(_)));
+    assert!(lost.is_some() && again > lost);
+    assert!(pair.a.agent.selected().is_some() && pair.b.agent.selected().is_some());
+}

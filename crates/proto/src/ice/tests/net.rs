@@ -1,0 +1,404 @@
+//! A network for two agents: latency, NATs, a STUN server, and a wire that a test can cut.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic on overflow and looks at one kind of event"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
+
+use super::super::*;
+use super::{epoch, ms, secs};
+use crate::{Datagram, Transmit, Verdict};
+
+pub(super) const STUN: &str = "192.0.2.1:3478";
+const PATIENCE_OF_TESTS: Duration = Duration::from_secs(60);
+
+pub(super) fn at(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
+/// A NAT that filters address-and-port-dependently.
+#[derive(Default)]
+pub(super) struct Nat {
+    public: Option<SocketAddr>,
+    endpoint_dependent: bool,
+    open: bool,
+    mappings: BTreeMap<(SocketAddr, Option<SocketAddr>), SocketAddr>,
+    permitted: BTreeSet<(SocketAddr, SocketAddr)>,
+}
+
+impl Nat {
+    /// Endpoint-independent mapping; ports are counted from the given address.
+    pub(super) fn at(public: &str) -> Self {
+        Self {
+            public: Some(at(public)),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn endpoint_dependent(mut self) -> Self {
+        self.endpoint_dependent = true;
+        self
+    }
+
+    /// Endpoint-independent filtering.
+    pub(super) fn open(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// Forgets everything, as a router that reboots, and uses other ports.
+    pub(super) fn reboot(&mut self) {
+        let mut public = self.public.unwrap();
+        public.set_port(public.port() + 1000);
+        self.public = Some(public);
+        self.mappings.clear();
+        self.permitted.clear();
+    }
+
+    fn outbound(&mut self, from: SocketAddr, to: SocketAddr) -> SocketAddr {
+        let Some(public) = self.public else {
+            return from;
+        };
+        let key = (from, self.endpoint_dependent.then_some(to));
+        let count = self.mappings.len() as u16;
+        let new = SocketAddr::new(public.ip(), public.port() + count);
+        let outside = *self.mappings.entry(key).or_insert(new);
+        self.permitted.insert((outside, to));
+        outside
+    }
+
+    fn inbound(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        if self.public.is_none() {
+            return Some(to);
+        }
+        let mut mappings = self.mappings.iter();
+        let (inside, _) = mappings.find(|(_, outside)| **outside == to)?.0;
+        (self.open || self.permitted.contains(&(to, from))).then_some(*inside)
+    }
+}
+
+/// One agent, its NAT and what it has said.
+pub(super) struct Peer {
+    pub(super) agent: Agent,
+    pub(super) nat: Nat,
+    hosts: Vec<SocketAddr>,
+    /// Events with the time since the start.
+    pub(super) events: Vec<(Duration, Event)>,
+    /// What was sent, with the time since the start.
+    pub(super) sent: Vec<(Duration, Transmit)>,
+    signalled: usize,
+    knows_credentials: bool,
+}
+
+impl Peer {
+    fn new(now: Instant, seed: u8, role: Role, config: Config) -> Self {
+        Self {
+            agent: Agent::new(now, [seed; 32], role, config),
+            nat: Nat::default(),
+            hosts: Vec::new(),
+            events: Vec::new(),
+            sent: Vec::new(),
+            signalled: 0,
+            knows_credentials: false,
+        }
+    }
+
+    pub(super) fn first(&self, which: impl Fn(&Event) -> bool) -> Option<Duration> {
+        let found = self.events.iter().find(|(_, event)| which(event));
+        found.map(|(at, _)| *at)
+    }
+
+    pub(super) fn valid_at(&self) -> Option<Duration> {
+        self.first(|event| matches!(event, Event::Valid { .. }))
+    }
+
+    pub(super) fn selected_at(&self) -> Option<Duration> {
+        self.first(|event| matches!(event, Event::Selected(_)))
+    }
+
+    pub(super) fn lost_at(&self) -> Option<Duration> {
+        self.first(|event| matches!(event, Event::Lost(_)))
+    }
+
+    pub(super) fn failed_at(&self) -> Option<Duration> {
+        self.first(|event| matches!(event, Event::Failed(_)))
+    }
+
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        let candidates = self.events.iter().filter_map(|(_, event)| match event {
+            Event::LocalCandidate(candidate) => Some(candidate.clone()),
+            _ => None,
+        });
+        candidates.collect()
+    }
+
+    pub(super) fn sent_to(&self, remote: &str) -> Vec<Duration> {
+        let sent = self.sent.iter().filter(|(_, t)| t.remote == at(remote));
+        sent.map(|(at, _)| *at).collect()
+    }
+}
+
+type Cut = Box<dyn FnMut(Duration, SocketAddr, SocketAddr) -> bool>;
+
+/// Two peers, `a` controlling, and the network between them.
+pub(super) struct Pair {
+    start: Instant,
+    pub(super) now: Instant,
+    pub(super) a: Peer,
+    pub(super) b: Peer,
+    pub(super) latency: Duration,
+    pub(super) stun_answers: bool,
+    /// Whether to lose a packet sent at a time from and to public addresses.
+    pub(super) cut: Cut,
+    wire: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    count: u64,
+    linked: bool,
+}
+
+impl Pair {
+    pub(super) fn new() -> Self {
+        Self::with(Config::default(), (Role::Controlling, Role::Controlled))
+    }
+
+    pub(super) fn with(config: Config, roles: (Role, Role)) -> Self {
+        let start = epoch();
+        Self {
+            start,
+            now: start,
+            a: Peer::new(start, 1, roles.0, config),
+            b: Peer::new(start, 2, roles.1, config),
+            latency: ms(30),
+            stun_answers: true,
+            cut: Box::new(|_, _, _| false),
+            wire: BTreeMap::new(),
+            count: 0,
+            linked: false,
+        }
+    }
+
+    /// Both on public addresses.
+    pub(super) fn public() -> Self {
+        let mut pair = Self::new();
+        pair.host_a("45.45.1.1:1000");
+        pair.host_b("45.45.2.2:2000");
+        pair
+    }
+
+    /// Both behind NATs with a STUN server between them, gathered.
+    pub(super) fn behind(a: Nat, b: Nat) -> Self {
+        Self::behind_with(Config::default(), a, b)
+    }
+
+    pub(super) fn behind_with(config: Config, a: Nat, b: Nat) -> Self {
+        let mut pair = Self::with(config, (Role::Controlling, Role::Controlled));
+        (pair.a.nat, pair.b.nat) = (a, b);
+        pair.host_a("10.0.1.1:1000");
+        pair.host_b("10.0.2.2:2000");
+        pair.gather();
+        pair.run(ms(100));
+        pair
+    }
+
+    pub(super) fn host_a(&mut self, address: &str) {
+        self.a.hosts.push(at(address));
+        self.a.agent.add_host(self.now, at(address));
+        self.drain();
+    }
+
+    pub(super) fn host_b(&mut self, address: &str) {
+        self.b.hosts.push(at(address));
+        self.b.agent.add_host(self.now, at(address));
+        self.drain();
+    }
+
+    pub(super) fn gather(&mut self) {
+        for peer in [&mut self.a, &mut self.b] {
+            peer.agent.add_stun_server(self.now, at(STUN));
+            peer.agent.end_of_hosts(self.now);
+        }
+        self.drain();
+    }
+
+    /// From here on both know the other's credentials, and candidates are signalled at once.
+    pub(super) fn link(&mut self) {
+        self.link_a();
+        self.link_b();
+    }
+
+    /// `a` learns the credentials of `b`.
+    pub(super) fn link_a(&mut self) {
+        let credentials = self.b.agent.local_credentials().clone();
+        self.a.agent.set_remote_credentials(self.now, credentials);
+        self.a.knows_credentials = true;
+        self.linked = true;
+        self.drain();
+    }
+
+    /// `b` learns the credentials of `a`.
+    pub(super) fn link_b(&mut self) {
+        let credentials = self.a.agent.local_credentials().clone();
+        self.b.agent.set_remote_credentials(self.now, credentials);
+        self.b.knows_credentials = true;
+        self.linked = true;
+        self.drain();
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// Lets time pass.
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.next_moment().filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+            self.deliver();
+            self.a.agent.handle_timeout(self.now);
+            self.b.agent.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until both have selected a path.
+    pub(super) fn run_until_selected(&mut self) {
+        let end = self.elapsed() + PATIENCE_OF_TESTS;
+        while self.a.agent.selected().is_none() || self.b.agent.selected().is_none() {
+            assert!(self.elapsed() < end, "nothing was selected");
+            self.run(ms(1));
+        }
+    }
+
+    /// Puts a datagram on the wire, as anybody could.
+    pub(super) fn inject(&mut self, from: &str, to: &str, payload: Vec<u8>) -> Option<Verdict> {
+        self.hand_over(at(from), at(to), &payload)
+    }
+
+    fn next_moment(&self) -> Option<Instant> {
+        let wire = self.wire.keys().next().map(|(at, _)| *at);
+        let times = [
+            wire,
+            self.a.agent.poll_timeout(),
+            self.b.agent.poll_timeout(),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    fn deliver(&mut self) {
+        while let Some(entry) = self.wire.first_entry() {
+            if entry.key().0 > self.now {
+                return;
+            }
+            let (from, to, payload) = entry.remove();
+            self.hand_over(from, to, &payload);
+        }
+    }
+
+    fn hand_over(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<Verdict> {
+        if to == at(STUN) {
+            self.answer_stun(from, payload);
+            return None;
+        }
+        let now = self.now;
+        let hand = |peer: &mut Peer| {
+            let local = peer.nat.inbound(from, to)?;
+            let datagram = Datagram {
+                local,
+                remote: from,
+                payload,
+            };
+            let ours = peer.hosts.contains(&local);
+            ours.then(|| peer.agent.handle_input(now, datagram))
+        };
+        let verdict = hand(&mut self.a).or_else(|| hand(&mut self.b));
+        self.drain();
+        verdict
+    }
+
+    fn answer_stun(&mut self, from: SocketAddr, payload: &[u8]) {
+        if self.stun_answers {
+            let id = Message::parse(payload).unwrap().transaction_id();
+            let response = Builder::new(Class::Success, Method::BINDING, id)
+                .attribute(&XorMappedAddress(from))
+                .build();
+            self.send(at(STUN), from, response);
+        }
+    }
+
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        if !(self.cut)(self.now - self.start, from, to) {
+            self.count += 1;
+            let when = self.now + self.latency;
+            self.wire.insert((when, self.count), (from, to, payload));
+        }
+    }
+
+    /// Carries out everything the agents want, until they want nothing more.
+    pub(super) fn drain(&mut self) {
+        let elapsed = self.elapsed();
+        for is_a in [true, false] {
+            let peer = if is_a { &mut self.a } else { &mut self.b };
+            while let Some(event) = peer.agent.poll_event() {
+                peer.events.push((elapsed, event));
+            }
+            let mut out = Vec::new();
+            while let Some(transmit) = peer.agent.poll_transmit() {
+                let from = peer.nat.outbound(transmit.local, transmit.remote);
+                peer.sent.push((elapsed, transmit.clone()));
+                out.push((from, transmit));
+            }
+            for (from, transmit) in out {
+                self.send(from, transmit.remote, transmit.payload);
+            }
+        }
+        if self.linked {
+            self.signal();
+        }
+    }
+
+    fn signal(&mut self) {
+        let (now, a, b) = (self.now, &mut self.a, &mut self.b);
+        let told = if b.knows_credentials {
+            tell(now, a, b)
+        } else {
+            false
+        };
+        let told = (a.knows_credentials && tell(now, b, a)) || told;
+        if told {
+            self.drain();
+        }
+    }
+}
+
+/// Signals the new events of one peer to the other.
+fn tell(now: Instant, from: &mut Peer, to: &mut Peer) -> bool {
+    let new: Vec<_> = from.events.split_off(from.signalled);
+    for (at, event) in new.iter().cloned() {
+        match &event {
+            Event::LocalCandidate(candidate) => {
+                let line = candidate.to_string();
+                let candidate = line.parse().unwrap();
+                to.agent.add_remote_candidate(now, candidate);
+            }
+            Event::EndOfLocalCandidates => to.agent.end_of_remote_candidates(now),
+            _ => {}
+        }
+        from.events.push((at, event));
+    }
+    from.signalled = from.events.len();
+    !new.is_empty()
+}
+
+#[test]
+fn time_stands_still_when_nobody_wants_anything() {
+    let mut pair = Pair::public();
+    pair.run(secs(3600));
+    assert!(pair.a.sent.is_empty());
+    assert_eq!(pair.a.agent.poll_timeout(), None);
+}

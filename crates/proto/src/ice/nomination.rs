@@ -98,8 +98,7 @@ impl Agent {
     fn conclude(&mut self, now: Instant, selected: PairKey) {
         self.keep_only_consent(now, selected);
         self.list.conclude();
-        self.transactions.cancel(now, |purpose| {
-            matches!(purpose, super::transactions::Purpose::Check { .. })
-        });
+        self.transactions
+            .cancel(|purpose| matches!(purpose, super::transactions::Purpose::Check { .. }));
     }
 }

@@ -123,6 +123,11 @@ impl Pair {
         self.valid.is_none() && self.state != State::InProgress
     }
 
+    /// Whether its remote candidate is an address on the peer's own network.
+    pub(super) fn is_to_host(&self) -> bool {
+        self.remote_kind == CandidateKind::Host
+    }
+
     pub(super) fn path(&self) -> Path {
         Path {
             local: self.key.local,

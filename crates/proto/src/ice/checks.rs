@@ -204,8 +204,9 @@ impl Agent {
         self.counts.checks_answered = self.counts.checks_answered.saturating_add(1);
         let local_kind = self.locals.kind_of(key.local, mapped);
         self.note_mapping(key.local, mapped, local_kind);
-        self.transactions.cancel(|p| is_check_of(p, key));
+        self.transactions.cancel(|p| is_ordinary_check_of(p, key));
         self.list.succeed(key);
+        self.resume_nomination(key);
         let Some(pair) = self.list.get_mut(key) else {
             return;
         };
@@ -257,11 +258,16 @@ impl Agent {
 
     /// Section 7.3.1.4: an incoming check makes one of ours, whatever the pair's state, unless the pair
     /// is known to work.
+    ///
+    /// A running check that was made so already is left alone: it began when the way was
+    /// open, and were it replaced by each incoming check, then with three of them in one round
+    /// trip no answer would ever come in time, and the peers would trigger each other for ever.
     pub(super) fn trigger(&mut self, key: PairKey) {
         let Some(pair) = self.list.get(key) else {
             return;
         };
-        if pair.valid.is_some() {
+        let running = pair.state == State::InProgress && pair.triggered;
+        if pair.valid.is_some() || running {
             return;
         }
         if pair.state == State::InProgress {
@@ -277,6 +283,11 @@ pub(super) enum Outcome {
     Success { mapped: SocketAddr },
     RoleConflict,
     Refused { code: u16 },
+}
+
+/// A check that only asks whether the pair works.
+fn is_ordinary_check_of(purpose: &Purpose, key: PairKey) -> bool {
+    matches!(purpose, Purpose::Check { pair, nominate: false, .. } if *pair == key)
 }
 
 pub(super) fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {

@@ -1,4 +1,9 @@
 //! Two ICE agents in the simulated internet.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and prints what it has measured"
+)]
 
 use postern_lab::sim::scenario::{Home, Layer, Meeting, Outcome, Signalling, TwoHomes, describe};
 use postern_lab::sim::{Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Pipe, Unsolicited, seed};
@@ -7,7 +12,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
-const RANDOM_WORLDS: u64 = 1000;
+const RANDOM_WORLDS: u64 = 2000;
 const MS: Duration = Duration::from_millis(1);
 
 const MAPPINGS: [(&str, Mapping); 3] = [
@@ -103,42 +108,41 @@ fn plain_ice_connects_57_of_the_81_pairs_of_nats() {
     assert_eq!(connected, 57);
 }
 
-#[test]
-fn a_path_is_valid_within_180_ms_of_authentication_when_peers_are_30_ms_apart() {
-    let mut times = Vec::new();
-    for number in 0..200 {
+/// When both sides have a valid pair, for 200 seeds and every stagger up to 30 ms, sorted.
+fn times_to_valid(home: &Home) -> Vec<Duration> {
+    let time = |number: u64| {
         let stagger = MS * u32::try_from(number % 31).unwrap();
         let homes = TwoHomes {
             signalling: Signalling::Together { stagger },
-            ..TwoHomes::new(Home::behind(Nat::default()), Home::behind(Nat::default()))
+            ..TwoHomes::new(home.clone(), home.clone())
         };
-        let (_, outcome) = run(&homes, number);
-        times.push(outcome.both_valid_after().expect("both sides connect"));
-    }
+        let (_, outcome) = assert_connects(&homes, number);
+        outcome.both_valid_after().unwrap()
+    };
+    let mut times: Vec<_> = (0..200).map(time).collect();
     times.sort_unstable();
-    let [p50, p99, max] = [times[99], times[197], times[199]];
-    println!("both sides valid after: p50 {p50:?}, p99 {p99:?}, max {max:?}");
-    assert!(max <= MS * 180, "{max:?}");
+    println!(
+        "p50 {:?}, p99 {:?}, max {:?}",
+        times[99], times[197], times[199]
+    );
+    times
 }
 
 #[test]
-fn bridges_that_lead_nowhere_delay_the_first_valid_pair_by_their_checks_only() {
+fn a_path_is_valid_within_180_ms_of_authentication_when_peers_are_30_ms_apart() {
+    let times = times_to_valid(&Home::behind(Nat::default()));
+    assert!(times[199] <= MS * 180, "{:?}", times[199]);
+}
+
+#[test]
+fn bridges_that_lead_nowhere_do_not_delay_it_past_180_ms() {
     for bridges in [1, 2] {
-        let mut times = Vec::new();
-        for number in 0..31 {
-            let home = || Home {
-                bridges,
-                ..Home::behind(Nat::default())
-            };
-            let stagger = MS * u32::try_from(number).unwrap();
-            let homes = TwoHomes {
-                signalling: Signalling::Together { stagger },
-                ..TwoHomes::new(home(), home())
-            };
-            let (_, outcome) = assert_connects(&homes, number);
-            times.push(outcome.both_valid_after().unwrap());
-        }
-        println!("{bridges} bridges: max {:?}", times.iter().max());
+        let home = Home {
+            bridges,
+            ..Home::behind(Nat::default())
+        };
+        let times = times_to_valid(&home);
+        assert!(times[199] <= MS * 180, "{:?}", times[199]);
     }
 }
 

@@ -37,6 +37,7 @@ impl SendError {
             Self::Changed(_) => FailureKind::Changed.as_str(),
             Self::Read(..) => FailureKind::Io.as_str(),
             Self::Disconnected(_) => "disconnected",
+            Self::Invalid(ParseError::Version(_)) => FailureKind::Version.as_str(),
             Self::Invalid(_) | Self::Violation(_) => FailureKind::Protocol.as_str(),
         }
     }
@@ -47,6 +48,7 @@ impl SendError {
             Self::Refused(_) | Self::PeerFailed(_) | Self::Disconnected(_) => return None,
             Self::Changed(_) => FailureKind::Changed,
             Self::Read(..) => FailureKind::Io,
+            Self::Invalid(ParseError::Version(_)) => FailureKind::Version,
             Self::Invalid(_) | Self::Violation(_) => FailureKind::Protocol,
         };
         Some(Failure::new(kind, self.to_string()))

@@ -176,9 +176,10 @@ async fn reserve(queue: &Option<mpsc::Sender<BytesMut>>) -> Option<mpsc::Permit<
 
 /// The thread knows that the stream ended, the stream knows why.
 fn blame(error: ReceiveError, ended: Option<Option<io::Error>>) -> ReceiveError {
-    match error {
-        ReceiveError::Disconnected(None) => ReceiveError::Disconnected(ended.flatten()),
-        error => error,
+    if matches!(error, ReceiveError::Disconnected(None)) {
+        ReceiveError::Disconnected(ended.flatten())
+    } else {
+        error
     }
 }
 

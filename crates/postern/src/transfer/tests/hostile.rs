@@ -442,3 +442,59 @@ async fn a_stream_that_ends_anywhere_leaves_no_unfinished_file() {
     }
     assert!(bytes.len() > 2 * HEADER_LEN);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_falls_silent_is_given_up() {
+    let start = offer(&[(b"a", 2)]);
+    let inside = [start.clone(), file(0, b"a", 2), data(b"x")].concat();
+    for bytes in [vec![], start[..7].to_vec(), start, inside] {
+        let target = Target::new();
+        let (mut left, mut right) = connection();
+        left.out.0.write_all(&bytes).await.unwrap();
+        let policy = ReceivePolicy::default();
+        let result = receive(
+            target.output(),
+            policy,
+            async |_| true,
+            &mut right.out,
+            right.stream,
+            |_| {},
+        );
+        let error = result.await.unwrap_err();
+        assert_eq!(error.kind(), "disconnected");
+        target.assert_untouched();
+    }
+}
+
+#[test]
+fn the_size_of_the_pieces_makes_no_difference() {
+    let extra = frame(0x90, &noise(100));
+    let bytes = [
+        file(0, b"a", 5),
+        extra.clone(),
+        data(b"hel"),
+        data(b"lo"),
+        extra,
+        end(b"hello"),
+        finish(1, 5),
+    ];
+    let wire::Decoded::Frame(Frame::Offer(offer), _) = wire::decode(&offer(&[(b"a", 5)])).unwrap()
+    else {
+        panic!("not an offer");
+    };
+    for size in 1..200 {
+        let target = Target::new();
+        let policy = ReceivePolicy::default();
+        let written = std::sync::Arc::default();
+        let mut unpacker = unpack::Unpacker::new(target.output(), policy, offer.clone(), written);
+        for piece in bytes.concat().chunks(size) {
+            unpacker.push(piece).unwrap();
+        }
+        assert_eq!(
+            unpacker.summary(),
+            Some(Summary { files: 1, bytes: 5 }),
+            "{size}"
+        );
+        assert_eq!(std::fs::read(target.path().join("a")).unwrap(), b"hello");
+    }
+}

@@ -297,8 +297,9 @@ impl Agent {
         self.give_up = Some(after(now, self.config.patience));
     }
 
-    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2).
-    fn pair_all(&mut self) {
+    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks
+    /// have ended.
+    pub(super) fn pair_all(&mut self) {
         if self.selected.is_some() {
             return;
         }

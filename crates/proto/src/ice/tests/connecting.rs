@@ -1,7 +1,7 @@
 //! From credentials to a selected path.
 
 use super::super::*;
-use super::net::{Nat, Pair, at};
+use super::net::{DependsOn, Nat, Pair, at};
 use super::{ms, secs};
 
 fn home_a() -> Nat {
@@ -103,8 +103,8 @@ fn a_check_before_the_credentials_is_answered_and_remembered() {
 #[test]
 fn a_peer_that_never_signals_a_candidate_is_found_by_its_checks() {
     let mut pair = Pair::new();
-    pair.a.nat = home_a().endpoint_dependent();
-    pair.b.nat = home_b().open();
+    pair.a.nat = home_a().mapping(DependsOn::AddressAndPort);
+    pair.b.nat = home_b().filtering(DependsOn::Nothing);
     pair.host_a("10.0.1.1:1000");
     pair.host_b("10.0.2.2:2000");
     pair.gather();

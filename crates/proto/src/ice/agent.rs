@@ -130,7 +130,9 @@ impl Agent {
         self.work(now);
     }
 
-    /// Says that the peer has no more candidates (RFC 8838 section 14).
+    /// Says that the peer has no more candidates (RFC 8838 section 14). It makes failure no
+    /// earlier, because checks of the peer may still reveal some (RFC 8863), but the report
+    /// tells it.
     pub fn end_of_remote_candidates(&mut self, now: Instant) {
         self.remote_ended = true;
         self.work(now);

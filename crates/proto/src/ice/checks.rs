@@ -12,7 +12,7 @@ use super::agent::Agent;
 use super::candidate::{CandidateKind, unscoped};
 use super::config::Role;
 use super::event::Event;
-use super::pair::{PairKey, State, Valid};
+use super::pair::{PairKey, Valid};
 use super::transactions::{Purpose, check_policy, nomination_policy};
 use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
 use crate::{Datagram, Verdict};
@@ -255,19 +255,14 @@ impl Agent {
         }
     }
 
-    /// Section 7.3.1.4: an incoming check makes one of ours, whatever the pair's state, unless the pair
-    /// is known to work.
+    /// Section 7.3.1.4: checks a pair next, whatever its state, unless it is known to work.
     pub(super) fn trigger(&mut self, key: PairKey) {
-        let Some(pair) = self.list.get(key) else {
-            return;
-        };
-        if pair.valid.is_some() {
-            return;
-        }
-        if pair.state == State::InProgress {
+        if let Some(pair) = self.list.get(key)
+            && pair.valid.is_none()
+        {
             self.transactions.cancel(|p| is_check_of(p, key));
+            self.list.trigger(key);
         }
-        self.list.trigger(key);
     }
 }
 
@@ -279,6 +274,6 @@ pub(super) enum Outcome {
     Refused { code: u16 },
 }
 
-pub(super) fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {
+fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {
     matches!(purpose, Purpose::Check { pair, .. } if *pair == key)
 }

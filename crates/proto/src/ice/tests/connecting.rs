@@ -48,6 +48,24 @@ fn ipv6_is_preferred_to_ipv4() {
 }
 
 #[test]
+fn link_local_addresses_connect_on_their_interface_only() {
+    let mut pair = Pair::new();
+    pair.host_a("[fe80::1%2]:1000");
+    pair.host_a("[2001:db8::1]:1000");
+    pair.host_b("[fe80::2%2]:2000");
+    pair.link();
+    pair.run_until_selected();
+    let path = pair.a.agent.selected().unwrap();
+    assert_eq!(path.remote, at("[fe80::2%2]:2000"));
+    let mixed = pair
+        .a
+        .sent
+        .iter()
+        .any(|(_, t)| t.local == at("[2001:db8::1]:1000"));
+    assert!(!mixed);
+}
+
+#[test]
 fn two_homes_connect_within_180_ms_by_their_reflexive_candidates() {
     let mut pair = Pair::behind(home_a(), home_b());
     let start = pair.elapsed();
@@ -225,6 +243,18 @@ fn three_dead_hosts_a_side_do_not_keep_two_homes_from_connecting_within_180_ms()
     pair.run_until_selected();
     assert!(pair.a.valid_at().unwrap() - start < ms(180));
     assert!(pair.b.valid_at().unwrap() - start < ms(180));
+}
+
+#[test]
+fn a_candidate_that_comes_after_the_selection_changes_nothing() {
+    let mut pair = Pair::public();
+    pair.link();
+    pair.run_until_selected();
+    let sent = pair.a.sent.len();
+    pair.host_b("[2001:db8::2]:2000");
+    pair.host_a("[2001:db8::1]:1000");
+    pair.run(ms(500));
+    assert_eq!(pair.a.sent.len(), sent);
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl Peer {
     }
 }
 
-type Cut = Box<dyn FnMut(Duration, SocketAddr, SocketAddr) -> bool>;
+pub(super) type Cut = Box<dyn FnMut(Duration, SocketAddr, SocketAddr) -> bool>;
 
 /// Two peers, `a` controlling, and the network between them.
 pub(super) struct Pair {

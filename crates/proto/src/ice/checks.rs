@@ -256,8 +256,7 @@ impl Agent {
         }
     }
 
-    /// Section 7.3.1.4: an incoming check makes one of ours, whatever the pair's state, unless the pair
-    /// is known to work.
+    /// Section 7.3.1.4: checks a pair next, whatever its state, unless it is known to work.
     ///
     /// A running check that was made so already is left alone: it began when the way was
     /// open, and were it replaced by each incoming check, then with three of them in one round
@@ -266,11 +265,11 @@ impl Agent {
         let Some(pair) = self.list.get(key) else {
             return;
         };
-        let running = pair.state == State::InProgress && pair.triggered;
-        if pair.valid.is_some() || running {
+        let in_progress = pair.state == State::InProgress;
+        if pair.valid.is_some() || (in_progress && pair.triggered) {
             return;
         }
-        if pair.state == State::InProgress {
+        if in_progress {
             self.transactions.cancel(|p| is_check_of(p, key));
         }
         self.list.trigger(key);
@@ -290,6 +289,6 @@ fn is_ordinary_check_of(purpose: &Purpose, key: PairKey) -> bool {
     matches!(purpose, Purpose::Check { pair, nominate: false, .. } if *pair == key)
 }
 
-pub(super) fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {
+fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {
     matches!(purpose, Purpose::Check { pair, .. } if *pair == key)
 }

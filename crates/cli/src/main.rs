@@ -1,3 +1,69 @@
-//! The program `postern`.
+//! The program `postern`: each subcommand is a file, and thin.
 
-fn main() {}
+mod config;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+mod demo;
+mod failure;
+mod interrupt;
+mod output;
+mod progress;
+mod receive;
+mod send;
+mod server;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use failure::Failure;
+
+/// Connect programs and send files, whatever routers are between.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send files to another person's machine
+    Send(send::Arguments),
+    /// Receive the files that somebody sends
+    Receive(receive::Arguments),
+    /// Introduce peers to each other: run this on a machine that both can reach
+    Server(server::Arguments),
+    /// Show the whole of it on this machine: two homes, two NATs, a server, a file
+    #[cfg(all(feature = "lab", target_os = "linux"))]
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("POSTERN_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Arguments::parse().command {
+        Command::Send(arguments) => on_runtime(send::run(arguments)),
+        Command::Receive(arguments) => on_runtime(receive::run(arguments)),
+        Command::Server(arguments) => on_runtime(server::run(arguments)),
+        // The demonstration enters namespaces, which must happen before threads exist.
+        #[cfg(all(feature = "lab", target_os = "linux"))]
+        Command::Demo(arguments) => demo::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.exit_code(),
+    }
+}
+
+fn on_runtime(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Runtime::new().map_err(Failure::system)?;
+    let result = runtime.block_on(task);
+    // A blocked read of standard input must not hold the program back.
+    runtime.shutdown_background();
+    result
+}

@@ -1,1 +1,26 @@
 //! Connect programs that sit behind NATs and firewalls.
+
+mod clock;
+mod connection;
+mod endpoint;
+mod entropy;
+mod explain;
+mod net;
+mod quic;
+mod rendezvous;
+pub mod server;
+mod server_url;
+mod session;
+mod tls;
+pub mod transfer;
+
+pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
+pub use endpoint::{BindError, Endpoint, Invitation};
+pub use net::Sockets;
+pub use noq::{ConnectionError, RecvStream, SendStream};
+pub use postern_proto::signal::{Failure as RendezvousError, Wait};
+pub use postern_wire::signal::{Code, CodeError, Fingerprint};
+pub use rendezvous::SignallingError;
+pub use server_url::{DEFAULT_PORT, ServerUrl, ServerUrlError};
+pub use session::EstablishError;
+pub use tls::{CertificateFileError, ConnectError};

@@ -12,7 +12,11 @@ type Target = (&'static str, fn(&[u8]));
 /// Every parser that reads bytes from the network has a line here, a file in
 /// `fuzz/fuzz_targets/`, a section in `fuzz/Cargo.toml` and a directory in
 /// `fuzz/corpus/`.
-const TARGETS: &[Target] = &[("stun", fuzz::stun)];
+const TARGETS: &[Target] = &[
+    ("stun", fuzz::stun),
+    ("signal", fuzz::signal),
+    ("transfer", fuzz::transfer),
+];
 
 fn fuzz_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")

@@ -4,6 +4,7 @@ mod connecting;
 mod consent;
 mod hostile;
 mod net;
+mod properties;
 mod trickling;
 
 use std::time::{Duration, Instant};

@@ -194,7 +194,7 @@ mod tests {
     fn the_vector_of_rfc_8489_decodes() {
         let one = decoded::<PasswordAlgorithm<'_>>(&[0, 2, 0, 0]).unwrap();
         assert_eq!(one.algorithm(), Algorithm::SHA256);
-        assert_eq!(one.parameters(), []);
+        assert!(one.parameters().is_empty());
     }
 
     #[test]

@@ -1,7 +1,4 @@
-//! Bodies of the fuzz targets: ordinary functions that must not panic on any input.
-//!
-//! `fuzz/` calls them with libFuzzer; `tests/corpus.rs` replays the committed corpora on
-//! stable Rust.
+//! The STUN codec.
 
 use crate::stun::{self, AttributeType, Builder, Message};
 

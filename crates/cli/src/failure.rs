@@ -1,0 +1,155 @@
+//! How the program fails: a kind for programs, a sentence for people, an exit code.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use postern::{ConnectError, EstablishError, RendezvousError as Rendezvous, SignallingError, Wait};
+
+use crate::output;
+
+/// Exit codes are an interface (docs/json.md).
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const PEER: u8 = 3;
+const INTERRUPTED: u8 = 4;
+
+/// Why the program failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: &'static str,
+    message: String,
+    code: u8,
+    json: bool,
+}
+
+impl Failure {
+    /// Something on this machine or on the way failed.
+    pub(crate) fn failed(kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            code: FAILED,
+            json: false,
+        }
+    }
+
+    /// The command line is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: USAGE,
+            ..Self::failed("usage", message)
+        }
+    }
+
+    /// The peer is not there or said no.
+    pub(crate) fn peer(kind: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code: PEER,
+            ..Self::failed(kind, message)
+        }
+    }
+
+    /// The user interrupted.
+    pub(crate) fn interrupted() -> Self {
+        Self {
+            code: INTERRUPTED,
+            ..Self::failed("cancelled", "interrupted")
+        }
+    }
+
+    /// The operating system refused something that never should be refused.
+    pub(crate) fn system(error: impl Error) -> Self {
+        Self::failed("system", chain(&error))
+    }
+
+    /// The same failure, counted as a wrong command line.
+    pub(crate) fn into_usage(self) -> Self {
+        Self {
+            code: USAGE,
+            ..self
+        }
+    }
+
+    /// Says whether `--json` is on, so that the error can be told in that way.
+    pub(crate) fn in_json(self, json: bool) -> Self {
+        Self { json, ..self }
+    }
+
+    /// Tells the error and yields the exit code.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        output::report_error(self.json, self.kind, &self.message);
+        ExitCode::from(self.code)
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Many errors repeat their cause in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<EstablishError> for Failure {
+    fn from(error: EstablishError) -> Self {
+        let message = chain(&error);
+        match &error {
+            EstablishError::Rendezvous(failure) => from_rendezvous(failure),
+            EstablishError::Signalling(SignallingError::Connect(error)) => from_connect(error),
+            EstablishError::Signalling(_) => Self::failed("server", message),
+            EstablishError::PeerLeft => Self::peer("not_connected", message),
+            EstablishError::ServerLost => Self::failed("server_unreachable", message),
+            EstablishError::NoPath(_) => Self::failed("no_path", message),
+            EstablishError::Handshake(_) => Self::failed("handshake", message),
+            EstablishError::Ended | EstablishError::Crypto(_) | EstablishError::Entropy(_) => {
+                Self::failed("system", message)
+            }
+        }
+    }
+}
+
+fn from_rendezvous(failure: &Rendezvous) -> Failure {
+    let message = chain(failure);
+    match failure {
+        Rendezvous::WrongCode => Failure::peer(
+            "wrong_code",
+            "the code is wrong: it was mistyped, or somebody else guessed; \
+             nothing was sent, start again with a new code",
+        ),
+        Rendezvous::NoSuchMailbox => Failure::peer(
+            "not_connected",
+            "nobody waits under this code: it was used already, it expired, or the other side uses another server",
+        ),
+        Rendezvous::Crowded => Failure::peer(
+            "not_connected",
+            "somebody else used this code already: ask for a new one",
+        ),
+        Rendezvous::TimedOut(Wait::Peer) => Failure::peer(
+            "not_connected",
+            "the other side did not come in time; start again, or wait longer with --wait",
+        ),
+        Rendezvous::PeerLeft | Rendezvous::Expired | Rendezvous::TimedOut(Wait::Proof) => {
+            Failure::peer("not_connected", message)
+        }
+        Rendezvous::ServerRefused { .. }
+        | Rendezvous::ServerClosed { .. }
+        | Rendezvous::TimedOut(Wait::Server) => Failure::failed("server", message),
+        Rendezvous::Protocol(_) => Failure::failed("protocol", message),
+    }
+}
+
+fn from_connect(error: &ConnectError) -> Failure {
+    let kind = match error {
+        ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => "server_unreachable",
+        ConnectError::WrongPin { .. } | ConnectError::Tls { .. } => "server_certificate",
+    };
+    Failure::failed(kind, chain(error))
+}

@@ -1,0 +1,87 @@
+//! Progress: a bar on a terminal, lines for programs, nothing otherwise.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use postern::Connection;
+use postern::PathInfo;
+use postern::transfer::Progress as Amount;
+
+use crate::output::{Event, Output};
+
+/// Least time between two progress events: at most 4 a second.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the bar shows.
+const TEMPLATE: &str = "{bar:30} {percent:>3}%  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
+
+/// Shows how a transfer goes on.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    output: Output,
+    bar: Option<ProgressBar>,
+    last: Option<Instant>,
+}
+
+impl Progress {
+    pub(crate) fn new(output: Output) -> Self {
+        Self {
+            output,
+            bar: output.has_terminal().then(bar),
+            last: None,
+        }
+    }
+
+    /// Shows an amount, unless the last one was shown just now.
+    pub(crate) fn show(&mut self, amount: Amount) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(amount.total.unwrap_or(amount.bytes));
+            bar.set_position(amount.bytes);
+        }
+        if !self.output.is_json() || self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let bytes = amount.bytes;
+        let total = amount.total.unwrap_or(bytes);
+        self.output.say(&Event::Progress { bytes, total }, "");
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    bar.with_style(style.progress_chars("=> "))
+}
+
+/// Tells the path in use, and every change of it, until the task is aborted.
+pub(crate) fn follow_paths(output: Output, connection: &Connection) -> tokio::task::AbortHandle {
+    let mut paths = connection.paths();
+    tell(output, *paths.borrow_and_update());
+    let task = tokio::spawn(async move {
+        while paths.changed().await.is_ok() {
+            let path = *paths.borrow_and_update();
+            tell(output, path);
+        }
+    });
+    task.abort_handle()
+}
+
+fn tell(output: Output, path: PathInfo) {
+    let event = Event::Path {
+        kind: path.kind.as_str(),
+        protocol: path.protocol.as_str(),
+        local: path.local.to_string(),
+        remote: path.remote.to_string(),
+        elapsed_ms: u64::try_from(path.elapsed.as_millis()).unwrap_or(u64::MAX),
+    };
+    output.say(&event, &format!("Connected: {path}."));
+}

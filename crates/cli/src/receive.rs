@@ -1,0 +1,153 @@
+//! `postern receive`
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use postern::transfer::{self, Offer, OutputDir, ReceiveError, ReceivePolicy};
+use postern::{Code, Connection};
+
+use crate::config::ServerArguments;
+use crate::failure::{Failure, chain};
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::session::{self, Outcome};
+
+/// How long the sender, who is there already, may take to answer.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Options of `postern receive`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    /// The directory to put the files into
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// Do not ask whether to accept
+    #[arg(long)]
+    yes: bool,
+    /// Replace files that exist already
+    #[arg(long)]
+    overwrite: bool,
+    /// Print one JSON object a line (docs/json.md)
+    #[arg(long)]
+    json: bool,
+    /// The code that the sender sees; asked for when it is not given
+    #[arg(value_name = "CODE")]
+    code: Option<String>,
+}
+
+/// Receives files.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let output = Output::new(arguments.json);
+    session::until_interrupted(output, receive(&arguments, output)).await
+}
+
+async fn receive(arguments: &Arguments, output: Output) -> Result<(), Failure> {
+    let url = arguments.server.url()?;
+    let directory = OutputDir::open(&arguments.output);
+    let directory = directory.map_err(|error| Failure::failed(error.kind(), chain(&error)))?;
+    let code = code(arguments).await?;
+    let endpoint = session::bind(&url)?;
+    let connection = endpoint.join(&url, code, WAIT).await?;
+    let result = take(arguments, output, &connection, directory).await;
+    session::end(&endpoint, &connection, result.is_ok()).await;
+    result
+}
+
+async fn take(
+    arguments: &Arguments,
+    output: Output,
+    connection: &Connection,
+    directory: OutputDir,
+) -> Result<(), Failure> {
+    let following = crate::progress::follow_paths(output, connection);
+    let (mut out, stream) = session::open(connection).await?;
+    let policy = ReceivePolicy {
+        overwrite: arguments.overwrite,
+        ..ReceivePolicy::default()
+    };
+    let mut progress = Progress::new(output);
+    let began = Instant::now();
+    let accept = async |offer: &Offer| arguments.yes || ask(offer).await;
+    let show = |amount| progress.show(amount);
+    let result = transfer::receive(directory, policy, accept, &mut out, stream, show).await;
+    progress.finish();
+    following.abort();
+    let summary = result.map_err(|error| failed(&error))?;
+    Outcome::new(summary, began, connection).tell(output, "Received");
+    Ok(())
+}
+
+/// The code from the command line, or from whoever is asked.
+async fn code(arguments: &Arguments) -> Result<Code, Failure> {
+    let text = match &arguments.code {
+        Some(code) => code.clone(),
+        None => prompt("Code: ".to_owned()).await.unwrap_or_default(),
+    };
+    text.trim().parse().map_err(|error: postern::CodeError| {
+        Failure::failed("bad_code", error.to_string()).into_usage()
+    })
+}
+
+async fn ask(offer: &Offer) -> bool {
+    let answer = prompt(format!("Receive {}? [Y/n] ", describe(offer))).await;
+    matches!(
+        answer.as_deref().map(str::trim),
+        Some("" | "y" | "Y" | "yes")
+    )
+}
+
+/// What is offered, in a line: the first names, and how much.
+fn describe(offer: &Offer) -> String {
+    const SHOWN: usize = 3;
+    let names: Vec<String> = offer
+        .listed
+        .iter()
+        .take(SHOWN)
+        .map(|file| file.name.to_string())
+        .collect();
+    let more = offer.files.saturating_sub(names.len() as u64);
+    let mut text = names.join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    match offer.bytes {
+        Some(bytes) => format!("{text} ({})", session::size(bytes)),
+        None => text,
+    }
+}
+
+/// Asks on the terminal; `None` when there is nobody to answer. The question goes to
+/// standard error, so that standard output stays what was asked for.
+async fn prompt(question: String) -> Option<String> {
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut stderr = io::stderr().lock();
+        if io::stdin().is_terminal() {
+            let _ = stderr.write_all(question.as_bytes());
+            let _ = stderr.flush();
+        }
+        drop(stderr);
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer).ok()?;
+        (read > 0).then_some(answer)
+    });
+    asked.await.ok().flatten()
+}
+
+fn failed(error: &ReceiveError) -> Failure {
+    let kind = error.kind();
+    if matches!(error, ReceiveError::Declined) {
+        return Failure::peer(
+            kind,
+            "the files were declined; pass --yes to accept without being asked",
+        );
+    }
+    if let ReceiveError::Exists(name) = error {
+        let advice = "choose another directory with --output, or pass --overwrite";
+        return Failure::failed(kind, format!("{name} exists already; {advice}"));
+    }
+    Failure::failed(kind, chain(error))
+}

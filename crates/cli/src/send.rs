@@ -1,0 +1,96 @@
+//! `postern send`
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use postern::transfer::{self, SendError, Source, SourceError, escape};
+use postern::{Connection, Invitation};
+
+use crate::config::ServerArguments;
+use crate::failure::{Failure, chain};
+use crate::output::{Event, Output};
+use crate::progress::Progress;
+use crate::session::{self, Outcome};
+
+/// Options of `postern send`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    server: ServerArguments,
+    /// How long to wait for the other side, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    wait: u64,
+    /// Print one JSON object a line (docs/json.md)
+    #[arg(long)]
+    json: bool,
+    /// The files to send
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+}
+
+/// Sends files.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let output = Output::new(arguments.json);
+    session::until_interrupted(output, send(&arguments, output)).await
+}
+
+async fn send(arguments: &Arguments, output: Output) -> Result<(), Failure> {
+    let url = arguments.server.url()?;
+    let source = Source::prepare(&arguments.paths).map_err(|error| unusable(&error))?;
+    let endpoint = session::bind(&url)?;
+    let invitation = endpoint
+        .invite(&url, Duration::from_secs(arguments.wait))
+        .await?;
+    announce(arguments, output, &source, &invitation);
+    let connection = invitation.connection().await?;
+    let result = deliver(output, &connection, source).await;
+    session::end(&endpoint, &connection, result.is_ok()).await;
+    result
+}
+
+fn announce(arguments: &Arguments, output: Output, source: &Source, invitation: &Invitation) {
+    let code = invitation.code().to_string();
+    let server = arguments.server.for_the_other_side();
+    let what = match arguments.paths.as_slice() {
+        [path] => path
+            .file_name()
+            .map_or_else(String::new, |name| escape(name.as_encoded_bytes())),
+        _ => format!("{} files", source.files()),
+    };
+    let size = session::size(source.bytes());
+    let line = format!(
+        "Sending {what} ({size}). On the other computer, run:\n\n    postern receive {server}{code}\n"
+    );
+    output.say(&Event::Code { code: &code }, &line);
+}
+
+async fn deliver(output: Output, connection: &Connection, source: Source) -> Result<(), Failure> {
+    let (mut out, stream) = session::open(connection).await?;
+    let following = crate::progress::follow_paths(output, connection);
+    let mut progress = Progress::new(output);
+    let began = Instant::now();
+    let result = transfer::send(source, &mut out, stream, |amount| progress.show(amount)).await;
+    progress.finish();
+    following.abort();
+    let summary = result.map_err(|error| failed(&error))?;
+    Outcome::new(summary, began, connection).tell(output, "Sent");
+    Ok(())
+}
+
+fn unusable(error: &SourceError) -> Failure {
+    Failure::failed(error.kind(), chain(error))
+}
+
+fn failed(error: &SendError) -> Failure {
+    let (kind, message) = (error.kind(), chain(error));
+    match error {
+        SendError::Refused(_) => Failure::peer(kind, message),
+        SendError::PeerFailed(_)
+        | SendError::Changed(_)
+        | SendError::Read(..)
+        | SendError::Disconnected(_)
+        | SendError::Invalid(_)
+        | SendError::Violation(_) => Failure::failed(kind, message),
+    }
+}

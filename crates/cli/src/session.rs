@@ -1,0 +1,106 @@
+//! What sending and receiving have in common.
+
+use std::time::{Duration, Instant};
+
+use postern::transfer::Summary;
+use postern::{Connection, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
+
+use crate::failure::{Failure, chain};
+use crate::interrupt::interrupted;
+use crate::output::{Event, Output};
+
+/// How long the last datagrams may take to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs a task until it ends or the user interrupts, which drops it: unfinished files
+/// are removed and the peer is told.
+pub(crate) async fn until_interrupted(
+    output: Output,
+    task: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let result = tokio::select! {
+        result = task => result,
+        () = interrupted() => Err(Failure::interrupted()),
+    };
+    result.map_err(|failure| failure.in_json(output.is_json()))
+}
+
+/// An endpoint that can reach peers on this machine if the server is on it.
+pub(crate) fn bind(server: &ServerUrl) -> Result<Endpoint, Failure> {
+    let endpoint = if server.is_loopback() {
+        Endpoint::bind_with_loopback()
+    } else {
+        Endpoint::bind()
+    };
+    endpoint.map_err(|error| Failure::failed("system", chain(&error)))
+}
+
+/// The stream of a transfer; the creator of the code opens it.
+pub(crate) async fn open(connection: &Connection) -> Result<(SendStream, RecvStream), Failure> {
+    let stream = match connection.is_creator() {
+        true => connection.open_bi().await,
+        false => connection.accept_bi().await,
+    };
+    stream.map_err(|error| {
+        Failure::peer(
+            "not_connected",
+            format!("the other side went away: {error}"),
+        )
+    })
+}
+
+/// Tells the peer that the connection is over, and waits until it has left.
+pub(crate) async fn end(endpoint: &Endpoint, connection: &Connection, done: bool) {
+    let (code, reason) = if done { (0, "done") } else { (1, "failed") };
+    connection.close(code, reason);
+    let _ = tokio::time::timeout(FAREWELL, endpoint.finish()).await;
+}
+
+/// A size for people: decimal, three digits.
+pub(crate) fn size(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}
+
+/// A transfer that is complete.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    summary: Summary,
+    seconds: f64,
+    path: PathInfo,
+}
+
+impl Outcome {
+    pub(crate) fn new(summary: Summary, began: Instant, connection: &Connection) -> Self {
+        Self {
+            summary,
+            seconds: began.elapsed().as_secs_f64(),
+            path: connection.path(),
+        }
+    }
+
+    /// Tells it; `verb` is "Sent" or "Received".
+    pub(crate) fn tell(&self, output: Output, verb: &str) {
+        let Self {
+            summary,
+            seconds,
+            path,
+        } = self;
+        let event = Event::Done {
+            bytes: summary.bytes,
+            files: summary.files,
+            seconds: *seconds,
+            path: path.kind.as_str(),
+        };
+        let files = if summary.files == 1 {
+            "1 file"
+        } else {
+            &format!("{} files", summary.files)
+        };
+        let rate = size((summary.bytes as f64 / seconds.max(0.001)) as u64);
+        let amount = size(summary.bytes);
+        output.say(
+            &event,
+            &format!("{verb} {files}, {amount} in {seconds:.1} s ({rate}/s)."),
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! A connection to a peer, and the path that it uses.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use noq::{PathEvent, PathId, VarInt};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::net::{AddressPair, PathTable};
+
+/// How a path reaches the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// From this machine to the peer's, through whatever NATs are between.
+    Direct,
+    /// Through a relay.
+    Relayed,
+}
+
+impl PathKind {
+    /// The word for it: "direct" or "relayed".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Relayed => "relayed",
+        }
+    }
+}
+
+/// What carries a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathProtocol {
+    /// UDP datagrams.
+    Udp,
+    /// A TCP connection.
+    Tcp,
+}
+
+impl PathProtocol {
+    /// The word for it: "udp" or "tcp".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// The path that carries a connection's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathInfo {
+    /// How it reaches the peer.
+    pub kind: PathKind,
+    /// What carries it.
+    pub protocol: PathProtocol,
+    /// The address on this machine.
+    pub local: SocketAddr,
+    /// The peer's address as this machine sees it.
+    pub remote: SocketAddr,
+    /// Time from the moment both sides had authenticated each other to the moment this
+    /// path carried data.
+    pub elapsed: Duration,
+    /// Round-trip time when the path began to carry data.
+    pub round_trip: Duration,
+}
+
+impl fmt::Display for PathInfo {
+    /// Writes it for people: "direct, UDP, 12 ms".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            PathProtocol::Udp => "UDP",
+            PathProtocol::Tcp => "TCP",
+        };
+        let family = if self.remote.is_ipv6() {
+            " over IPv6"
+        } else {
+            ""
+        };
+        write!(f, "{}, {protocol}{family}, ", self.kind.as_str())?;
+        match self.round_trip.as_secs_f64() * 1000.0 {
+            milliseconds @ ..10.0 => write!(f, "{milliseconds:.1} ms"),
+            milliseconds => write!(f, "{milliseconds:.0} ms"),
+        }
+    }
+}
+
+/// A connection to an authenticated peer: encrypted streams over the best path known.
+///
+/// It is cheap to clone. When the last clone and the last stream are gone, the
+/// connection closes.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    quic: noq::Connection,
+    path: watch::Receiver<PathInfo>,
+    is_creator: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        quic: noq::Connection,
+        path: watch::Receiver<PathInfo>,
+        is_creator: bool,
+    ) -> Self {
+        Self {
+            quic,
+            path,
+            is_creator,
+        }
+    }
+
+    /// The path in use.
+    pub fn path(&self) -> PathInfo {
+        *self.path.borrow()
+    }
+
+    /// Follows the path in use; its receiver sees every change (but may skip some when it
+    /// looks rarely).
+    pub fn paths(&self) -> watch::Receiver<PathInfo> {
+        self.path.clone()
+    }
+
+    /// Whether this side made the code.
+    pub fn is_creator(&self) -> bool {
+        self.is_creator
+    }
+
+    /// Opens a stream in both directions. The peer sees it with its first byte.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over.
+    pub async fn open_bi(
+        &self,
+    ) -> Result<(noq::SendStream, noq::RecvStream), noq::ConnectionError> {
+        self.quic.open_bi().await
+    }
+
+    /// Waits for a stream that the peer opens.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over.
+    pub async fn accept_bi(
+        &self,
+    ) -> Result<(noq::SendStream, noq::RecvStream), noq::ConnectionError> {
+        self.quic.accept_bi().await
+    }
+
+    /// Ends the connection at once and tells the peer. What was not acknowledged may be
+    /// lost.
+    pub fn close(&self, code: u32, reason: &str) {
+        self.quic.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    /// Waits until the connection is over, and says why.
+    pub async fn closed(&self) -> noq::ConnectionError {
+        self.quic.closed().await
+    }
+
+    /// Bytes of UDP payload sent and received so far, over all paths.
+    pub fn bytes_on_wire(&self) -> (u64, u64) {
+        let stats = self.quic.stats();
+        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+    }
+}
+
+/// Publishes which path a connection uses.
+pub(crate) struct PathFollower {
+    quic: noq::WeakConnectionHandle,
+    table: PathTable,
+    began: std::time::Instant,
+    established: Vec<PathId>,
+    publisher: watch::Sender<PathInfo>,
+}
+
+impl PathFollower {
+    /// Begins with the path of the handshake; `None` when the connection is already gone.
+    pub(crate) fn begin(
+        quic: &noq::Connection,
+        table: PathTable,
+        began: std::time::Instant,
+    ) -> Option<(Self, watch::Receiver<PathInfo>)> {
+        let now = clock::now();
+        let elapsed = now.saturating_duration_since(began);
+        let info = describe(quic, &table, PathId::ZERO, elapsed)?;
+        let (publisher, receiver) = watch::channel(info);
+        let follower = Self {
+            quic: quic.weak_handle(),
+            table,
+            began,
+            established: vec![PathId::ZERO],
+            publisher,
+        };
+        Some((follower, receiver))
+    }
+
+    /// Reacts to an event of the connection.
+    pub(crate) fn on_event(&mut self, event: &PathEvent) {
+        if let PathEvent::Established { id, .. } = event {
+            self.established.push(*id);
+        }
+        if let PathEvent::Abandoned { id, .. } = event {
+            self.established.retain(|known| known != id);
+        }
+        self.publish();
+    }
+
+    /// The newest established path is the one in use: older ones are being closed.
+    fn publish(&self) {
+        let now = clock::now();
+        let elapsed = now.saturating_duration_since(self.began);
+        let (Some(quic), Some(&id)) = (self.quic.upgrade(), self.established.last()) else {
+            return;
+        };
+        let Some(info) = describe(&quic, &self.table, id, elapsed) else {
+            return;
+        };
+        self.publisher.send_if_modified(|current| {
+            let changed = (current.local, current.remote) != (info.local, info.remote);
+            if changed {
+                *current = info;
+            }
+            changed
+        });
+    }
+}
+
+fn describe(
+    quic: &noq::Connection,
+    table: &PathTable,
+    id: PathId,
+    elapsed: Duration,
+) -> Option<PathInfo> {
+    let address = quic.path(id)?.remote_address().ok()?;
+    let AddressPair { local, remote } = table.path_at(address)?.pair;
+    Some(PathInfo {
+        kind: PathKind::Direct,
+        protocol: PathProtocol::Udp,
+        local,
+        remote,
+        elapsed,
+        round_trip: quic.rtt(id).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(remote: &str, round_trip: Duration) -> PathInfo {
+        PathInfo {
+            kind: PathKind::Direct,
+            protocol: PathProtocol::Udp,
+            local: "192.168.1.2:1000".parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            elapsed: Duration::ZERO,
+            round_trip,
+        }
+    }
+
+    #[test]
+    fn a_path_is_told_in_plain_words() {
+        let far = path("45.45.0.1:2000", Duration::from_millis(12));
+        let near = path("[2001:db8::1]:2000", Duration::from_micros(340));
+        assert_eq!(far.to_string(), "direct, UDP, 12 ms");
+        assert_eq!(near.to_string(), "direct, UDP over IPv6, 0.3 ms");
+    }
+}

@@ -1,0 +1,334 @@
+//! An endpoint: the sockets of this program, and the way to make connections.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use noq::TokioRuntime;
+use postern_wire::signal::{Code, Fingerprint};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::connection::Connection;
+use crate::net::{
+    AddressFilter, AddressPair, Mux, PathTable, Sender, SessionId, Sockets, StunDatagram,
+    StunReceiver, host_addresses,
+};
+use crate::quic::{self, Identity};
+use crate::rendezvous::{self, Side, Signalling};
+use crate::server_url::ServerUrl;
+use crate::session::{EstablishError, Inbox, Listener, Session};
+
+/// STUN datagrams waiting for one session.
+const STUN_QUEUE: usize = 64;
+
+/// QUIC handshakes waiting for one session: honest peers make one.
+const INCOMING_QUEUE: usize = 4;
+
+/// Why an endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// No UDP socket could be made.
+    #[error("no UDP socket could be opened")]
+    Sockets(#[source] io::Error),
+    /// No key could be made.
+    #[error("no key for encrypted connections could be made")]
+    Identity(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The sockets of this program. Cheap to clone; every connection shares them.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use postern::{Endpoint, ServerUrl};
+///
+/// let server: ServerUrl = "wss://example.org:8443/".parse()?;
+/// let invitation = Endpoint::bind()?.invite(&server, Duration::from_secs(600)).await?;
+/// println!("tell the other side: {}", invitation.code());
+/// let connection = invitation.connection().await?;
+/// let (mut send, _receive) = connection.open_bi().await?;
+/// send.write_all(b"hello").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Endpoint(Arc<Shared>);
+
+/// A code that waits for the other side.
+#[derive(Debug)]
+pub struct Invitation {
+    code: Code,
+    result: oneshot::Receiver<Result<Connection, EstablishError>>,
+}
+
+impl Invitation {
+    /// The code for the other side.
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
+
+    /// Waits for the other side, and makes the connection. Dropping the future gives up.
+    ///
+    /// # Errors
+    ///
+    /// When the other side does not come in time, uses a wrong code, or cannot be
+    /// reached.
+    pub async fn connection(self) -> Result<Connection, EstablishError> {
+        self.result.await.unwrap_or(Err(EstablishError::Ended))
+    }
+}
+
+impl Endpoint {
+    /// Binds one UDP socket per address family. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When there is no socket or no key to be had.
+    pub fn bind() -> Result<Self, BindError> {
+        let sockets = Sockets::bind().map_err(BindError::Sockets)?;
+        Self::with_sockets(sockets, AddressFilter::Network)
+    }
+
+    /// As [`Endpoint::bind`], and offers loopback addresses as well: for peers and
+    /// servers on the same machine.
+    ///
+    /// # Errors
+    ///
+    /// When there is no socket or no key to be had.
+    pub fn bind_with_loopback() -> Result<Self, BindError> {
+        let sockets = Sockets::bind().map_err(BindError::Sockets)?;
+        Self::with_sockets(sockets, AddressFilter::WithLoopback)
+    }
+
+    pub(crate) fn with_sockets(sockets: Sockets, filter: AddressFilter) -> Result<Self, BindError> {
+        let identity =
+            Identity::of_endpoint().map_err(|error| BindError::Identity(error.into()))?;
+        let addresses = sockets.addresses().to_vec();
+        let table = PathTable::default();
+        let sender = sockets.sender();
+        let (mux, stun) = Mux::new(sockets, table.clone());
+        let nobody = accept_nobody(&identity).map_err(|error| BindError::Identity(error.into()))?;
+        let quic = noq::Endpoint::new_with_abstract_socket(
+            quic::endpoint_config(),
+            Some(nobody),
+            Box::new(mux),
+            Arc::new(TokioRuntime),
+        );
+        let shared = Arc::new(Shared {
+            quic: quic.map_err(BindError::Sockets)?,
+            paths: table,
+            identity,
+            addresses,
+            filter,
+            sender: Arc::new(AsyncMutex::new(sender)),
+            sessions: Mutex::default(),
+            next: AtomicU64::new(1),
+            routers: OnceLock::new(),
+        });
+        let routers = [
+            tokio::spawn(route_stun(Arc::downgrade(&shared), stun)),
+            tokio::spawn(route_incoming(Arc::downgrade(&shared), shared.quic.clone())),
+        ];
+        let _ = shared.routers.set(routers.map(|task| task.abort_handle()));
+        Ok(Self(shared))
+    }
+
+    /// Makes a mailbox on the server and a code for it. The other side has `wait` to
+    /// come.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be used.
+    pub async fn invite(
+        &self,
+        server: &ServerUrl,
+        wait: Duration,
+    ) -> Result<Invitation, EstablishError> {
+        let signalling = rendezvous::enter(server, Side::Create, wait).await?;
+        let (code_sender, code) = oneshot::channel();
+        let mut result = self.begin(true, signalling, Some(code_sender))?;
+        tokio::select! {
+            code = code => match code {
+                Ok(code) => Ok(Invitation { code, result }),
+                Err(_) => Err(result.await.map_or(EstablishError::Ended, failure)),
+            },
+            early = &mut result => Err(early.map_or(EstablishError::Ended, failure)),
+        }
+    }
+
+    /// Goes to the mailbox that the code names, and connects to whoever made it.
+    ///
+    /// # Errors
+    ///
+    /// When the code is wrong, nobody waits there, or no path is found.
+    pub async fn join(
+        &self,
+        server: &ServerUrl,
+        code: Code,
+        wait: Duration,
+    ) -> Result<Connection, EstablishError> {
+        let signalling = rendezvous::enter(server, Side::Join(code), wait).await?;
+        let result = self.begin(false, signalling, None)?;
+        result.await.unwrap_or(Err(EstablishError::Ended))
+    }
+
+    /// Waits until every connection has told its peer that it is over. To be called
+    /// before the program ends.
+    pub async fn finish(&self) {
+        self.0.quic.wait_idle().await;
+    }
+
+    /// Starts a session over the given signalling.
+    pub(crate) fn begin(
+        &self,
+        is_creator: bool,
+        signalling: Signalling,
+        code: Option<oneshot::Sender<Code>>,
+    ) -> Result<oneshot::Receiver<Result<Connection, EstablishError>>, EstablishError> {
+        let (sender, result) = oneshot::channel();
+        let inbox = self.0.register();
+        let listener = Listener {
+            code,
+            result: sender,
+        };
+        let session = Session::new(self.0.clone(), inbox, is_creator, signalling, listener)?;
+        tokio::spawn(session.run());
+        Ok(result)
+    }
+}
+
+fn failure(result: Result<Connection, EstablishError>) -> EstablishError {
+    result.err().unwrap_or(EstablishError::Ended)
+}
+
+/// The configuration for handshakes that no session claims: it demands the endpoint's
+/// own certificate, which nobody else has.
+fn accept_nobody(identity: &Identity) -> Result<noq::ServerConfig, rustls::Error> {
+    quic::server_config(identity, identity.fingerprint(), Duration::from_millis(100))
+}
+
+/// How to reach a session.
+#[derive(Debug)]
+struct Mailbag {
+    stun: mpsc::Sender<StunDatagram>,
+    incoming: mpsc::Sender<noq::Incoming>,
+}
+
+/// What the sessions of an endpoint share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    quic: noq::Endpoint,
+    paths: PathTable,
+    identity: Identity,
+    addresses: Vec<SocketAddr>,
+    filter: AddressFilter,
+    sender: Arc<AsyncMutex<Sender>>,
+    sessions: Mutex<BTreeMap<SessionId, Mailbag>>,
+    next: AtomicU64,
+    routers: OnceLock<[AbortHandle; 2]>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for router in self.routers.get().into_iter().flatten() {
+            router.abort();
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn quic(&self) -> &noq::Endpoint {
+        &self.quic
+    }
+
+    pub(crate) fn paths(&self) -> &PathTable {
+        &self.paths
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.identity.fingerprint()
+    }
+
+    /// Sends one STUN datagram.
+    pub(crate) async fn send(&self, pair: AddressPair, payload: &[u8]) -> io::Result<()> {
+        self.sender.lock().await.send(pair, payload).await
+    }
+
+    /// The addresses from which this machine can be reached, each with the port of the
+    /// socket that serves it.
+    pub(crate) fn host_addresses(&self) -> Vec<SocketAddr> {
+        let wildcards = self
+            .addresses
+            .iter()
+            .filter(|address| address.ip().is_unspecified());
+        let specific = self
+            .addresses
+            .iter()
+            .filter(|address| !address.ip().is_unspecified());
+        let ips = host_addresses(self.filter).unwrap_or_default();
+        let on_interfaces = wildcards.flat_map(|bound| {
+            let same_family = ips.iter().filter(|ip| ip.is_ipv4() == bound.is_ipv4());
+            same_family.map(|&ip| SocketAddr::new(ip, bound.port()))
+        });
+        specific.copied().chain(on_interfaces).collect()
+    }
+
+    fn register(&self) -> Inbox {
+        let id = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
+        let (stun_sender, stun) = mpsc::channel(STUN_QUEUE);
+        let (incoming_sender, incoming) = mpsc::channel(INCOMING_QUEUE);
+        let mailbag = Mailbag {
+            stun: stun_sender,
+            incoming: incoming_sender,
+        };
+        self.sessions().insert(id, mailbag);
+        Inbox { id, stun, incoming }
+    }
+
+    /// Ends what the endpoint keeps for a session.
+    pub(crate) fn forget(&self, id: SessionId) {
+        self.sessions().remove(&id);
+        self.paths.forget(id);
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Mailbag>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Offers each STUN datagram to every session: an agent takes what names its user
+/// fragment or answers its request, and leaves the rest.
+async fn route_stun(shared: Weak<Shared>, mut stun: StunReceiver) {
+    while let Some(datagram) = stun.recv().await {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        for mailbag in shared.sessions().values() {
+            // A session that is behind loses checks, which are repeated.
+            let _ = mailbag.stun.try_send(datagram.clone());
+        }
+    }
+}
+
+/// Hands each incoming handshake to the session whose path it came over.
+async fn route_incoming(shared: Weak<Shared>, quic: noq::Endpoint) {
+    while let Some(incoming) = quic.accept().await {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let path = shared.paths.path_at(incoming.remote_address());
+        let sessions = shared.sessions();
+        match path.and_then(|path| sessions.get(&path.session)) {
+            Some(mailbag) => drop(mailbag.incoming.try_send(incoming)),
+            None => incoming.ignore(),
+        }
+    }
+}

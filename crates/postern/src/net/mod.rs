@@ -1,0 +1,15 @@
+//! Sockets, and what is shared on them.
+//!
+//! One UDP socket per address family carries STUN and QUIC. [`Mux`] is the socket that
+//! QUIC sees; it takes STUN out of what arrives and gives it to the agents.
+
+mod interfaces;
+mod mux;
+mod paths;
+mod sockets;
+
+pub(crate) use interfaces::{AddressFilter, host_addresses};
+pub(crate) use mux::{Mux, StunDatagram, StunReceiver};
+pub(crate) use paths::{AddressPair, Path, PathTable, SessionId};
+pub(crate) use sockets::Sender;
+pub use sockets::Sockets;

@@ -1,0 +1,298 @@
+//! One set of sockets, shared by STUN and QUIC (RFC 9443).
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use noq::{AsyncUdpSocket, UdpSender};
+use noq_udp::{RecvMeta, Transmit};
+use tokio::sync::mpsc;
+
+use super::paths::{AddressPair, PathTable};
+use super::sockets::{Sender, Sockets};
+
+/// STUN datagrams waiting for the agents. What does not fit is dropped: checks are
+/// repeated, and a flood must not grow memory.
+const STUN_QUEUE: usize = 256;
+
+/// The largest STUN message an agent has a use for, in bytes: a check is below 200.
+const MAX_STUN: usize = 1280;
+
+/// A STUN datagram that arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct StunDatagram {
+    pub(crate) pair: AddressPair,
+    pub(crate) payload: Bytes,
+}
+
+/// Where the agents read what the [`Mux`] sorted out for them.
+pub(crate) type StunReceiver = mpsc::Receiver<StunDatagram>;
+
+/// What a datagram on the shared sockets is, by its first byte (RFC 9443 section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Stun,
+    Quic,
+    Unknown,
+}
+
+impl Protocol {
+    fn of(datagram: &[u8]) -> Self {
+        match datagram.first() {
+            Some(0..=3) => Self::Stun,
+            Some(64..=127 | 192..=255) => Self::Quic,
+            Some(_) | None => Self::Unknown,
+        }
+    }
+}
+
+/// The socket that QUIC sees: receives from every socket, keeps batches and GRO trains
+/// whole, rewrites addresses to synthetic ones and sorts STUN out.
+pub(crate) struct Mux {
+    sockets: Sockets,
+    paths: PathTable,
+    stun: mpsc::Sender<StunDatagram>,
+    /// The socket to poll first, so that a busy one does not starve the other.
+    turn: usize,
+}
+
+impl fmt::Debug for Mux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mux")
+            .field("sockets", &self.sockets)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mux {
+    pub(crate) fn new(sockets: Sockets, paths: PathTable) -> (Self, StunReceiver) {
+        let (stun, receiver) = mpsc::channel(STUN_QUEUE);
+        let mux = Self {
+            sockets,
+            paths,
+            stun,
+            turn: 0,
+        };
+        (mux, receiver)
+    }
+
+    /// Receives from the first socket that has something.
+    fn poll_any(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<(usize, usize)>> {
+        let count = self.sockets.sockets.len();
+        for offset in 0..count {
+            let index = (self.turn + offset) % count;
+            let socket = &mut self.sockets.sockets[index];
+            if let Poll::Ready(result) = socket.poll_recv(cx, buffers, metas) {
+                self.turn = index + 1;
+                return Poll::Ready(result.map(|received| (index, received)));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Sorts one received train: STUN goes to the agents, QUIC stays in the buffer under
+    /// its synthetic address. Returns whether QUIC is left.
+    fn sort(&self, bound: SocketAddr, buffer: &mut [u8], meta: &mut RecvMeta) -> bool {
+        let local = SocketAddr::new(meta.dst_ip.unwrap_or_else(|| bound.ip()), bound.port());
+        let pair = AddressPair {
+            local,
+            remote: meta.addr,
+        };
+        let address = self.paths.address_of(pair);
+        let stride = meta.stride.max(1);
+        let stun = |segment: &[u8]| self.pass_stun(pair, segment);
+        meta.len = keep_quic(&mut buffer[..meta.len], stride, address.is_some(), stun);
+        meta.dst_ip = None;
+        if let Some(address) = address {
+            meta.addr = address;
+        }
+        meta.len > 0
+    }
+
+    fn pass_stun(&self, pair: AddressPair, segment: &[u8]) {
+        if segment.len() > MAX_STUN {
+            return;
+        }
+        let payload = Bytes::copy_from_slice(segment);
+        if self.stun.try_send(StunDatagram { pair, payload }).is_err() {
+            tracing::debug!("agents are behind, STUN datagram dropped");
+        }
+    }
+}
+
+/// Moves the QUIC datagrams of a train to its front and returns their total length;
+/// calls `stun` with each STUN datagram. `known` says whether the sender may speak QUIC.
+fn keep_quic(train: &mut [u8], stride: usize, known: bool, mut stun: impl FnMut(&[u8])) -> usize {
+    let mut kept = 0;
+    let mut start = 0;
+    while start < train.len() {
+        let end = train.len().min(start + stride);
+        match Protocol::of(&train[start..end]) {
+            Protocol::Stun => stun(&train[start..end]),
+            Protocol::Quic if known => {
+                train.copy_within(start..end, kept);
+                kept += end - start;
+            }
+            Protocol::Quic | Protocol::Unknown => {}
+        }
+        start = end;
+    }
+    kept
+}
+
+impl AsyncUdpSocket for Mux {
+    fn create_sender(&self) -> Pin<Box<dyn UdpSender>> {
+        Box::pin(MuxSender {
+            sender: self.sockets.sender(),
+            paths: self.paths.clone(),
+        })
+    }
+
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let (index, received) = match self.poll_any(cx, buffers, metas) {
+            Poll::Ready(Ok(received)) => received,
+            Poll::Ready(Err(error)) if is_transient(&error) => (0, 0),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        };
+        let bound = self.sockets.addresses()[index];
+        for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(received) {
+            self.sort(bound, buffer, meta);
+        }
+        // A train of length 0 is skipped by QUIC, so what was taken out leaves no hole.
+        Poll::Ready(Ok(received))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        // What QUIC takes from this is that it may use IPv6 addresses.
+        Ok(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 1))
+    }
+
+    fn max_receive_segments(&self) -> NonZeroUsize {
+        let segments = self
+            .sockets
+            .sockets
+            .iter()
+            .map(|socket| socket.max_receive_segments());
+        segments.max().unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.sockets
+            .sockets
+            .iter()
+            .any(|socket| socket.may_fragment())
+    }
+}
+
+/// Errors that an ICMP message from anywhere can cause must not end the endpoint.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Sends QUIC datagrams to the paths behind their synthetic addresses.
+#[derive(Debug)]
+struct MuxSender {
+    sender: Sender,
+    paths: PathTable,
+}
+
+impl UdpSender for MuxSender {
+    fn poll_send(
+        mut self: Pin<&mut Self>,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(path) = self.paths.path_at(transmit.destination) else {
+            return Poll::Ready(Ok(()));
+        };
+        let transmit = Transmit {
+            destination: path.pair.remote,
+            src_ip: Some(path.pair.local.ip()),
+            ecn: transmit.ecn,
+            contents: transmit.contents,
+            segment_size: transmit.segment_size,
+        };
+        self.sender.poll_send(path.pair.local, &transmit, cx)
+    }
+
+    fn max_transmit_segments(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.sender.max_transmit_segments()).unwrap_or(NonZeroUsize::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quic(length: usize) -> Vec<u8> {
+        vec![0x40; length]
+    }
+
+    fn sorted(train: &[u8], stride: usize, known: bool) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let mut train = train.to_vec();
+        let mut stun = Vec::new();
+        let kept = keep_quic(&mut train, stride, known, |segment| {
+            stun.push(segment.to_vec())
+        });
+        train.truncate(kept);
+        (train, stun)
+    }
+
+    #[test]
+    fn the_first_byte_tells_the_protocols_apart() {
+        assert_eq!(Protocol::of(&[0, 1]), Protocol::Stun);
+        assert_eq!(Protocol::of(&[0x40]), Protocol::Quic);
+        assert_eq!(Protocol::of(&[0xc3]), Protocol::Quic);
+        assert_eq!(Protocol::of(&[20]), Protocol::Unknown);
+        assert_eq!(Protocol::of(&[128]), Protocol::Unknown);
+        assert_eq!(Protocol::of(&[]), Protocol::Unknown);
+    }
+
+    #[test]
+    fn a_train_of_quic_is_left_as_it_is() {
+        let train = quic(2500);
+        assert_eq!(sorted(&train, 1200, true), (train, vec![]));
+    }
+
+    #[test]
+    fn stun_at_the_end_of_a_train_is_taken_out() {
+        let mut train = quic(2400);
+        train.extend([0; 100]);
+        assert_eq!(sorted(&train, 1200, true), (quic(2400), vec![vec![0; 100]]));
+    }
+
+    #[test]
+    fn stun_in_the_middle_of_a_train_leaves_no_hole() {
+        let train = [quic(100), vec![1; 100], quic(60)].concat();
+        assert_eq!(sorted(&train, 100, true), (quic(160), vec![vec![1; 100]]));
+    }
+
+    #[test]
+    fn a_stranger_may_send_stun_but_not_quic() {
+        let train = [quic(100), vec![1; 20]].concat();
+        assert_eq!(sorted(&train, 100, false), (vec![], vec![vec![1; 20]]));
+    }
+}

@@ -1,0 +1,189 @@
+//! Drives the rendezvous machine over a WebSocket to the server.
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use postern_proto::signal::{Rendezvous, RendezvousConfig, RendezvousEvent};
+use postern_wire::signal::{Code, MAX_FRAME, PeerMessage};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use crate::clock::{self, until};
+use crate::entropy;
+use crate::server_url::ServerUrl;
+use crate::tls::{self, ConnectError};
+
+/// Messages waiting in either direction. A hello, some candidates and a report.
+const QUEUE: usize = 128;
+
+/// The WebSocket handshake gets so long.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A closing frame gets so long to leave.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// The way to the peer before there is a connection: sealed messages through a mailbox.
+/// Dropping it leaves the mailbox.
+#[derive(Debug)]
+pub(crate) struct Signalling {
+    /// Messages for the peer; kept until both have authenticated each other.
+    pub(crate) outgoing: mpsc::Sender<PeerMessage>,
+    /// What happens, in order. Ends when the mailbox is gone.
+    pub(crate) events: mpsc::Receiver<RendezvousEvent>,
+}
+
+/// Which side of the mailbox to be.
+#[derive(Debug)]
+pub(crate) enum Side {
+    /// Makes the mailbox and the code.
+    Create,
+    /// Knows the code.
+    Join(Code),
+}
+
+/// Why there is no signalling.
+#[derive(Debug, thiserror::Error)]
+pub enum SignallingError {
+    /// There is no TLS connection to the server.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server does not speak postern's protocol.
+    #[error("{url} answers, but not as a postern server does")]
+    NotPostern {
+        /// The server.
+        url: String,
+        /// What the WebSocket handshake said.
+        #[source]
+        source: Box<tungstenite::Error>,
+    },
+    /// The system has no randomness to give.
+    #[error("the system gave no random numbers")]
+    Entropy(#[from] getrandom::Error),
+}
+
+/// Connects to the server and enters a mailbox; `wait` bounds how long the other side
+/// may take to come.
+pub(crate) async fn enter(
+    url: &ServerUrl,
+    side: Side,
+    wait: Duration,
+) -> Result<Signalling, SignallingError> {
+    let seed = entropy::seed()?;
+    let socket = open(url).await?;
+    let config = RendezvousConfig {
+        wait,
+        ..RendezvousConfig::default()
+    };
+    let now = clock::now();
+    let machine = match side {
+        Side::Create => Rendezvous::create(now, seed, config),
+        Side::Join(code) => Rendezvous::join(now, seed, code, config),
+    };
+    let (outgoing, messages) = mpsc::channel(QUEUE);
+    let (sender, events) = mpsc::channel(QUEUE);
+    let driver = Driver {
+        machine,
+        socket,
+        events: sender,
+    };
+    tokio::spawn(driver.run(messages));
+    Ok(Signalling { outgoing, events })
+}
+
+async fn open(url: &ServerUrl) -> Result<Socket, SignallingError> {
+    let stream = tls::connect(url).await?;
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_FRAME))
+        .max_frame_size(Some(MAX_FRAME));
+    let handshake = client_async_with_config(url.websocket(), stream, Some(config));
+    let result = timeout(UPGRADE_TIMEOUT, handshake).await;
+    let timed_out = |_| Err(tungstenite::Error::Io(io::ErrorKind::TimedOut.into()));
+    let not_postern = |source| SignallingError::NotPostern {
+        url: url.websocket(),
+        source: Box::new(source),
+    };
+    let (socket, _) = result.unwrap_or_else(timed_out).map_err(not_postern)?;
+    Ok(socket)
+}
+
+struct Driver {
+    machine: Rendezvous,
+    socket: Socket,
+    events: mpsc::Sender<RendezvousEvent>,
+}
+
+impl Driver {
+    /// Runs until the session drops its end, the server goes, or the mailbox ends.
+    async fn run(mut self, mut messages: mpsc::Receiver<PeerMessage>) {
+        while self.drain().await {
+            let deadline = self.machine.poll_timeout();
+            let alive = tokio::select! {
+                frame = self.socket.next() => self.on_frame(frame),
+                message = messages.recv() => self.on_message(message),
+                () = until(deadline) => {
+                    self.machine.handle_timeout(clock::now());
+                    true
+                }
+            };
+            if !alive {
+                break;
+            }
+        }
+        self.leave().await;
+    }
+
+    fn on_frame(&mut self, frame: Option<Result<Message, tungstenite::Error>>) -> bool {
+        let now = clock::now();
+        match frame {
+            Some(Ok(Message::Text(text))) => self.machine.handle_input(now, text.as_bytes()),
+            Some(Ok(Message::Binary(bytes))) => self.machine.handle_input(now, &bytes),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return false,
+        }
+        true
+    }
+
+    fn on_message(&mut self, message: Option<PeerMessage>) -> bool {
+        let Some(message) = message else {
+            return false;
+        };
+        if let Err(error) = self.machine.send(message) {
+            tracing::debug!(%error, "a message for the other side was dropped");
+        }
+        true
+    }
+
+    /// Sends and reports what the machine has; `false` when there is nothing left to do.
+    async fn drain(&mut self) -> bool {
+        while let Some(frame) = self.machine.poll_transmit() {
+            // A failure to send shows as the end of the stream at the next read.
+            let _ = self.socket.send(Message::Text(frame.into())).await;
+        }
+        while let Some(event) = self.machine.poll_event() {
+            let last = matches!(event, RendezvousEvent::Failed(_) | RendezvousEvent::Closed);
+            if self.events.send(event).await.is_err() || last {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn leave(&mut self) {
+        self.machine.close();
+        let farewell = async {
+            while let Some(frame) = self.machine.poll_transmit() {
+                let _ = self.socket.send(Message::Text(frame.into())).await;
+            }
+            let _ = self.socket.close(None).await;
+        };
+        let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+    }
+}

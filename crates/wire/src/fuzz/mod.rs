@@ -1,0 +1,12 @@
+//! Bodies of the fuzz targets: ordinary functions that must not panic on any input.
+//!
+//! `fuzz/` calls them with libFuzzer; `tests/corpus.rs` replays the committed corpora on
+//! stable Rust.
+
+mod signal;
+mod stun;
+mod transfer;
+
+pub use signal::signal;
+pub use stun::stun;
+pub use transfer::transfer;

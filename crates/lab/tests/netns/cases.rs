@@ -80,18 +80,35 @@ fn plain_masquerade_keeps_the_port_and_drops_strangers() {
 }
 
 fn every_mapping_and_filtering_behaves_as_named() {
-    let all = MAPPINGS.map(|m| FILTERINGS.map(|f| Nat::new(m, f)));
-    let nats: Vec<Nat> = all.into_iter().flatten().collect();
-    let world = homes(&nats);
+    let ports = Ports {
+        first: 30_000,
+        last: 31_999,
+    };
+    let allocations = [
+        Allocation::Preserving,
+        Allocation::Random(Ports::ALL),
+        Allocation::Sequential { ports, step: 2 },
+        Allocation::Block { ports, size: 512 },
+    ];
+    for allocation in allocations {
+        let nat = |mapping, filtering| Nat {
+            allocation,
+            ..Nat::new(mapping, filtering)
+        };
+        let all = MAPPINGS.map(|mapping| FILTERINGS.map(|filtering| nat(mapping, filtering)));
+        assert_behave_as_named(all.as_flattened());
+    }
+}
+
+fn assert_behave_as_named(nats: &[Nat]) {
+    let world = homes(nats);
     let reflectors = Reflectors::new(&world);
     for (index, nat) in nats.iter().enumerate() {
         let host = format!("host{index}");
-        assert_eq!(reflectors.mapping(&world, &host), nat.mapping, "{nat:?}");
-        assert_eq!(
-            reflectors.filtering(&world, &host),
-            nat.filtering,
-            "{nat:?}"
-        );
+        let mapping = reflectors.mapping(&world, &host);
+        let filtering = reflectors.filtering(&world, &host);
+        let found = (mapping, filtering);
+        assert_eq!(found, (nat.mapping, nat.filtering), "{nat:?}");
     }
 }
 

@@ -73,8 +73,6 @@ pub(super) struct Pair {
     pub(super) valid: Option<Valid>,
     /// The peer sent USE-CANDIDATE on this pair (RFC 8445 section 7.3.1.5).
     pub(super) use_candidate: bool,
-    /// Nominated and valid.
-    pub(super) nominated: bool,
     /// A check of the peer has arrived on it, and the user has been told.
     pub(super) seen: bool,
     /// When its latest check began.
@@ -94,7 +92,6 @@ impl Pair {
             remote_priority: remote.priority,
             valid: None,
             use_candidate: false,
-            nominated: false,
             seen: false,
             checked_at: None,
         };

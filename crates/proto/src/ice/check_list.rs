@@ -179,7 +179,8 @@ impl CheckList {
     pub(super) fn conclude(&mut self) {
         self.triggered.clear();
         self.pairs.retain(|_, pair| {
-            !matches!(pair.state, State::Frozen | State::Waiting) || pair.use_candidate
+            let unchecked = matches!(pair.state, State::Frozen | State::Waiting);
+            !unchecked || pair.use_candidate || pair.valid.is_some()
         });
         for pair in self.pairs.values_mut() {
             if pair.state == State::InProgress && pair.valid.is_none() && !pair.use_candidate {

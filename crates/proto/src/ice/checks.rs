@@ -243,7 +243,7 @@ impl Agent {
 
     /// Section 7.2.5.4: the pair does not work, or not any longer.
     pub(super) fn on_check_failed(&mut self, now: Instant, key: PairKey) {
-        self.nomination.on_failed(key);
+        self.nomination.settle(key);
         if self.list.is_valid(key) {
             self.on_lost(now, key);
         } else {

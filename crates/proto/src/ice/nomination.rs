@@ -31,8 +31,8 @@ impl Nomination {
         self.first_valid.get_or_insert(now);
     }
 
-    /// The nominating check may have failed: the next best pair is to be nominated.
-    pub(super) fn on_failed(&mut self, key: PairKey) {
+    /// A nominating check has been answered or given up.
+    pub(super) fn settle(&mut self, key: PairKey) {
         self.pending = self.pending.filter(|pending| *pending != key);
     }
 
@@ -83,7 +83,7 @@ impl Agent {
 
     /// Sections 8.1.1 and 7.3.1.5: a pair has been nominated. It is selected if it is valid.
     pub(super) fn select(&mut self, now: Instant, key: PairKey) {
-        self.nomination.on_failed(key);
+        self.nomination.settle(key);
         let Some(pair) = self.list.get(key).filter(|pair| pair.valid.is_some()) else {
             return;
         };

@@ -154,10 +154,7 @@ impl Agent {
                 nominate,
             } => match outcome {
                 Outcome::Success { mapped } => {
-                    self.on_check_success(now, pair, mapped, rtt);
-                    if nominate && self.role == Role::Controlling {
-                        self.select(now, pair);
-                    }
+                    self.on_check_success(now, pair, mapped, rtt, nominate);
                 }
                 Outcome::RoleConflict => self.on_role_conflict(pair, role),
                 Outcome::Refused { code } => self.on_refused(now, pair, code),
@@ -200,8 +197,12 @@ impl Agent {
         key: PairKey,
         mapped: SocketAddr,
         rtt: Option<Duration>,
+        nominate: bool,
     ) {
         self.counts.checks_answered = self.counts.checks_answered.saturating_add(1);
+        if !nominate && self.list.is_valid(key) {
+            return; // the late answer of a cancelled check; a nominating one may be running
+        }
         let local_kind = self.locals.kind_of(key.local, mapped);
         self.note_mapping(key.local, mapped, local_kind);
         self.transactions.cancel(|p| is_ordinary_check_of(p, key));
@@ -216,16 +217,20 @@ impl Agent {
             let path = pair.path();
             self.events.push_back(Event::Valid { path, rtt });
         }
-        self.on_valid(now, key);
+        self.on_valid(now, key, nominate);
     }
 
     /// The pair is valid: it may be nominated, and it needs consent.
-    fn on_valid(&mut self, now: Instant, key: PairKey) {
+    fn on_valid(&mut self, now: Instant, key: PairKey, nominate: bool) {
         self.nomination.on_valid(now);
         if self.selected.is_none() {
             self.begin_consent(now, key);
         }
-        if self.role == Role::Controlled && self.list.get(key).is_some_and(|p| p.use_candidate) {
+        let nominated = match self.role {
+            Role::Controlling => nominate,
+            Role::Controlled => self.list.get(key).is_some_and(|pair| pair.use_candidate),
+        };
+        if nominated {
             self.select(now, key);
         }
     }
@@ -239,8 +244,8 @@ impl Agent {
 
     /// Section 7.2.5.4: the pair does not work, or not any longer.
     pub(super) fn on_check_failed(&mut self, now: Instant, key: PairKey) {
-        self.nomination.on_failed(key);
-        if self.list.get(key).is_some_and(|pair| pair.valid.is_some()) {
+        self.nomination.settle(key);
+        if self.list.is_valid(key) {
             self.on_lost(now, key);
         } else {
             self.list.fail(key);

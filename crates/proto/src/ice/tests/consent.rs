@@ -1,7 +1,7 @@
 //! Consent, its loss and what follows.
 
 use super::super::*;
-use super::net::{Nat, Pair};
+use super::net::{Nat, Pair, at};
 use super::{ms, secs};
 
 fn connected() -> Pair {
@@ -62,4 +62,22 @@ fn two_homes_find_each_other_again_after_a_router_has_rebooted() {
     let again = kinds.iter().rposition(|e| matches!(e, Event::Selected(_)));
     assert!(lost.is_some() && again > lost);
     assert!(pair.a.agent.selected().is_some() && pair.b.agent.selected().is_some());
+}
+
+#[test]
+fn a_peer_that_gave_up_its_first_choice_is_followed() {
+    let mut pair = Pair::new();
+    pair.host_a("45.45.1.1:1000");
+    pair.host_a("45.45.1.9:1000");
+    pair.host_b("45.45.2.2:2000");
+    let best = at("45.45.1.1:1000");
+    // The nomination arrives, its answer does not.
+    pair.cut = Box::new(move |at, _, to| at >= ms(85) && to == best);
+    pair.link();
+    pair.run(ms(200));
+    assert_eq!(pair.b.agent.selected().map(|path| path.remote), Some(best));
+    pair.run(secs(8));
+    let other = Some(at("45.45.1.9:1000"));
+    assert_eq!(pair.a.agent.selected().map(|path| path.local), other);
+    assert_eq!(pair.b.agent.selected().map(|path| path.remote), other);
 }

@@ -152,9 +152,7 @@ impl CheckList {
     pub(super) fn next(&mut self) -> Option<PairKey> {
         let triggered = self.triggered.pop_front();
         let key = triggered.or_else(|| self.next_ordinary())?;
-        let pair = self.pairs.get_mut(&key)?;
-        pair.state = State::InProgress;
-        pair.triggered = triggered.is_some();
+        self.pairs.get_mut(&key)?.state = State::InProgress;
         Some(key)
     }
 

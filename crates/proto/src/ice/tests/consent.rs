@@ -1,4 +1,8 @@
 //! Consent, its loss and what follows.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic on overflow"
+)]
 
 use super::super::*;
 use super::net::{Nat, Pair, at};
@@ -80,4 +84,18 @@ fn a_peer_that_gave_up_its_first_choice_is_followed() {
     let other = Some(at("45.45.1.9:1000"));
     assert_eq!(pair.a.agent.selected().map(|path| path.local), other);
     assert_eq!(pair.b.agent.selected().map(|path| path.remote), other);
+}
+
+#[test]
+fn an_outage_of_forty_seconds_ends_with_the_same_path_selected_by_both() {
+    for begin in (10_000..16_000).step_by(97).map(ms) {
+        let mut pair = Pair::behind(Nat::at("45.45.1.1:40000"), Nat::at("45.45.2.2:50000"));
+        pair.cut = Box::new(move |at, _, _| at >= begin && at < begin + secs(40));
+        pair.link();
+        pair.run(secs(100));
+        for peer in [&pair.a, &pair.b] {
+            assert!(peer.lost_at().is_some() && peer.failed_at().is_none());
+            assert!(peer.agent.selected().is_some(), "{begin:?}");
+        }
+    }
 }

@@ -114,6 +114,12 @@ impl CheckList {
         }
     }
 
+    /// Whether a triggered check of the pair waits or is running.
+    pub(super) fn is_triggered(&self, pair: &Pair) -> bool {
+        let running = pair.state == State::InProgress && pair.triggered;
+        running || self.triggered.contains(&pair.key)
+    }
+
     /// Whether a triggered check waits.
     pub(super) fn has_triggered(&self) -> bool {
         !self.triggered.is_empty()
@@ -152,7 +158,9 @@ impl CheckList {
     pub(super) fn next(&mut self) -> Option<PairKey> {
         let triggered = self.triggered.pop_front();
         let key = triggered.or_else(|| self.next_ordinary())?;
-        self.pairs.get_mut(&key)?.state = State::InProgress;
+        let pair = self.pairs.get_mut(&key)?;
+        pair.state = State::InProgress;
+        pair.triggered = triggered.is_some();
         Some(key)
     }
 

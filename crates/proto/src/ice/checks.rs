@@ -261,9 +261,14 @@ impl Agent {
     }
 
     /// Section 7.3.1.4: checks a pair next, whatever its state, unless it is known to work.
+    ///
+    /// A running check that was made so already is left alone: it began when the way was
+    /// open, and were it replaced by each incoming check, then with three of them in one round
+    /// trip no answer would ever come in time, and the peers would trigger each other for ever.
     pub(super) fn trigger(&mut self, key: PairKey) {
         if let Some(pair) = self.list.get(key)
             && pair.valid.is_none()
+            && !self.list.is_triggered(pair)
         {
             self.transactions.cancel(|p| is_check_of(p, key));
             self.list.trigger(key);

@@ -75,6 +75,8 @@ pub(super) struct Pair {
     pub(super) use_candidate: bool,
     /// A check of the peer has arrived on it, and the user has been told.
     pub(super) seen: bool,
+    /// Its latest check was a triggered one (section 6.1.4.1).
+    pub(super) triggered: bool,
     /// When its latest check began.
     pub(super) checked_at: Option<Instant>,
 }
@@ -93,6 +95,7 @@ impl Pair {
             valid: None,
             use_candidate: false,
             seen: false,
+            triggered: false,
             checked_at: None,
         };
         pair.set_role(role);

@@ -114,6 +114,12 @@ impl CheckList {
         }
     }
 
+    /// Whether a triggered check of the pair waits or is running.
+    pub(super) fn is_triggered(&self, pair: &Pair) -> bool {
+        let running = pair.state == State::InProgress && pair.triggered;
+        running || self.triggered.contains(&pair.key)
+    }
+
     /// Whether a triggered check waits.
     pub(super) fn has_triggered(&self) -> bool {
         !self.triggered.is_empty()

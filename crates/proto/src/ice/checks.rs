@@ -12,7 +12,7 @@ use super::agent::Agent;
 use super::candidate::{CandidateKind, unscoped};
 use super::config::Role;
 use super::event::Event;
-use super::pair::{PairKey, State, Valid};
+use super::pair::{PairKey, Valid};
 use super::transactions::{Purpose, check_policy, nomination_policy};
 use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
 use crate::{Datagram, Verdict};
@@ -205,9 +205,8 @@ impl Agent {
         }
         let local_kind = self.locals.kind_of(key.local, mapped);
         self.note_mapping(key.local, mapped, local_kind);
-        self.transactions.cancel(|p| is_ordinary_check_of(p, key));
+        self.transactions.cancel(|p| is_check_of(p, key));
         self.list.succeed(key);
-        self.resume_nomination(key);
         let Some(pair) = self.list.get_mut(key) else {
             return;
         };
@@ -267,17 +266,13 @@ impl Agent {
     /// open, and were it replaced by each incoming check, then with three of them in one round
     /// trip no answer would ever come in time, and the peers would trigger each other for ever.
     pub(super) fn trigger(&mut self, key: PairKey) {
-        let Some(pair) = self.list.get(key) else {
-            return;
-        };
-        let in_progress = pair.state == State::InProgress;
-        if pair.valid.is_some() || (in_progress && pair.triggered) {
-            return;
-        }
-        if in_progress {
+        if let Some(pair) = self.list.get(key)
+            && pair.valid.is_none()
+            && !self.list.is_triggered(pair)
+        {
             self.transactions.cancel(|p| is_check_of(p, key));
+            self.list.trigger(key);
         }
-        self.list.trigger(key);
     }
 }
 
@@ -287,11 +282,6 @@ pub(super) enum Outcome {
     Success { mapped: SocketAddr },
     RoleConflict,
     Refused { code: u16 },
-}
-
-/// A check that only asks whether the pair works.
-fn is_ordinary_check_of(purpose: &Purpose, key: PairKey) -> bool {
-    matches!(purpose, Purpose::Check { pair, nominate: false, .. } if *pair == key)
 }
 
 fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {

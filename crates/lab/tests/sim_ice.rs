@@ -6,7 +6,9 @@
 )]
 
 use postern_lab::sim::scenario::{Home, Layer, Meeting, Outcome, Signalling, TwoHomes, describe};
-use postern_lab::sim::{Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Pipe, Unsolicited, seed};
+use postern_lab::sim::{
+    Allocation, Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Pipe, Ports, Unsolicited, seed,
+};
 use postern_proto::ice::{CandidateKind, Config};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -78,7 +80,10 @@ fn verdict(left: Nat, right: Nat) -> bool {
         }
         let (mut meeting, outcome) = run(&homes, number);
         assert!(outcome.is_connected() || outcome.is_failed(), "{outcome:?}");
-        assert!(outcome.is_failed() || meeting.carries_data(), "{outcome:?}");
+        assert!(
+            outcome.is_failed() || meeting.agrees_on_the_path(),
+            "{outcome:?}"
+        );
         outcome.is_connected()
     };
     let first = connects(0);
@@ -328,7 +333,7 @@ fn an_idle_connection_outlives_the_timeouts_of_its_nats() {
     let (mut meeting, before) = assert_connects(&homes, 1);
     let after = meeting.run_on(Duration::from_secs(600));
     assert_eq!(after, before);
-    assert!(meeting.carries_data());
+    assert!(meeting.agrees_on_the_path());
 }
 
 #[test]
@@ -339,7 +344,42 @@ fn a_connection_survives_the_reboot_of_a_router_that_preserves_ports() {
     meeting.world().reboot(router);
     let after = meeting.run_on(Duration::from_secs(60));
     assert_eq!(after, before);
-    assert!(meeting.carries_data());
+    assert!(meeting.agrees_on_the_path());
+}
+
+#[test]
+fn a_connection_that_was_cut_for_45_s_is_found_again() {
+    for number in 0..20 {
+        let homes = TwoHomes::new(Home::behind(Nat::default()), Home::behind(Nat::default()));
+        let (mut meeting, _) = assert_connects(&homes, number);
+        let router = meeting.routers(0)[0];
+        let wire = meeting.world().outer(router);
+        meeting.world().set_running(wire, false);
+        let cut = meeting.run_on(Duration::from_secs(45));
+        assert!(!cut.is_connected(), "{cut:?}");
+        meeting.world().set_running(wire, true);
+        let again = meeting.run_on(Duration::from_secs(30));
+        assert!(again.is_connected(), "seed {number}: {again:?}");
+        assert!(meeting.agrees_on_the_path());
+    }
+}
+
+#[test]
+fn a_router_that_reboots_to_other_ports_is_found_at_the_new_ones() {
+    let nat = Nat {
+        allocation: Allocation::Random(Ports::ALL),
+        ..Nat::default()
+    };
+    for number in 0..20 {
+        let homes = TwoHomes::new(Home::behind(nat), Home::behind(nat));
+        let (mut meeting, before) = assert_connects(&homes, number);
+        let router = meeting.routers(0)[0];
+        meeting.world().reboot(router);
+        let after = meeting.run_on(Duration::from_secs(75));
+        assert!(after.is_connected(), "seed {number}: {after:?}");
+        assert_ne!(after.sides[1].selected, before.sides[1].selected);
+        assert!(meeting.agrees_on_the_path());
+    }
 }
 
 #[test]

@@ -130,7 +130,9 @@ impl Agent {
         self.work(now);
     }
 
-    /// Says that the peer has no more candidates (RFC 8838 section 14).
+    /// Says that the peer has no more candidates (RFC 8838 section 14). It makes failure no
+    /// earlier, because checks of the peer may still reveal some (RFC 8863), but the report
+    /// tells it.
     pub fn end_of_remote_candidates(&mut self, now: Instant) {
         self.remote_ended = true;
         self.work(now);
@@ -292,13 +294,15 @@ impl Agent {
         self.selected = None;
         self.nomination = Nomination::default();
         self.consents.clear();
+        self.transactions.cancel(is_check);
         self.pair_all();
         self.list.reopen();
         self.give_up = Some(after(now, self.config.patience));
     }
 
-    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2).
-    fn pair_all(&mut self) {
+    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks
+    /// have ended.
+    pub(super) fn pair_all(&mut self) {
         if self.selected.is_some() {
             return;
         }

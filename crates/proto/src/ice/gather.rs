@@ -119,11 +119,7 @@ impl Agent {
         let Some(candidate) = added.cloned() else {
             return;
         };
-        for remote in self.remotes.iter() {
-            if can_pair(address, remote.address) {
-                self.list.add(&candidate, remote);
-            }
-        }
+        self.pair_all();
         let servers = self.gatherer.servers.iter().map(|server| server.address);
         let servers: Vec<_> = servers.filter(|s| can_pair(address, *s)).collect();
         for server in servers {

@@ -226,11 +226,12 @@ impl Agent {
             return;
         };
         pair.seen = true;
-        pair.use_candidate |= controlled && check.use_candidate;
+        pair.use_candidate = controlled && (pair.use_candidate || check.use_candidate);
         match (pair.use_candidate, pair.valid.is_some()) {
             (true, true) => self.select(now, check.pair),
             (false, false) if self.selected.is_some() => {}
-            _ => self.trigger(check.pair),
+            (false, true) => {}
+            (_, false) => self.trigger(check.pair),
         }
     }
 

@@ -3,6 +3,7 @@
 mod connecting;
 mod consent;
 mod hostile;
+mod matrix;
 mod net;
 mod properties;
 mod trickling;

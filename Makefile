@@ -18,7 +18,6 @@ check: ## Format, layers, lints and docs, warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
 test: setup ## All tests, in real network namespaces too
-	cargo build -p postern-cli --locked
 	cargo test --workspace --locked
 
 demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")

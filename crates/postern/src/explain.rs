@@ -15,34 +15,38 @@ pub(crate) fn summary(report: &ice::Report) -> Report {
     }
 }
 
-/// One sentence about both sides' networks, and one about what helps.
+/// One sentence about both sides' networks and what that means.
 pub(crate) fn explain(ours: &Report, theirs: Option<&Report>) -> String {
-    let other = theirs.map_or("did not say what it saw", network);
     let here = network(ours);
+    let there = theirs.map_or("did not say what it saw", network);
+    let cause = cause(ours, theirs);
     format!(
-        "no direct path was found: this side's network {here}, and the other side's {other}; and there is no relay to fall back to"
+        "no direct path was found: this side's network {here}, the other side's {there}; {cause}"
     )
 }
 
 /// What a network did, as the end of a sentence that begins with it.
 fn network(report: &Report) -> &'static str {
-    match report {
-        Report {
-            udp_blocked: true, ..
-        } => "lets no UDP out",
-        Report {
-            mapped_differs: true,
-            ..
-        } => "uses another port for each destination (address-dependent mapping)",
-        Report {
-            checks_received: 0,
-            reflexive: true,
-            ..
-        } => "let none of the other side's packets in",
-        Report {
-            reflexive: false, ..
-        } => "showed no public address",
-        Report { .. } => "let packets in but not back out",
+    if report.udp_blocked {
+        "let no UDP out"
+    } else if report.mapped_differs {
+        "uses another port for each destination"
+    } else if report.checks_received > 0 {
+        "let packets of the other side in, but not back out"
+    } else {
+        "let UDP out, but nothing of the other side in"
+    }
+}
+
+/// What the two together mean. Without a look from a second address nobody can tell
+/// which of two networks is the strict one.
+fn cause(ours: &Report, theirs: Option<&Report>) -> &'static str {
+    let blocked = ours.udp_blocked || theirs.is_some_and(|theirs| theirs.udp_blocked);
+    if blocked {
+        "without UDP the two can only meet through a relay, which this version does not have"
+    } else {
+        "most likely a router uses another port for each destination or a firewall drops UDP, \
+         and this version has no relay to fall back to"
     }
 }
 
@@ -63,10 +67,13 @@ mod tests {
         };
         let sentence = explain(&blocked, Some(&strict));
         assert!(
-            sentence.contains("this side's network lets no UDP out"),
+            sentence.contains("this side's network let no UDP out"),
             "{sentence}"
         );
-        assert!(sentence.contains("the other side's let none"), "{sentence}");
+        assert!(
+            sentence.contains("the other side's let UDP out, but nothing"),
+            "{sentence}"
+        );
     }
 
     #[test]

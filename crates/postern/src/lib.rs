@@ -12,6 +12,9 @@ pub mod server;
 mod server_url;
 mod session;
 mod tls;
+
+#[cfg(test)]
+mod tests;
 pub mod transfer;
 
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};

@@ -43,6 +43,10 @@ const FAREWELL_WAIT: Duration = Duration::from_secs(5);
 /// deception.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The paths of a connection outlive it by so much, so that its farewell, and the
+/// repetition of it if the peer asks again, find their way.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// The round-trip time assumed where none was measured.
 const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(100);
 
@@ -181,6 +185,9 @@ impl Session {
             && let Some(result) = self.result.take()
         {
             let _ = result.send(Err(error));
+        }
+        if self.established.is_some() {
+            tokio::time::sleep(LINGER).await;
         }
         self.shared.forget(self.inbox.id);
     }

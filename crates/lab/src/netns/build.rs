@@ -126,12 +126,7 @@ fn check_sizes(topology: &Topology) -> Result<(), BuildError> {
 impl Parts {
     fn add(&mut self, name: &str, addresses: Vec<IpAddr>) -> Result<Namespace, BuildError> {
         let namespace = Namespace::new()?;
-        // An address is usable at once, without asking the neighbours about it.
-        for interfaces in ["all", "default"] {
-            let conf = format!("ipv6/conf/{interfaces}");
-            namespace.set(&format!("{conf}/accept_dad"), "0")?;
-            namespace.set(&format!("{conf}/accept_ra"), "0")?;
-        }
+        prepare_ipv6(&namespace)?;
         let node = Node {
             namespace: namespace.clone(),
             addresses,
@@ -156,6 +151,21 @@ impl Parts {
         self.forwarders.push(forwarder);
         Ok(())
     }
+}
+
+/// New namespaces take after the machine's: what it says about IPv6 is not meant for the
+/// world. An address is usable at once, without asking the neighbours about it.
+fn prepare_ipv6(namespace: &Namespace) -> io::Result<()> {
+    for interfaces in ["all", "default"] {
+        for (name, value) in [
+            ("disable_ipv6", "0"),
+            ("accept_dad", "0"),
+            ("accept_ra", "0"),
+        ] {
+            namespace.set(&format!("ipv6/conf/{interfaces}/{name}"), value)?;
+        }
+    }
+    Ok(())
 }
 
 /// The command that makes a cable whose other end is in another namespace.

@@ -7,8 +7,9 @@
 //! 1. Call [`enter`] first thing in `main`, before any thread: it moves the process into
 //!    namespaces of its own, for which neither root nor a helper program is needed.
 //! 2. [`World::build`] makes the namespaces, cables, addresses, routes and NAT rules.
-//! 3. [`World::command`] runs a program on a host, [`World::run`] and [`World::spawn`] a
-//!    closure; [`World::traffic`] and [`World::counters`] say what went where.
+//! 3. [`World::command`] runs a program on a host, which [`Program`] can watch;
+//!    [`World::run`] and [`World::spawn`] run a closure; [`World::traffic`] and
+//!    [`World::counters`] say what went where.
 //! 4. Dropping the world takes all of it down. The namespaces have no names: when the
 //!    process dies, however it dies, the kernel removes them, and programs that were
 //!    started with [`World::command`] die too.
@@ -23,6 +24,7 @@ mod enter;
 mod harness;
 mod link;
 mod namespace;
+mod program;
 mod rules;
 mod sys;
 mod tool;
@@ -33,6 +35,7 @@ mod world;
 pub use build::BuildError;
 pub use enter::{Unavailable, assert_isolated, enter};
 pub use harness::{Case, run_cases};
+pub use program::Program;
 pub use tool::ToolError;
 pub use topology::{Home, Ipv6, Server, Topology};
 pub use traffic::{Counter, InterfaceTraffic};

@@ -4,7 +4,8 @@
 //! very end of postrouting, when their final source port is known: `rev` leads an external
 //! port back to the internal endpoint, for filters wider than the kernel's own; `kept`
 //! remembers the external port of an internal endpoint, for mappings that the kernel would
-//! otherwise make anew for every destination.
+//! otherwise make anew for every destination. A third, `taken`, keeps a port that was
+//! preserved for one destination from being preserved for the next.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -167,7 +168,16 @@ fn tables(nat: &Nat, kept: Option<KeptKey>) -> String {
             "  map kept {{ type {kind} : ipv4_addr . inet_service; {filled} }}"
         );
     }
+    if preserves_once(nat) {
+        let _ = writeln!(rules, "  set taken {{ type inet_service; {filled} }}");
+    }
     rules
+}
+
+/// The kernel preserves a port for every destination, which makes a mapping
+/// endpoint-independent; the others preserve it for the first one only.
+fn preserves_once(nat: &Nat) -> bool {
+    nat.allocation == Allocation::Preserving && nat.mapping != Mapping::EndpointIndependent
 }
 
 /// Lets in what the filter knows, beyond what the kernel's connections do.
@@ -194,6 +204,10 @@ fn outward(home: &Home, kept: Option<KeptKey>, address: Ipv4Addr) -> String {
     for exit in exits(home) {
         if let Some(KeptKey { fresh, .. }) = kept {
             let _ = writeln!(rules, "    {exit} snat ip to {fresh} map @kept");
+        }
+        if preserves_once(&home.nat) {
+            let another = random(address, Ports::ALL);
+            let _ = writeln!(rules, "    {exit} udp sport @taken {another}");
         }
         for (from, allocation) in allocate(home, address) {
             let _ = writeln!(rules, "    {exit} {from}{allocation}");
@@ -315,6 +329,9 @@ fn learning(home: &Home, kept: Option<KeptKey>, address: Ipv4Addr) -> String {
         if needs_rev(home.nat.filtering) {
             let _ = writeln!(rules, "{fresh} @rev {{ udp sport : {inside} }}");
             let _ = writeln!(rules, "    {exit} update @seen {{ ip daddr . udp sport }}");
+        }
+        if preserves_once(&home.nat) {
+            let _ = writeln!(rules, "    {exit} update @taken {{ udp sport }}");
         }
         if let Some(KeptKey { translated, .. }) = kept {
             let _ = writeln!(

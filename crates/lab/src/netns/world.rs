@@ -145,6 +145,25 @@ impl World {
             .nft(&rules::watch(counter, matching))
     }
 
+    /// Runs lines of `ip` commands on a node, to take a link down, say.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or `ip` refused.
+    pub fn ip(&self, node: &str, batch: &str) -> Result<(), BuildError> {
+        self.namespace(node)?.ip(batch)
+    }
+
+    /// Loads nftables rules on a node, to block something, say. The names of a home
+    /// router's tables are `firewall` and `nat`, of a server's `count`.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or `nft` refused.
+    pub fn nft(&self, node: &str, rules: &str) -> Result<(), BuildError> {
+        self.namespace(node)?.nft(rules)
+    }
+
     fn namespace(&self, node: &str) -> Result<&Namespace, BuildError> {
         Ok(&self.node(node)?.namespace)
     }

@@ -14,6 +14,35 @@
 //! 2. By a [`Runner`], which connects sans-IO machines ([`Machine`]) to hosts and runs
 //!    them to a deadline.
 //!
+//! ```
+//! use postern_lab::sim::{Gate, Link, Nat, Router, World, seed};
+//! use std::net::{IpAddr, SocketAddr};
+//! use std::time::{Duration, Instant};
+//!
+//! let mut world = World::new(Instant::now(), seed(1));
+//! let server = world.add_host("server");
+//! let link = Link::with_latency(Duration::from_millis(20));
+//! world.attach(server, world.core(), &[IpAddr::from([45, 45, 0, 1])], link);
+//! let router = Router {
+//!     outside: vec![IpAddr::from([45, 45, 1, 1])],
+//!     v4: Gate::Nat(Nat::default()),
+//!     ..Router::default()
+//! };
+//! let router = world.add_router("home", world.core(), &router);
+//! let alice = world.add_host("alice");
+//! let inside = world.inside(router);
+//! world.attach(alice, inside, &[IpAddr::from([192, 168, 1, 10])], Link::default());
+//!
+//! let from = SocketAddr::from(([192, 168, 1, 10], 5000));
+//! let to = SocketAddr::from(([45, 45, 0, 1], 3478));
+//! world.send(world.now(), alice, from, to, b"hello");
+//! while let Some(at) = world.next_event_time() {
+//!     for delivery in world.advance(at) {
+//!         assert_eq!(delivery.remote, SocketAddr::from(([45, 45, 1, 1], 5000)));
+//!     }
+//! }
+//! ```
+//!
 //! [`scenario`] holds ready-made worlds as data.
 //!
 //! The world carries UDP. It never fragments, and a host accepts every port: which

@@ -87,6 +87,11 @@ impl Topology {
         HostId(self.hosts.len() - 1)
     }
 
+    pub(crate) fn add_network(&mut self) -> NetworkId {
+        self.networks.push(NetworkNode::default());
+        NetworkId(self.networks.len() - 1)
+    }
+
     pub(crate) fn attach(
         &mut self,
         host: HostId,
@@ -107,11 +112,8 @@ impl Topology {
     ) -> RouterId {
         let id = RouterId(self.routers.len());
         let outer = self.plug(Device::Router(id), network, &router.outside, router.link);
-        let inside = NetworkId(self.networks.len());
-        self.networks.push(NetworkNode {
-            gateway: Some(id),
-            routes: BTreeMap::new(),
-        });
+        let inside = self.add_network();
+        self.networks[inside.0].gateway = Some(id);
         let random = [self.stream(), self.stream()];
         self.routers
             .push(RouterNode::new(name, outer, inside, router, random));

@@ -53,6 +53,11 @@ impl World {
         Topology::CORE
     }
 
+    /// Adds a network that leads nowhere: what attaches to it reaches only each other.
+    pub fn add_network(&mut self) -> NetworkId {
+        self.topology.add_network()
+    }
+
     /// Adds a host without interfaces; `name` appears in the trace.
     pub fn add_host(&mut self, name: &str) -> HostId {
         self.topology.add_host(name)

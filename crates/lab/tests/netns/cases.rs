@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use postern_lab::netns::{BuildError, Case, Home, Ipv6, Server, Topology, World, assert_isolated};
 use postern_lab::sim::{
-    Allocation, Filtering, Hairpin, Link, Mapping, Nat, Pipe, Ports, Unsolicited, seed,
+    Allocation, Filtering, Hairpin, Link, Mapping, Nat, Pipe, Ports, Timeouts, Unsolicited, seed,
 };
 
 macro_rules! cases {
@@ -26,6 +26,7 @@ cases!(
     an_accepting_router_lets_strangers_reach_itself,
     a_hairpinning_router_shows_the_external_source,
     carriers_give_each_host_a_block_of_ports,
+    an_idle_mapping_is_forgotten_in_time,
     two_plain_homes_punch_through_to_each_other,
     tcp_crosses_the_nat_outwards_and_is_counted,
     a_firewalled_ipv6_home_lets_in_only_answers,
@@ -34,6 +35,7 @@ cases!(
     a_delayed_link_delays_each_way,
     a_lossy_link_loses_its_share_and_the_same_one_again,
     a_delayed_link_carries_bulk_data_unharmed,
+    a_link_that_is_taken_down_carries_nothing,
     homes_may_use_the_same_private_network,
     an_impossible_topology_is_refused,
     dropping_the_world_takes_it_down,
@@ -78,18 +80,35 @@ fn plain_masquerade_keeps_the_port_and_drops_strangers() {
 }
 
 fn every_mapping_and_filtering_behaves_as_named() {
-    let all = MAPPINGS.map(|m| FILTERINGS.map(|f| Nat::new(m, f)));
-    let nats: Vec<Nat> = all.into_iter().flatten().collect();
-    let world = homes(&nats);
+    let ports = Ports {
+        first: 30_000,
+        last: 31_999,
+    };
+    let allocations = [
+        Allocation::Preserving,
+        Allocation::Random(Ports::ALL),
+        Allocation::Sequential { ports, step: 2 },
+        Allocation::Block { ports, size: 512 },
+    ];
+    for allocation in allocations {
+        let nat = |mapping, filtering| Nat {
+            allocation,
+            ..Nat::new(mapping, filtering)
+        };
+        let all = MAPPINGS.map(|mapping| FILTERINGS.map(|filtering| nat(mapping, filtering)));
+        assert_behave_as_named(all.as_flattened());
+    }
+}
+
+fn assert_behave_as_named(nats: &[Nat]) {
+    let world = homes(nats);
     let reflectors = Reflectors::new(&world);
     for (index, nat) in nats.iter().enumerate() {
         let host = format!("host{index}");
-        assert_eq!(reflectors.mapping(&world, &host), nat.mapping, "{nat:?}");
-        assert_eq!(
-            reflectors.filtering(&world, &host),
-            nat.filtering,
-            "{nat:?}"
-        );
+        let mapping = reflectors.mapping(&world, &host);
+        let filtering = reflectors.filtering(&world, &host);
+        let found = (mapping, filtering);
+        assert_eq!(found, (nat.mapping, nat.filtering), "{nat:?}");
     }
 }
 
@@ -182,6 +201,26 @@ fn carriers_give_each_host_a_block_of_ports() {
         let inside = world.udp(host, ANY).unwrap();
         assert!(block.contains(&seen_by(&server, &inside).port()), "{host}");
     }
+}
+
+fn an_idle_mapping_is_forgotten_in_time() {
+    let second = Duration::from_secs(1);
+    let nat = Nat {
+        allocation: Allocation::Random(Ports::ALL),
+        timeouts: Timeouts {
+            unreplied: second,
+            replied: second,
+            ..Timeouts::default()
+        },
+        ..Nat::default()
+    };
+    let world = two_homes(nat);
+    let server = socket(&world, "server", 0, 3478);
+    let alice = world.udp("alice", ANY).unwrap();
+    let first = seen_by(&server, &alice);
+    assert_eq!(seen_by(&server, &alice), first);
+    std::thread::sleep(3 * second);
+    assert_ne!(seen_by(&server, &alice), first);
 }
 
 fn two_plain_homes_punch_through_to_each_other() {
@@ -339,6 +378,16 @@ fn a_delayed_link_carries_bulk_data_unharmed() {
         std::io::Read::read_to_end(&mut receiver, &mut received).unwrap();
     });
     assert!(received == data);
+}
+
+fn a_link_that_is_taken_down_carries_nothing() {
+    let world = two_homes(Nat::default());
+    let server = socket(&world, "server", 0, 3478);
+    let alice = world.udp("alice", ANY).unwrap();
+    seen_by(&server, &alice);
+    world.ip("red", "link set dev wan down\n").unwrap();
+    let _ = alice.send_to(b"anybody?", address(&server));
+    assert!(!hears(&server));
 }
 
 fn homes_may_use_the_same_private_network() {

@@ -37,6 +37,7 @@ impl SendError {
             Self::Changed(_) => FailureKind::Changed.as_str(),
             Self::Read(..) => FailureKind::Io.as_str(),
             Self::Disconnected(_) => "disconnected",
+            Self::Invalid(ParseError::Version(_)) => FailureKind::Version.as_str(),
             Self::Invalid(_) | Self::Violation(_) => FailureKind::Protocol.as_str(),
         }
     }
@@ -47,6 +48,7 @@ impl SendError {
             Self::Refused(_) | Self::PeerFailed(_) | Self::Disconnected(_) => return None,
             Self::Changed(_) => FailureKind::Changed,
             Self::Read(..) => FailureKind::Io,
+            Self::Invalid(ParseError::Version(_)) => FailureKind::Version,
             Self::Invalid(_) | Self::Violation(_) => FailureKind::Protocol,
         };
         Some(Failure::new(kind, self.to_string()))
@@ -75,7 +77,7 @@ pub enum ReceiveError {
     #[error("the other side sends {0} twice, in the same or in another spelling")]
     Twin(Name),
     /// The files do not fit.
-    #[error("the disk is full: {needed} bytes are needed and {free} are free")]
+    #[error("the disk is full: {} are needed and {} are free", readable(*.needed), readable(*.free))]
     NoSpace {
         /// Bytes offered.
         needed: u64,
@@ -176,5 +178,38 @@ fn said(failure: &Failure) -> String {
     match failure.message.as_str() {
         "" => failure.kind.as_str().to_owned(),
         message => escape(message.as_bytes()),
+    }
+}
+
+/// `bytes` with a unit that people read, rounded down.
+fn readable(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (1_000_000_000_000, "TB"),
+        (1_000_000_000, "GB"),
+        (1_000_000, "MB"),
+        (1000, "kB"),
+    ];
+    match UNITS.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{}.{} {unit}", bytes / size, bytes % size / (size / 10)),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn sizes_are_rounded_down_to_a_unit() {
+        let shown = [0, 999, 1000, 1_999_999, 2_050_000_000, u64::MAX].map(readable);
+        let expected = [
+            "0 bytes",
+            "999 bytes",
+            "1.0 kB",
+            "1.9 MB",
+            "2.0 GB",
+            "18446744.0 TB",
+        ];
+        assert_eq!(shown, expected);
     }
 }

@@ -65,5 +65,9 @@ const QUEUE: usize = 8;
 /// How long a side that has said its last word waits for the other to hear it.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// How long a receiver waits for the next byte of a sender that has something to say. An
+/// idle timeout of the connection does not help against a peer that keeps it alive.
+const STALL: std::time::Duration = std::time::Duration::from_secs(60);
+
 #[cfg(test)]
 mod tests;

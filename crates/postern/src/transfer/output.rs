@@ -92,7 +92,8 @@ impl OutputDir {
 
     /// Makes the names of finished files survive a power cut.
     pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(self.dir.try_clone()?.open(".")?)?)
+        // The handle itself may be one that only leads to files (O_PATH).
+        Ok(rustix::fs::fsync(self.dir.open(".")?)?)
     }
 }
 
@@ -272,6 +273,12 @@ mod tests {
                 .create(&Name::parse(&[0xff; 255]).unwrap(), 0)
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn a_directory_can_be_synchronised() {
+        let temp = tempfile::tempdir().unwrap();
+        OutputDir::open(temp.path()).unwrap().sync().unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::frames::{FrameReader, NoFrame, say, tell};
 use super::output::OutputDir;
 use super::twins::Twins;
 use super::unpack::{Unpacker, check_name};
-use super::{CHUNK, Offer, Outgoing, Progress, QUEUE, ReceiveError, Summary, Violation};
+use super::{CHUNK, Offer, Outgoing, Progress, QUEUE, ReceiveError, STALL, Summary, Violation};
 use bytes::{BufMut, BytesMut};
 use postern_wire::transfer::{Frame, VERSION};
 use std::io;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 /// What a receiver allows. Nothing by default.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +28,8 @@ pub struct ReceivePolicy {
 
 /// Receives one transfer into `output`.
 ///
-/// 1. The offer is read and checked: names, twins, existing files, space.
+/// 1. The offer is read and checked: names, twins, existing files, space. (Of more than a
+///    thousand files the first thousand; the others when their turn comes.)
 /// 2. `accept` is asked; the sender waits for the answer.
 /// 3. The files are written and verified; `progress` is called for every chunk.
 /// 4. The sender is told the outcome, and given a moment to hear it.
@@ -78,7 +80,9 @@ async fn offered<I: AsyncRead + Unpin>(
     policy: &ReceivePolicy,
     accept: impl AsyncFnOnce(&Offer) -> bool,
 ) -> Result<Offer, ReceiveError> {
-    let offer = match frames.next().await? {
+    let silent = |_| Err(NoFrame::Ended(Some(io::ErrorKind::TimedOut.into())));
+    let first = timeout(STALL, frames.next()).await.unwrap_or_else(silent)?;
+    let offer = match first {
         Frame::Offer(offer) => offer,
         Frame::Failed(failure) => return Err(ReceiveError::PeerFailed(failure)),
         Frame::File(_)
@@ -167,7 +171,13 @@ async fn pump<I: AsyncRead + Unpin>(
 async fn fill(stream: &mut (impl AsyncRead + Unpin), chunk: &mut BytesMut) -> io::Result<usize> {
     let room = CHUNK - chunk.len();
     chunk.reserve(room);
-    stream.read_buf(&mut chunk.limit(room)).await
+    in_time(stream.read_buf(&mut chunk.limit(room))).await
+}
+
+/// Gives up after [`STALL`].
+async fn in_time<T>(reading: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let silent = |_| Err(io::ErrorKind::TimedOut.into());
+    timeout(STALL, reading).await.unwrap_or_else(silent)
 }
 
 async fn reserve(queue: &Option<mpsc::Sender<BytesMut>>) -> Option<mpsc::Permit<'_, BytesMut>> {
@@ -176,9 +186,10 @@ async fn reserve(queue: &Option<mpsc::Sender<BytesMut>>) -> Option<mpsc::Permit<
 
 /// The thread knows that the stream ended, the stream knows why.
 fn blame(error: ReceiveError, ended: Option<Option<io::Error>>) -> ReceiveError {
-    match error {
-        ReceiveError::Disconnected(None) => ReceiveError::Disconnected(ended.flatten()),
-        error => error,
+    if matches!(error, ReceiveError::Disconnected(None)) {
+        ReceiveError::Disconnected(ended.flatten())
+    } else {
+        error
     }
 }
 

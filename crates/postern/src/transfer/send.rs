@@ -3,7 +3,7 @@
 use super::frames::{FrameReader, NoFrame, say, tell};
 use super::pack::{Packed, pack};
 use super::{LINGER, Outgoing, Progress, QUEUE, SendError, Source, Summary, Violation};
-use postern_wire::transfer::Frame;
+use postern_wire::transfer::{Frame, ParseError, VERSION};
 use std::io;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -44,15 +44,27 @@ async fn converse<O: Outgoing, I: AsyncRead + Unpin>(
     if let Err(error) = say(out, &Frame::Offer(source.offer())).await {
         return Err(reason(replies, error).await);
     }
-    match replies.next().await? {
-        Frame::Accept { .. } => {}
-        reply => return Err(on_reply(reply)),
-    }
+    accepted(replies.next().await?)?;
     stream_files(source, out, replies, progress).await?;
-    match replies.next().await? {
-        Frame::Done(done) if done == totals => Ok(totals),
-        Frame::Done(_) => Err(Violation::Totals.into()),
-        reply => Err(on_reply(reply)),
+    let reply = replies.next().await?;
+    if let Frame::Done(done) = reply {
+        let as_sent = (done == totals).then_some(totals);
+        return Ok(as_sent.ok_or(Violation::Totals)?);
+    }
+    Err(on_reply(reply))
+}
+
+fn accepted(reply: Frame) -> Result<(), SendError> {
+    match reply {
+        Frame::Accept { version: VERSION } => Ok(()),
+        Frame::Accept { version } => Err(ParseError::Version(version).into()),
+        Frame::Offer(_)
+        | Frame::File(_)
+        | Frame::End { .. }
+        | Frame::Finish(_)
+        | Frame::Refuse(_)
+        | Frame::Done(_)
+        | Frame::Failed(_) => Err(on_reply(reply)),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The files to send, looked at but not read.
 
+use super::twins::Twins;
 use postern_wire::transfer::{
     Listed, MAX_FILES, MAX_LISTED, Name, NameError, Offer, Timestamp, escape,
 };
-use std::collections::BTreeSet;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -33,7 +33,7 @@ impl Source {
             files: Vec::new(),
             bytes: 0,
         };
-        let mut seen = BTreeSet::new();
+        let mut seen = Twins::default();
         for path in paths {
             source.add(path.as_ref(), &mut seen)?;
         }
@@ -69,9 +69,9 @@ impl Source {
         }
     }
 
-    fn add(&mut self, path: &Path, seen: &mut BTreeSet<Vec<u8>>) -> Result<(), SourceError> {
+    fn add(&mut self, path: &Path, seen: &mut Twins) -> Result<(), SourceError> {
         let file = SourceFile::look_at(path)?;
-        if !seen.insert(super::twins::fold(&file.name)) {
+        if !seen.insert(&file.name) {
             return Err(SourceError::Twin(file.name));
         }
         if self.files.len() as u64 == MAX_FILES {

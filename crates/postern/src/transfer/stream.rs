@@ -10,7 +10,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 /// Chunks are owned so that a connection can keep them until they are acknowledged
 /// instead of copying them.
 pub trait Outgoing: Send {
-    /// Queues `bytes`; resolves when the connection has room for more.
+    /// Queues `bytes`; resolves when the connection has room for more. When the future is
+    /// dropped, any part of them may have been sent.
     fn send(&mut self, bytes: Bytes) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Ends this direction in order: the peer reads the end of the stream.

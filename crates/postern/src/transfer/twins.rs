@@ -4,17 +4,6 @@ use postern_wire::transfer::Name;
 use std::collections::BTreeSet;
 use unicode_normalization::UnicodeNormalization;
 
-/// `name` without the differences that macOS and Windows ignore: case and composition.
-pub(super) fn fold(name: &Name) -> Vec<u8> {
-    match std::str::from_utf8(name.as_bytes()) {
-        Ok(text) => {
-            let lower = text.nfc().flat_map(char::to_lowercase);
-            lower.nfc().collect::<String>().into_bytes()
-        }
-        Err(_) => name.as_bytes().to_ascii_lowercase(),
-    }
-}
-
 /// The names of one transfer, as 8 bytes of hash each.
 ///
 /// Two different names among a million have the same hash once in thirty million
@@ -28,5 +17,16 @@ impl Twins {
         let hash = blake3::hash(&fold(name));
         let short = hash.as_bytes().first_chunk().copied().unwrap_or_default();
         self.0.insert(short)
+    }
+}
+
+/// `name` without the differences that macOS and Windows ignore: case and composition.
+fn fold(name: &Name) -> Vec<u8> {
+    match std::str::from_utf8(name.as_bytes()) {
+        Ok(text) => {
+            let lower = text.nfc().flat_map(char::to_lowercase);
+            lower.nfc().collect::<String>().into_bytes()
+        }
+        Err(_) => name.as_bytes().to_ascii_lowercase(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use postern_wire::stun::{Class, Message, Method, TransactionId};
+use postern_wire::stun::{Class, Message, Method};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
@@ -21,7 +21,7 @@ use super::pacer::Pacer;
 use super::pair::{PairKey, Path, State};
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
-use super::transactions::{Due, Purpose, Schedule, Transactions};
+use super::transactions::{Purpose, Transactions};
 use crate::{Datagram, Transmit, Verdict};
 
 /// One side of an ICE session with one data stream over UDP.
@@ -44,7 +44,7 @@ pub struct Agent {
     pub(super) counts: Report,
     pub(super) mapping_differs: bool,
     pub(super) events: VecDeque<Event>,
-    pub(super) transmits: VecDeque<Transmit>,
+    pub(super) replies: VecDeque<Transmit>,
     pacer: Pacer,
     remote_ended: bool,
     /// When patience ends: set while no pair is valid and the remote credentials are known.
@@ -78,7 +78,7 @@ impl Agent {
             counts: Report::default(),
             mapping_differs: false,
             events: VecDeque::new(),
-            transmits: VecDeque::new(),
+            replies: VecDeque::new(),
             pacer: Pacer::new(now, config.ta),
             remote_ended: false,
             give_up: None,
@@ -130,7 +130,9 @@ impl Agent {
         self.work(now);
     }
 
-    /// Says that the peer has no more candidates (RFC 8838 section 14).
+    /// Says that the peer has no more candidates (RFC 8838 section 14). It makes failure no
+    /// earlier, because checks of the peer may still reveal some (RFC 8863), but the report
+    /// tells it.
     pub fn end_of_remote_candidates(&mut self, now: Instant) {
         self.remote_ended = true;
         self.work(now);
@@ -162,7 +164,8 @@ impl Agent {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let reply = self.replies.pop_front();
+        reply.or_else(|| self.transactions.poll_transmit())
     }
 
     /// The next event.
@@ -245,11 +248,9 @@ impl Agent {
     }
 
     fn run_transactions(&mut self, now: Instant) {
-        while let Some(due) = self.transactions.poll(now) {
-            match due {
-                Due::Retransmit(transmit) => self.transmits.push_back(transmit),
-                Due::Expired(transaction) => self.on_expired(now, &transaction),
-            }
+        self.transactions.handle_timeout(now);
+        while let Some(purpose) = self.transactions.poll_expired() {
+            self.on_expired(now, purpose);
         }
     }
 
@@ -298,8 +299,9 @@ impl Agent {
         self.give_up = Some(after(now, self.config.patience));
     }
 
-    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2).
-    fn pair_all(&mut self) {
+    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks
+    /// have ended.
+    pub(super) fn pair_all(&mut self) {
         if self.selected.is_some() {
             return;
         }
@@ -313,41 +315,21 @@ impl Agent {
     }
 
     /// Section 7.2.5.1: our check met an agent of the same role that has the last word.
-    pub(super) fn on_role_conflict(&mut self, now: Instant, pair: PairKey, sent_as: Role) {
+    pub(super) fn on_role_conflict(&mut self, pair: PairKey, sent_as: Role) {
         if sent_as == self.role {
             self.tie_breaker = self.rng.next_u64();
-            self.set_role(now, self.role.other());
+            self.set_role(self.role.other());
         }
-        self.trigger(now, pair);
+        self.trigger(pair);
     }
 
     /// Takes the other role; checks that carry the old one are made again.
-    pub(super) fn set_role(&mut self, now: Instant, role: Role) {
+    pub(super) fn set_role(&mut self, role: Role) {
         tracing::debug!(?role, "role conflict: the role changes");
         self.role = role;
         self.nomination.abandon();
-        self.transactions.cancel(now, is_check);
+        self.transactions.cancel(is_check);
         self.list.set_role(role);
-    }
-
-    /// Sends a request and waits for its response.
-    pub(super) fn start(
-        &mut self,
-        now: Instant,
-        id: TransactionId,
-        purpose: Purpose,
-        schedule: Schedule,
-        transmit: Transmit,
-    ) {
-        self.transmits.push_back(transmit.clone());
-        self.transactions
-            .start(now, id, purpose, schedule, transmit);
-    }
-
-    pub(super) fn transaction_id(&mut self) -> TransactionId {
-        let mut id = [0; 12];
-        self.rng.fill_bytes(&mut id);
-        TransactionId(id)
     }
 
     /// The retransmission time-out with so many transactions at work (section 14.3).

@@ -12,6 +12,20 @@ pub(super) struct CheckList {
     role: Role,
     pairs: BTreeMap<PairKey, Pair>,
     triggered: VecDeque<PairKey>,
+    /// Whose turn it is among ordinary checks.
+    turn: Turn,
+}
+
+/// Ordinary checks alternate between the best pair of all and the best one that does not lead
+/// to a host candidate.
+///
+/// Section 6.1.4.2 takes the best of all each time. Peers with several interfaces each (VPNs,
+/// containers) would then spend a second on host addresses of networks that do not meet before
+/// they try the reflexive address that works. The peer sees nothing but an earlier check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Any,
+    NotToHost,
 }
 
 impl CheckList {
@@ -20,6 +34,7 @@ impl CheckList {
             role,
             pairs: BTreeMap::new(),
             triggered: VecDeque::new(),
+            turn: Turn::Any,
         }
     }
 
@@ -128,17 +143,28 @@ impl CheckList {
             || self.pairs.values().any(|pair| self.may_thaw(pair))
     }
 
-    /// The pair to check next and sets it to In-Progress (section 6.1.4.2): a triggered one,
-    /// else the waiting one of the highest priority, else a frozen one.
+    /// Takes the pair to check next, which is In-Progress then (section 6.1.4.2): a triggered
+    /// one, else a waiting one, else a frozen one.
     pub(super) fn next(&mut self) -> Option<PairKey> {
-        let key = self.triggered.pop_front().or_else(|| {
-            if self.best_waiting().is_none() {
-                self.thaw_idle_foundations();
-            }
-            self.best_waiting()
-        })?;
-        self.pairs.get_mut(&key)?.state = State::InProgress;
+        let triggered = self.triggered.pop_front();
+        let key = triggered.or_else(|| self.next_ordinary())?;
+        let pair = self.pairs.get_mut(&key)?;
+        pair.state = State::InProgress;
+        pair.triggered = triggered.is_some();
         Some(key)
+    }
+
+    fn next_ordinary(&mut self) -> Option<PairKey> {
+        if self.best_waiting().is_none() {
+            self.thaw_idle_foundations();
+        }
+        let best = self.best_waiting();
+        let (next, turn) = match self.turn {
+            Turn::Any => (best, Turn::NotToHost),
+            Turn::NotToHost => (self.best(|pair| !pair.is_to_host()).or(best), Turn::Any),
+        };
+        self.turn = turn;
+        next
     }
 
     /// The number of pairs that wait or are being checked: N of section 14.3.
@@ -212,10 +238,15 @@ impl CheckList {
     }
 
     fn best_waiting(&self) -> Option<PairKey> {
+        self.best(|_| true)
+    }
+
+    fn best(&self, which: impl Fn(&Pair) -> bool) -> Option<PairKey> {
         let waiting = self.iter().filter(|pair| pair.state == State::Waiting);
-        waiting
-            .max_by_key(|pair| pair.priority)
-            .map(|pair| pair.key)
+        let best = waiting
+            .filter(|pair| which(pair))
+            .max_by_key(|pair| pair.priority);
+        best.map(|pair| pair.key)
     }
 
     fn may_thaw(&self, frozen: &Pair) -> bool {
@@ -282,6 +313,18 @@ mod tests {
         assert_eq!(port(list.next()), Some(1002));
         assert!(!list.has_next(), "x waits for the first check of x");
         assert_eq!(list.next(), None);
+    }
+
+    #[test]
+    fn every_other_check_goes_to_an_address_beyond_the_peers_network() {
+        let mut list = list(&[("w", 9), ("x", 8), ("y", 7)]);
+        let reflexive = Candidate {
+            kind: CandidateKind::ServerReflexive,
+            ..candidate("z", 1, 7)
+        };
+        list.add(&candidate("b", 500, 1), &reflexive);
+        let order: Vec<_> = std::iter::from_fn(|| port(list.next())).collect();
+        assert_eq!(order, [1000, 7, 1001, 1002]);
     }
 
     #[test]

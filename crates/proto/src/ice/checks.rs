@@ -13,8 +13,9 @@ use super::candidate::{CandidateKind, unscoped};
 use super::config::Role;
 use super::event::Event;
 use super::pair::{PairKey, State, Valid};
-use super::transactions::{Purpose, Schedule, Transaction};
-use crate::{Datagram, Transmit, Verdict};
+use super::transactions::{Purpose, check_policy, nomination_policy};
+use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
+use crate::{Datagram, Verdict};
 
 /// The comprehension-required attributes of responses to checks; others make a response
 /// unusable (RFC 8489 section 6.3.3).
@@ -38,10 +39,10 @@ impl Agent {
             pair.checked_at = Some(now);
         }
         let nominate = self.role == Role::Controlling && self.nomination.is_pending(pair);
-        let schedule = if nominate {
-            Schedule::nomination(rto)
+        let policy = if nominate {
+            nomination_policy(rto)
         } else {
-            Schedule::check(rto)
+            check_policy(rto)
         };
         let role = self.role;
         let purpose = Purpose::Check {
@@ -50,7 +51,7 @@ impl Agent {
             nominate,
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
-        self.request(now, pair, purpose, schedule);
+        self.request(now, pair, purpose, policy);
         true
     }
 
@@ -60,17 +61,19 @@ impl Agent {
         now: Instant,
         pair: PairKey,
         purpose: Purpose,
-        schedule: Schedule,
+        policy: RetransmitPolicy,
     ) {
-        let id = self.transaction_id();
+        let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
         if let Some(payload) = self.check_message(id, pair.local, nominate) {
-            let transmit = Transmit {
+            let request = Request {
                 local: pair.local,
                 remote: pair.remote,
+                id,
                 payload,
+                policy,
             };
-            self.start(now, id, purpose, schedule, transmit);
+            self.transactions.start(now, purpose, request);
         }
     }
 
@@ -104,39 +107,64 @@ impl Agent {
         datagram: &Datagram<'_>,
         message: &Message<'_>,
     ) -> Verdict {
-        let Some(transaction) = self.transactions.get(message.transaction_id()) else {
+        let id = message.transaction_id();
+        let Some(purpose) = self.transactions.purpose(id) else {
             return Verdict::NotMine;
         };
-        match transaction.purpose {
-            Purpose::Gather { .. } => self.on_binding_response(now, datagram, message),
-            Purpose::Check { .. } | Purpose::Consent { .. } => {
-                self.on_peer_response(now, datagram, message)
+        let symmetric = purpose.is_symmetric(datagram);
+        match purpose {
+            Purpose::Gather { base, server } if symmetric => {
+                self.transactions.complete(now, id, datagram);
+                self.on_binding(now, base, server, message);
             }
+            Purpose::Check { pair, .. } if !symmetric => self.on_asymmetric(now, pair, message),
+            Purpose::Check { .. } | Purpose::Consent { .. } if symmetric => {
+                self.on_peer_response(now, purpose, datagram, message);
+            }
+            Purpose::Gather { .. } | Purpose::Check { .. } | Purpose::Consent { .. } => {}
+        }
+        Verdict::Consumed
+    }
+
+    /// Section 7.2.5.2.1: an authentic response that came another way fails the pair.
+    fn on_asymmetric(&mut self, now: Instant, pair: PairKey, message: &Message<'_>) {
+        if let Some(Outcome::Success { .. }) = self.read_response(message) {
+            self.transactions.forget(message.transaction_id());
+            self.on_check_failed(now, pair);
         }
     }
 
     fn on_peer_response(
         &mut self,
         now: Instant,
+        purpose: Purpose,
         datagram: &Datagram<'_>,
         message: &Message<'_>,
-    ) -> Verdict {
+    ) {
         let Some(outcome) = self.read_response(message) else {
             tracing::debug!("dropped a response that is not authentic or not understood");
-            return Verdict::Consumed;
+            return;
         };
-        if let Some(transaction) = self.transactions.take(message.transaction_id()) {
-            let symmetric = transaction.is_symmetric(datagram.local, datagram.remote);
-            match transaction.purpose {
-                Purpose::Check { pair, .. } if !symmetric => self.on_check_failed(now, pair),
-                Purpose::Check { .. } => self.on_check_outcome(now, &transaction, outcome),
-                Purpose::Consent { pair } if symmetric => {
-                    self.on_consent(now, pair, &outcome, transaction.rtt(now));
+        let id = message.transaction_id();
+        let rtt = self.transactions.complete(now, id, datagram);
+        match purpose {
+            Purpose::Check {
+                pair,
+                role,
+                nominate,
+            } => match outcome {
+                Outcome::Success { mapped } => {
+                    self.on_check_success(now, pair, mapped, rtt);
+                    if nominate && self.role == Role::Controlling {
+                        self.select(now, pair);
+                    }
                 }
-                Purpose::Consent { .. } | Purpose::Gather { .. } => {}
-            }
+                Outcome::RoleConflict => self.on_role_conflict(pair, role),
+                Outcome::Refused { code } => self.on_refused(now, pair, code),
+            },
+            Purpose::Consent { pair } => self.on_consent(now, pair, &outcome, rtt),
+            Purpose::Gather { .. } => {}
         }
-        Verdict::Consumed
     }
 
     /// What an authentic response says. Errors need no MESSAGE-INTEGRITY, because a peer that
@@ -159,29 +187,10 @@ impl Agent {
         }
     }
 
-    fn on_check_outcome(&mut self, now: Instant, transaction: &Transaction, outcome: Outcome) {
-        let Purpose::Check {
-            pair,
-            role,
-            nominate,
-        } = transaction.purpose
-        else {
-            return;
-        };
-        match outcome {
-            Outcome::Success { mapped } => {
-                self.on_check_success(now, pair, mapped, transaction.rtt(now));
-                if nominate && self.role == Role::Controlling {
-                    self.select(now, pair);
-                }
-            }
-            Outcome::RoleConflict => self.on_role_conflict(now, pair, role),
-            Outcome::Refused { code } => {
-                tracing::debug!(code, "the peer refused a check");
-                self.counts.checks_refused = self.counts.checks_refused.saturating_add(1);
-                self.on_check_failed(now, pair);
-            }
-        }
+    fn on_refused(&mut self, now: Instant, pair: PairKey, code: u16) {
+        tracing::debug!(code, "the peer refused a check");
+        self.counts.checks_refused = self.counts.checks_refused.saturating_add(1);
+        self.on_check_failed(now, pair);
     }
 
     /// Section 7.2.5.3: the pair is valid.
@@ -195,8 +204,9 @@ impl Agent {
         self.counts.checks_answered = self.counts.checks_answered.saturating_add(1);
         let local_kind = self.locals.kind_of(key.local, mapped);
         self.note_mapping(key.local, mapped, local_kind);
-        self.transactions.cancel(now, |p| is_check_of(p, key));
+        self.transactions.cancel(|p| is_ordinary_check_of(p, key));
         self.list.succeed(key);
+        self.resume_nomination(key);
         let Some(pair) = self.list.get_mut(key) else {
             return;
         };
@@ -237,28 +247,30 @@ impl Agent {
         }
     }
 
-    /// A check got no answer. A cancelled one says nothing about the pair.
-    pub(super) fn on_expired(&mut self, now: Instant, transaction: &Transaction) {
-        match transaction.purpose {
-            Purpose::Check { pair, .. } if !transaction.cancelled => {
-                self.on_check_failed(now, pair);
-            }
+    /// A request got no answer.
+    pub(super) fn on_expired(&mut self, now: Instant, purpose: Purpose) {
+        match purpose {
+            Purpose::Check { pair, .. } => self.on_check_failed(now, pair),
             Purpose::Gather { base, server } => self.gather_settled(now, base, server),
-            Purpose::Check { .. } | Purpose::Consent { .. } => {}
+            Purpose::Consent { .. } => {}
         }
     }
 
-    /// Section 7.3.1.4: an incoming check makes one of ours, whatever the pair's state, unless the pair
-    /// is known to work.
-    pub(super) fn trigger(&mut self, now: Instant, key: PairKey) {
+    /// Section 7.3.1.4: checks a pair next, whatever its state, unless it is known to work.
+    ///
+    /// A running check that was made so already is left alone: it began when the way was
+    /// open, and were it replaced by each incoming check, then with three of them in one round
+    /// trip no answer would ever come in time, and the peers would trigger each other for ever.
+    pub(super) fn trigger(&mut self, key: PairKey) {
         let Some(pair) = self.list.get(key) else {
             return;
         };
-        if pair.valid.is_some() {
+        let in_progress = pair.state == State::InProgress;
+        if pair.valid.is_some() || (in_progress && pair.triggered) {
             return;
         }
-        if pair.state == State::InProgress {
-            self.transactions.cancel(now, |p| is_check_of(p, key));
+        if in_progress {
+            self.transactions.cancel(|p| is_check_of(p, key));
         }
         self.list.trigger(key);
     }
@@ -272,6 +284,11 @@ pub(super) enum Outcome {
     Refused { code: u16 },
 }
 
-pub(super) fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {
+/// A check that only asks whether the pair works.
+fn is_ordinary_check_of(purpose: &Purpose, key: PairKey) -> bool {
+    matches!(purpose, Purpose::Check { pair, nominate: false, .. } if *pair == key)
+}
+
+fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {
     matches!(purpose, Purpose::Check { pair, .. } if *pair == key)
 }

@@ -9,7 +9,7 @@ use super::agent::Agent;
 use super::checks::Outcome;
 use super::event::Event;
 use super::pair::PairKey;
-use super::transactions::{Purpose, Schedule};
+use super::transactions::{Purpose, consent_policy};
 
 /// The consent on one pair.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +80,8 @@ impl Agent {
         if let Some(consent) = self.consents.get_mut(&pair) {
             consent.next = next;
         }
-        let schedule = Schedule::consent(self.config.consent_expiry);
-        self.request(now, pair, Purpose::Consent { pair }, schedule);
+        let policy = consent_policy(self.config.consent_expiry);
+        self.request(now, pair, Purpose::Consent { pair }, policy);
     }
 
     /// The interval times 0.8 to 1.2, so that many sessions do not keep step.
@@ -98,7 +98,7 @@ impl Agent {
         let path = self.list.get(key).map(super::pair::Pair::path);
         self.consents.remove(&key);
         self.list.fail(key);
-        self.transactions.cancel(now, |purpose| match purpose {
+        self.transactions.cancel(|purpose| match purpose {
             Purpose::Check { pair, .. } | Purpose::Consent { pair } => *pair == key,
             Purpose::Gather { .. } => false,
         });

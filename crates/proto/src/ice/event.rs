@@ -60,7 +60,7 @@ pub struct Report {
     /// Our NAT maps endpoint-dependently: the peer saw an address that no STUN server saw, or
     /// two servers saw different ones.
     pub local_endpoint_dependent: bool,
-    /// A check of the peer came from an address that it had not signalled by then: its NAT
+    /// A check of the peer came from an address that it has not signalled: its NAT
     /// probably maps endpoint-dependently, unless the candidate is still under way.
     pub remote_unsignalled: bool,
     /// The remote credentials are known.

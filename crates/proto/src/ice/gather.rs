@@ -12,8 +12,8 @@ use super::agent::Agent;
 use super::candidate::{can_pair, is_usable, unscoped};
 use super::config::MAX_STUN_SERVERS;
 use super::event::Event;
-use super::transactions::{Purpose, Schedule, Transaction};
-use crate::{Datagram, Transmit, Verdict};
+use super::transactions::{Purpose, gather_policy};
+use crate::stun::{Request, random_transaction_id};
 
 /// The STUN servers and what is asked of them, from each base of their family.
 #[derive(Debug, Default)]
@@ -119,11 +119,7 @@ impl Agent {
         let Some(candidate) = added.cloned() else {
             return;
         };
-        for remote in self.remotes.iter() {
-            if can_pair(address, remote.address) {
-                self.list.add(&candidate, remote);
-            }
-        }
+        self.pair_all();
         let servers = self.gatherer.servers.iter().map(|server| server.address);
         let servers: Vec<_> = servers.filter(|s| can_pair(address, *s)).collect();
         for server in servers {
@@ -159,39 +155,27 @@ impl Agent {
         let Some((base, server)) = self.gatherer.next(now) else {
             return false;
         };
-        let id = self.transaction_id();
-        let transmit = Transmit {
+        let id = random_transaction_id(&mut self.rng);
+        let request = Request {
             local: base,
             remote: server,
+            id,
             payload: Builder::new(Class::Request, Method::BINDING, id).build(),
+            policy: gather_policy(self.rto(self.transactions.gathering())),
         };
         let purpose = Purpose::Gather { base, server };
-        let schedule = Schedule::gather(self.rto(self.transactions.gathering()));
-        self.start(now, id, purpose, schedule, transmit);
+        self.transactions.start(now, purpose, request);
         true
     }
 
-    /// A STUN server's answer; a response from anybody else is dropped.
-    pub(super) fn on_binding_response(
+    /// A STUN server's answer; it has come from the server.
+    pub(super) fn on_binding(
         &mut self,
         now: Instant,
-        datagram: &Datagram<'_>,
+        base: SocketAddr,
+        server: SocketAddr,
         message: &Message<'_>,
-    ) -> Verdict {
-        let id = message.transaction_id();
-        let transaction = self.transactions.get(id);
-        if transaction.is_some_and(|t| t.is_symmetric(datagram.local, datagram.remote))
-            && let Some(transaction) = self.transactions.take(id)
-        {
-            self.on_binding(now, &transaction, message);
-        }
-        Verdict::Consumed
-    }
-
-    fn on_binding(&mut self, now: Instant, transaction: &Transaction, message: &Message<'_>) {
-        let Purpose::Gather { base, server } = transaction.purpose else {
-            return;
-        };
+    ) {
         self.gather_settled(now, base, server);
         if let (Class::Success, Ok(Some(XorMappedAddress(mapped)))) =
             (message.class(), message.get())

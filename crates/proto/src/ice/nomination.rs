@@ -66,6 +66,14 @@ impl Agent {
         best.filter(|_| ours)
     }
 
+    /// An ordinary check of the pair has succeeded. A nominating one that still waited for its
+    /// turn went with it; one on its way goes on.
+    pub(super) fn resume_nomination(&mut self, key: PairKey) {
+        if !self.transactions.nominates(key) {
+            self.nomination.on_failed(key);
+        }
+    }
+
     fn may_be_beaten(&self, best: &Pair) -> bool {
         self.list.iter().any(|pair| {
             pair.priority > best.priority
@@ -98,8 +106,7 @@ impl Agent {
     fn conclude(&mut self, now: Instant, selected: PairKey) {
         self.keep_only_consent(now, selected);
         self.list.conclude();
-        self.transactions.cancel(now, |purpose| {
-            matches!(purpose, super::transactions::Purpose::Check { .. })
-        });
+        self.transactions
+            .cancel(|purpose| matches!(purpose, super::transactions::Purpose::Check { .. }));
     }
 }

@@ -77,6 +77,8 @@ pub(super) struct Pair {
     pub(super) nominated: bool,
     /// A check of the peer has arrived on it, and the user has been told.
     pub(super) seen: bool,
+    /// Its latest check was a triggered one (section 6.1.4.1).
+    pub(super) triggered: bool,
     /// When its latest check began.
     pub(super) checked_at: Option<Instant>,
 }
@@ -96,6 +98,7 @@ impl Pair {
             use_candidate: false,
             nominated: false,
             seen: false,
+            triggered: false,
             checked_at: None,
         };
         pair.set_role(role);
@@ -121,6 +124,11 @@ impl Pair {
     /// Neither valid nor being checked, so that the list may drop it.
     pub(super) fn is_idle(&self) -> bool {
         self.valid.is_none() && self.state != State::InProgress
+    }
+
+    /// Whether its remote candidate is an address on the peer's own network.
+    pub(super) fn is_to_host(&self) -> bool {
+        self.remote_kind == CandidateKind::Host
     }
 
     pub(super) fn path(&self) -> Path {

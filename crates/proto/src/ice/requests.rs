@@ -60,7 +60,7 @@ impl Agent {
             return Verdict::NotMine;
         };
         match self.authenticate(datagram, message, peer_ufrag) {
-            Ok(check) => match self.settle_roles(now, message) {
+            Ok(check) => match self.settle_roles(message) {
                 Ok(()) => self.on_check(now, datagram, message, check),
                 Err(reject) => self.reject(datagram, message, &reject),
             },
@@ -111,7 +111,7 @@ impl Agent {
     }
 
     /// Section 7.3.1.1: when both sides have the same role, the larger tie-breaker controls.
-    fn settle_roles(&mut self, now: Instant, message: &Message<'_>) -> Result<(), Reject> {
+    fn settle_roles(&mut self, message: &Message<'_>) -> Result<(), Reject> {
         let theirs = match self.role {
             Role::Controlling => message.get::<IceControlling>().map(|a| a.map(|a| a.0)),
             Role::Controlled => message.get::<IceControlled>().map(|a| a.map(|a| a.0)),
@@ -123,7 +123,7 @@ impl Agent {
         if we_control == (self.role == Role::Controlling) {
             return Err(Reject::RoleConflict);
         }
-        self.set_role(now, self.role.other());
+        self.set_role(self.role.other());
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Agent {
 
     /// Responses leave from where the request arrived.
     fn reply(&mut self, datagram: &Datagram<'_>, payload: Vec<u8>) {
-        self.transmits.push_back(Transmit {
+        self.replies.push_back(Transmit {
             local: datagram.local,
             remote: datagram.remote,
             payload,
@@ -226,11 +226,12 @@ impl Agent {
             return;
         };
         pair.seen = true;
-        pair.use_candidate |= controlled && check.use_candidate;
+        pair.use_candidate = controlled && (pair.use_candidate || check.use_candidate);
         match (pair.use_candidate, pair.valid.is_some()) {
             (true, true) => self.select(now, check.pair),
             (false, false) if self.selected.is_some() => {}
-            _ => self.trigger(now, check.pair),
+            (false, true) => {}
+            (_, false) => self.trigger(check.pair),
         }
     }
 

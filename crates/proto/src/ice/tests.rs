@@ -3,7 +3,9 @@
 mod connecting;
 mod consent;
 mod hostile;
+mod matrix;
 mod net;
+mod properties;
 mod trickling;
 
 use std::time::{Duration, Instant};

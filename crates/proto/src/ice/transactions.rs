@@ -1,15 +1,16 @@
-//! Requests that wait for their response: retransmission and cancelling (RFC 8489 section 6.2.1).
+//! Requests that wait for their response: what each is for, and for how long it is worth waiting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::TransactionId;
 
-use super::after;
+use super::candidate::unscoped;
 use super::config::Role;
 use super::pair::PairKey;
-use crate::Transmit;
+use crate::stun::{self, Request, RetransmitPolicy};
+use crate::{Datagram, Transmit};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,190 +30,179 @@ pub(super) enum Purpose {
     },
 }
 
-/// How often a request is sent, and how long the answer to the last one may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Schedule {
-    pub(super) rto: Duration,
-    pub(super) sends: u32,
-    pub(super) last_wait: Duration,
-}
-
-impl Schedule {
-    /// Rc = 7 and Rm = 16: 39.5 s with an RTO of 500 ms.
-    pub(super) fn check(rto: Duration) -> Self {
-        Self {
-            rto,
-            sends: 7,
-            last_wait: rto.saturating_mul(16),
+impl Purpose {
+    /// Where the request leaves from and where it goes.
+    fn way(&self) -> PairKey {
+        match *self {
+            Self::Check { pair, .. } | Self::Consent { pair } => pair,
+            Self::Gather { base, server } => PairKey::new(base, server),
         }
     }
 
-    /// Four times within 3.5 s, and 2 s more: the pair worked a moment ago, and if it does
-    /// not any longer the next best is wanted soon.
-    pub(super) fn nomination(rto: Duration) -> Self {
-        Self {
-            rto,
-            sends: 4,
-            last_wait: rto.saturating_mul(4),
-        }
-    }
-
-    /// Four times within 3.5 s, and 4 s more; the refresh tries again.
-    pub(super) fn gather(rto: Duration) -> Self {
-        Self {
-            rto,
-            sends: 4,
-            last_wait: rto.saturating_mul(8),
-        }
-    }
-
-    /// Once: the next consent check is a new transaction (RFC 7675 section 5.1).
-    pub(super) fn consent(expiry: Duration) -> Self {
-        Self {
-            rto: expiry,
-            sends: 1,
-            last_wait: expiry,
-        }
+    /// Whether a response came the way back that the request went (RFC 8445 section 7.2.5.2.1).
+    pub(super) fn is_symmetric(&self, datagram: &Datagram<'_>) -> bool {
+        let way = self.way();
+        unscoped(datagram.local) == unscoped(way.local)
+            && PairKey::new(way.local, datagram.remote) == way
     }
 }
 
-/// How long the answer to a cancelled check still counts. A longer round trip than this is
-/// no path to use.
-const CANCELLED_WAIT: Duration = Duration::from_secs(5);
-
-/// A request on its way.
-#[derive(Debug)]
-pub(super) struct Transaction {
-    pub(super) purpose: Purpose,
-    pub(super) cancelled: bool,
-    transmit: Transmit,
-    began: Instant,
-    sent: u32,
-    schedule: Schedule,
-    due: Instant,
-}
-
-impl Transaction {
-    /// The round trip that ends now; unknown when the request was sent more than once.
-    pub(super) fn rtt(&self, now: Instant) -> Option<Duration> {
-        (self.sent == 1).then(|| now.saturating_duration_since(self.began))
-    }
-
-    /// Whether the response came the way back that the request went (RFC 8445 section 7.2.5.2.1).
-    pub(super) fn is_symmetric(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        let went = PairKey::new(self.transmit.local, self.transmit.remote);
-        PairKey::new(self.transmit.local, remote) == went
-            && super::candidate::unscoped(local) == super::candidate::unscoped(self.transmit.local)
-    }
-
-    /// When to act after the latest sending.
-    fn wait(&self) -> Duration {
-        if self.cancelled {
-            CANCELLED_WAIT
-        } else if self.sent >= self.schedule.sends {
-            self.schedule.last_wait
-        } else {
-            let doubled = 1_u32.checked_shl(self.sent.saturating_sub(1));
-            self.schedule
-                .rto
-                .saturating_mul(doubled.unwrap_or(u32::MAX))
-        }
+/// An ordinary check: 7 times, 39.5 s with an RTO of 500 ms (RFC 8489 section 6.2.1).
+pub(super) fn check_policy(rto: Duration) -> RetransmitPolicy {
+    RetransmitPolicy {
+        initial_rto: rto,
+        ..RetransmitPolicy::default()
     }
 }
 
-/// What time has brought.
-#[derive(Debug)]
-pub(super) enum Due {
-    Retransmit(Transmit),
-    /// No answer, and none will count any more.
-    Expired(Transaction),
+/// A nominating check: four times within 3.5 s, and 2 s more. The pair worked a moment ago; if it
+/// does not any longer, the next best is wanted soon.
+pub(super) fn nomination_policy(rto: Duration) -> RetransmitPolicy {
+    RetransmitPolicy {
+        initial_rto: rto,
+        rc: 4,
+        rm: 4,
+    }
 }
 
-/// All requests that wait, with their deadlines in order.
+/// A request to a STUN server: four times within 3.5 s, and 4 s more; the refresh tries again.
+pub(super) fn gather_policy(rto: Duration) -> RetransmitPolicy {
+    RetransmitPolicy {
+        initial_rto: rto,
+        rc: 4,
+        rm: 8,
+    }
+}
+
+/// A consent check: once, since the next one is a new transaction (RFC 7675 section 5.1).
+pub(super) fn consent_policy(expiry: Duration) -> RetransmitPolicy {
+    RetransmitPolicy {
+        initial_rto: expiry,
+        rc: 1,
+        rm: 1,
+    }
+}
+
+/// All requests that wait.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
-    waiting: BTreeMap<TransactionId, Transaction>,
-    deadlines: BTreeSet<(Instant, TransactionId)>,
+    stun: stun::Transactions,
+    waiting: BTreeMap<TransactionId, Waiting>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    purpose: Purpose,
+    /// Not sent again, but an answer still counts (RFC 8445 section 7.3.1.4).
+    cancelled: bool,
 }
 
 impl Transactions {
-    /// Notes a request that is sent now.
-    pub(super) fn start(
+    /// Sends a request and waits for its response.
+    pub(super) fn start(&mut self, now: Instant, purpose: Purpose, request: Request) {
+        let id = request.id;
+        let waiting = Waiting {
+            purpose,
+            cancelled: false,
+        };
+        match self.stun.request(now, request) {
+            Ok(()) => _ = self.waiting.insert(id, waiting),
+            // At most two requests a pair and one a STUN server wait at once, which is
+            // fewer than the limit, and ids are random.
+            Err(error) => tracing::debug!(%error, "a request was not sent"),
+        }
+    }
+
+    /// What the request with this id is for.
+    pub(super) fn purpose(&self, id: TransactionId) -> Option<Purpose> {
+        self.waiting.get(&id).map(|waiting| waiting.purpose)
+    }
+
+    /// Ends a transaction that this datagram answers. The round trip is unknown when the request was
+    /// sent more than once.
+    pub(super) fn complete(
         &mut self,
         now: Instant,
         id: TransactionId,
-        purpose: Purpose,
-        schedule: Schedule,
-        transmit: Transmit,
-    ) {
-        let transaction = Transaction {
-            purpose,
-            cancelled: false,
-            transmit,
-            began: now,
-            sent: 1,
-            schedule,
-            due: now,
-        };
-        self.schedule(now, id, transaction);
+        datagram: &Datagram<'_>,
+    ) -> Option<Duration> {
+        let way = self.waiting.remove(&id)?.purpose.way();
+        let remote = way.remote;
+        self.stun.handle_input(
+            now,
+            Datagram {
+                remote,
+                ..*datagram
+            },
+        );
+        match self.stun.poll_event()? {
+            stun::Event::Success(response) | stun::Event::Error(response) => response.rtt,
+            stun::Event::TimedOut { .. } => None,
+        }
     }
 
-    pub(super) fn get(&self, id: TransactionId) -> Option<&Transaction> {
-        self.waiting.get(&id)
+    /// Drops a transaction.
+    pub(super) fn forget(&mut self, id: TransactionId) {
+        self.waiting.remove(&id);
+        self.stun.forget(id);
     }
 
-    /// Ends a transaction: its response has arrived.
-    pub(super) fn take(&mut self, id: TransactionId) -> Option<Transaction> {
-        let transaction = self.waiting.remove(&id)?;
-        self.deadlines.remove(&(transaction.due, id));
-        Some(transaction)
-    }
-
-    /// Stops retransmitting the checks that `which` picks; an answer still counts (RFC 8445
-    /// section 7.3.1.4).
-    pub(super) fn cancel(&mut self, now: Instant, which: impl Fn(&Purpose) -> bool) {
-        let running = |t: &Transaction| !t.cancelled && which(&t.purpose);
-        let picked = self.waiting.iter().filter(|(_, t)| running(t));
-        let ids: Vec<_> = picked.map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(mut transaction) = self.take(id) {
-                transaction.cancelled = true;
-                self.schedule(now, id, transaction);
+    /// Stops sending the requests that `which` picks. Those that had been cancelled before are
+    /// dropped, so that a peer cannot make them pile up.
+    pub(super) fn cancel(&mut self, which: impl Fn(&Purpose) -> bool) {
+        let picked = self.waiting.iter().filter(|(_, w)| which(&w.purpose));
+        let picked: Vec<_> = picked.map(|(id, w)| (*id, w.cancelled)).collect();
+        for (id, cancelled) in picked {
+            if cancelled {
+                self.forget(id);
+            } else {
+                self.stun.cancel(id);
+                self.waiting.entry(id).and_modify(|w| w.cancelled = true);
             }
         }
     }
 
-    /// What is due at `now`, one at a time.
-    pub(super) fn poll(&mut self, now: Instant) -> Option<Due> {
-        let &(due, id) = self.deadlines.first()?;
-        if due > now {
-            return None;
-        }
-        let mut transaction = self.take(id)?;
-        if transaction.cancelled || transaction.sent >= transaction.schedule.sends {
-            return Some(Due::Expired(transaction));
-        }
-        transaction.sent = transaction.sent.saturating_add(1);
-        let transmit = transaction.transmit.clone();
-        self.schedule(now, id, transaction);
-        Some(Due::Retransmit(transmit))
+    /// Whether a nominating check of the pair is on its way.
+    pub(super) fn nominates(&self, key: PairKey) -> bool {
+        let running = self.waiting.values().filter(|w| !w.cancelled);
+        running
+            .map(|w| w.purpose)
+            .any(|p| matches!(p, Purpose::Check { pair, nominate: true, .. } if pair == key))
     }
 
-    /// When [`poll`](Self::poll) has something next.
+    /// Sends again, or gives up, what is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.stun.handle_timeout(now);
+    }
+
+    /// The next request that got no answer, unless it had been cancelled: then that says
+    /// nothing.
+    pub(super) fn poll_expired(&mut self) -> Option<Purpose> {
+        while let Some(event) = self.stun.poll_event() {
+            if let stun::Event::TimedOut { id, .. } = event
+                && let Some(waiting) = self.waiting.remove(&id)
+                && !waiting.cancelled
+            {
+                return Some(waiting.purpose);
+            }
+        }
+        None
+    }
+
+    /// The next datagram to send.
+    pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.stun.poll_transmit()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(due, _)| *due)
+        self.stun.poll_timeout()
     }
 
     /// The number of requests to STUN servers on their way.
     pub(super) fn gathering(&self) -> usize {
-        let gather = |t: &&Transaction| matches!(t.purpose, Purpose::Gather { .. });
+        let gather = |w: &&Waiting| matches!(w.purpose, Purpose::Gather { .. });
         self.waiting.values().filter(gather).count()
-    }
-
-    fn schedule(&mut self, now: Instant, id: TransactionId, mut transaction: Transaction) {
-        transaction.due = after(now, transaction.wait());
-        self.deadlines.insert((transaction.due, id));
-        self.waiting.insert(id, transaction);
     }
 }
 
@@ -221,58 +211,55 @@ mod tests {
     use super::*;
     use crate::ice::tests::epoch;
 
-    const ID: TransactionId = TransactionId([1; 12]);
-
-    fn start(now: Instant, schedule: Schedule) -> Transactions {
+    fn start(transactions: &mut Transactions, now: Instant, id: u8, policy: RetransmitPolicy) {
         let (local, remote) = (([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 2).into());
         let pair = PairKey { local, remote };
-        let payload = vec![7];
-        let transmit = Transmit {
+        let request = Request {
             local,
             remote,
-            payload,
+            id: TransactionId([id; 12]),
+            payload: vec![7],
+            policy,
         };
-        let mut transactions = Transactions::default();
-        transactions.start(now, ID, Purpose::Consent { pair }, schedule, transmit);
-        transactions
+        transactions.start(now, Purpose::Consent { pair }, request);
     }
 
-    /// The times in milliseconds at which something is due.
-    fn times(start: Instant, transactions: &mut Transactions) -> Vec<u128> {
+    /// The times in milliseconds at which something is sent, and when it is given up.
+    fn times(policy: RetransmitPolicy) -> Vec<u128> {
+        let now = epoch();
+        let mut transactions = Transactions::default();
+        start(&mut transactions, now, 1, policy);
         let mut times = Vec::new();
         while let Some(due) = transactions.timeout() {
-            times.push(due.duration_since(start).as_millis());
-            transactions.poll(due).unwrap();
+            times.push(due.duration_since(now).as_millis());
+            transactions.handle_timeout(due);
         }
+        assert!(transactions.poll_expired().is_some());
         times
     }
 
     #[test]
-    fn a_check_is_sent_seven_times_and_ends_after_39500_ms() {
-        let now = epoch();
-        let mut transactions = start(now, Schedule::check(Duration::from_millis(500)));
-        let expected = [500, 1500, 3500, 7500, 15500, 31500, 39500];
-        assert_eq!(times(now, &mut transactions), expected);
-        assert!(transactions.get(ID).is_none());
+    fn each_purpose_has_its_own_patience() {
+        let rto = Duration::from_millis(500);
+        let ordinary = [500, 1500, 3500, 7500, 15500, 31500, 39500];
+        assert_eq!(times(check_policy(rto)), ordinary);
+        assert_eq!(times(nomination_policy(rto)), [500, 1500, 3500, 5500]);
+        assert_eq!(times(gather_policy(rto)), [500, 1500, 3500, 7500]);
+        assert_eq!(times(consent_policy(rto)), [500]);
     }
 
     #[test]
-    fn a_cancelled_check_is_not_repeated_but_its_answer_counts_for_a_while() {
+    fn a_cancelled_request_waits_once_more_and_then_no_longer() {
+        let mut transactions = Transactions::default();
         let now = epoch();
-        let mut transactions = start(now, Schedule::check(Duration::from_millis(500)));
-        transactions.cancel(now, |_| true);
-        assert!(transactions.get(ID).is_some());
-        assert_eq!(times(now, &mut transactions), [5000]);
-    }
-
-    #[test]
-    fn the_round_trip_is_known_only_without_retransmission() {
-        let now = epoch();
-        let later = |ms| after(now, Duration::from_millis(ms));
-        let mut transactions = start(now, Schedule::check(Duration::from_millis(500)));
-        let rtt = transactions.get(ID).unwrap().rtt(later(30));
-        assert_eq!(rtt, Some(Duration::from_millis(30)));
-        transactions.poll(later(500)).unwrap();
-        assert_eq!(transactions.get(ID).unwrap().rtt(later(530)), None);
+        start(&mut transactions, now, 1, RetransmitPolicy::default());
+        transactions.cancel(|_| true);
+        assert!(transactions.purpose(TransactionId([1; 12])).is_some());
+        start(&mut transactions, now, 2, RetransmitPolicy::default());
+        transactions.cancel(|_| true);
+        assert!(transactions.purpose(TransactionId([1; 12])).is_none());
+        assert!(transactions.purpose(TransactionId([2; 12])).is_some());
+        transactions.handle_timeout(now + Duration::from_secs(60));
+        assert_eq!(transactions.poll_expired(), None);
     }
 }

@@ -29,14 +29,16 @@
 //! Types from 0x80 are optional: a receiver that does not know one skips its body. An
 //! unknown type below 0x80 is an error. The version is in `Offer` and `Accept`.
 
+mod codec;
 mod escape;
 mod frame;
 mod name;
 
+pub use codec::{Decoded, HEADER_LEN, MAX_BODY, MAX_DATA, ParseError, data_header, decode};
 pub use escape::escape;
 pub use frame::{
-    Decoded, Failure, FailureKind, File, Frame, HEADER_LEN, Listed, MAX_BODY, MAX_DATA, MAX_FILES,
-    MAX_LISTED, MAX_MESSAGE, Offer, ParseError, Timestamp, Totals, VERSION, data_header, decode,
+    Failure, FailureKind, File, Frame, Listed, MAX_FILES, MAX_LISTED, MAX_MESSAGE, Offer,
+    Timestamp, Totals, VERSION,
 };
 pub use name::{MAX_NAME, Name, NameError, NameFault, PART_SUFFIX};
 

@@ -282,6 +282,17 @@ fn an_unknown_kind_of_failure_is_still_a_failure() {
     );
 }
 
+#[test]
+fn the_corpus_does_not_panic() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/transfer");
+    let mut count = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        crate::fuzz::transfer(&std::fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count >= 20);
+}
+
 fn any_name() -> impl Strategy<Value = Name> {
     prop_oneof![
         "[a-zA-Z0-9äß☃._-]{1,40}".prop_map(String::into_bytes),

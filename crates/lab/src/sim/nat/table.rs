@@ -440,3 +440,98 @@ fn is_live(
         .get(&(own, remote))
         .is_some_and(|&expires| expires > now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::nat::Allocation;
+    use crate::sim::random::seed;
+    use std::time::Duration;
+
+    const CAPACITY: usize = 20;
+
+    /// A small world of endpoints, so that everything collides with everything.
+    fn endpoint(network: u8, dice: &mut Stream) -> SocketAddr {
+        let host = u8::try_from(dice.below(3)).unwrap();
+        let port = 2000 + u16::try_from(dice.below(4)).unwrap();
+        SocketAddr::from(([network, 0, 0, host], port))
+    }
+
+    fn random_nat(dice: &mut Stream) -> Nat {
+        let mappings = [
+            Mapping::EndpointIndependent,
+            Mapping::AddressDependent,
+            Mapping::AddressAndPortDependent,
+        ];
+        let filterings = [
+            Filtering::EndpointIndependent,
+            Filtering::AddressDependent,
+            Filtering::AddressAndPortDependent,
+        ];
+        let narrow = Ports {
+            first: 2000,
+            last: 2015,
+        };
+        let allocations = [Allocation::Preserving, Allocation::Random(narrow)];
+        let mut roll = |sides| usize::try_from(dice.below(sides)).unwrap();
+        let nat = Nat::new(mappings[roll(3)], filterings[roll(3)]);
+        let unsolicited = [Unsolicited::Drop, Unsolicited::Accept][roll(2)];
+        Nat {
+            allocation: allocations[roll(2)],
+            unsolicited,
+            capacity: CAPACITY,
+            ..nat
+        }
+    }
+
+    fn assert_consistent(table: &NatTable) {
+        let sessions: usize = table.entries.values().map(|e| e.sessions.len()).sum();
+        assert_eq!(sessions, table.by_flow.len(), "one flow for each session");
+        assert!(sessions <= CAPACITY && table.strays.len() <= CAPACITY);
+        for (&(internal, seen_as), (own, remote)) in &table.by_flow {
+            let entry = &table.entries[own];
+            let session = &entry.sessions[remote];
+            assert_eq!((entry.internal, session.seen_as), (internal, seen_as));
+            let mut deadlines = table.deadlines.iter();
+            let ends = |&(at, o, r): &_| (o, r) == (*own, *remote) && at <= session.expires;
+            assert!(deadlines.any(ends), "every session ends by itself");
+        }
+        for (&(internal, _), own) in &table.by_scope {
+            assert_eq!(table.entries[own].internal, internal);
+        }
+        assert!(table.entries.values().all(|e| !e.sessions.is_empty()));
+    }
+
+    /// A packet out is answered on the way that it took; a packet in likewise.
+    fn assert_answered(table: &mut NatTable, now: Instant, dice: &mut Stream) {
+        let (inside, outside) = (endpoint(10, dice), endpoint(45, dice));
+        let external = endpoint(99, dice);
+        if dice.chance(0.5) {
+            if let Ok(out) = table.outbound(now, inside, outside) {
+                let back = table.inbound(now, out.own, out.remote).unwrap();
+                assert_eq!((back.own, back.remote), (inside, outside));
+            }
+        } else if let Ok(inner) = table.inbound(now, external, outside) {
+            let back = table.outbound(now, inner.own, inner.remote).unwrap();
+            assert_eq!((back.own, back.remote), (external, outside));
+        }
+    }
+
+    #[test]
+    fn whatever_happens_the_table_stays_consistent_and_answers_find_back() {
+        for number in 0..200 {
+            let mut dice = Stream::new(seed(number), 0);
+            let nat = random_nat(&mut dice);
+            let address = IpAddr::from([99, 0, 0, 0]);
+            let mut table = NatTable::nat(&nat, address, Stream::new(seed(number), 1));
+            let mut now = Instant::now();
+            for _ in 0..200 {
+                assert_answered(&mut table, now, &mut dice);
+                assert_consistent(&table);
+                now += Duration::from_secs(dice.below(20));
+            }
+            table.expire(now + Duration::from_secs(1000));
+            assert!(table.entries.is_empty() && table.deadlines.is_empty());
+        }
+    }
+}

@@ -1,164 +1,9 @@
 //! A peer that speaks raw frames, and a side that must survive it.
 
+use super::raw::*;
 use super::*;
 use postern_wire::transfer::{self as wire, Frame, HEADER_LEN, Timestamp, data_header};
-use std::os::unix::fs::symlink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-/// A directory inside another one, to see what lands outside.
-struct Target {
-    outer: TempDir,
-}
-
-impl Target {
-    fn new() -> Self {
-        let outer = tempfile::tempdir().unwrap();
-        std::fs::create_dir(outer.path().join("inner")).unwrap();
-        Self { outer }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.outer.path().join("inner")
-    }
-
-    fn output(&self) -> OutputDir {
-        OutputDir::open(self.path()).unwrap()
-    }
-
-    fn assert_untouched(&self) {
-        assert_eq!(names_in(self.outer.path()), ["inner"]);
-        assert_eq!(names_in(&self.path()), [""; 0]);
-    }
-
-    /// Receives `bytes` and the end of the stream; the reply is what the peer is told.
-    async fn attack(
-        &self,
-        policy: ReceivePolicy,
-        bytes: &[u8],
-    ) -> (Result<Summary, ReceiveError>, Vec<u8>) {
-        let (mut left, mut right) = connection();
-        let speak = async {
-            // A receiver that has heard enough may stop listening.
-            let _ = left.out.0.write_all(bytes).await;
-            let _ = left.out.0.shutdown().await;
-        };
-        let listen = async {
-            let mut replies = vec![];
-            left.stream.read_to_end(&mut replies).await.unwrap();
-            replies
-        };
-        let run = receive(
-            self.output(),
-            policy,
-            async |_| true,
-            &mut right.out,
-            right.stream,
-            |_| {},
-        );
-        let (result, (), replies) = tokio::join!(run, speak, listen);
-        (result, replies)
-    }
-
-    /// The kind of error that `bytes` end with; nothing is written, nothing dangerous said.
-    async fn refuses(&self, bytes: &[u8]) -> &'static str {
-        let (result, replies) = self.attack(ReceivePolicy::default(), bytes).await;
-        let error = result.unwrap_err();
-        let sentence = error.to_string();
-        assert!(!sentence.contains(char::is_control), "{sentence:?}");
-        assert!(sentence.len() < 600, "{sentence}");
-        if error.kind() != "disconnected" {
-            assert!(
-                told(&replies).contains(&error.kind()),
-                "{:?}",
-                told(&replies)
-            );
-        }
-        self.assert_untouched();
-        error.kind()
-    }
-}
-
-/// The kinds of failure among the frames of a reply.
-fn told(mut replies: &[u8]) -> Vec<&'static str> {
-    let mut kinds = vec![];
-    while let Ok(wire::Decoded::Frame(frame, used)) = wire::decode(replies) {
-        if let Frame::Refuse(failure) | Frame::Failed(failure) = frame {
-            kinds.push(failure.kind.as_str());
-        }
-        replies = &replies[used..];
-    }
-    kinds
-}
-
-/// A frame with any body, well formed or not.
-fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).unwrap();
-    [&[kind], &length.to_be_bytes()[..], body].concat()
-}
-
-fn text(name: &[u8]) -> Vec<u8> {
-    [&(name.len() as u16).to_be_bytes()[..], name].concat()
-}
-
-fn offer(files: &[(&[u8], u64)]) -> Vec<u8> {
-    let sum = files
-        .iter()
-        .fold(0u64, |sum, file| sum.wrapping_add(file.1));
-    offer_of(files.len() as u64, Some(sum), files)
-}
-
-fn offer_of(count: u64, bytes: Option<u64>, files: &[(&[u8], u64)]) -> Vec<u8> {
-    let mut body = vec![0, 1];
-    body.extend(count.to_be_bytes());
-    body.push(bytes.is_some().into());
-    body.extend(bytes.unwrap_or(0).to_be_bytes());
-    body.extend((files.len() as u16).to_be_bytes());
-    for (name, size) in files {
-        body.extend(size.to_be_bytes());
-        body.extend(text(name));
-    }
-    frame(1, &body)
-}
-
-fn file(index: u64, name: &[u8], size: u64) -> Vec<u8> {
-    let mut body = vec![];
-    body.extend(index.to_be_bytes());
-    body.extend(size.to_be_bytes());
-    body.extend([0; 4 + 1 + 8 + 4]);
-    body.extend(text(name));
-    frame(2, &body)
-}
-
-fn data(bytes: &[u8]) -> Vec<u8> {
-    frame(3, bytes)
-}
-
-fn end(bytes: &[u8]) -> Vec<u8> {
-    frame(4, blake3::hash(bytes).as_bytes())
-}
-
-fn finish(files: u64, bytes: u64) -> Vec<u8> {
-    frame(5, &[files.to_be_bytes(), bytes.to_be_bytes()].concat())
-}
-
-/// A whole honest transfer of one file called `a`.
-fn honest(bytes: &[u8]) -> Vec<u8> {
-    let size = bytes.len() as u64;
-    [
-        offer(&[(b"a", size)]),
-        file(0, b"a", size),
-        data(bytes),
-        end(bytes),
-        finish(1, size),
-    ]
-    .concat()
-}
-
-const OVERWRITE: ReceivePolicy = ReceivePolicy {
-    overwrite: true,
-    hidden: true,
-    sync: false,
-};
 
 fn bad_names() -> Vec<Vec<u8>> {
     let mut names: Vec<Vec<u8>> = [
@@ -488,104 +333,6 @@ async fn hostile_dates_and_permissions_do_no_harm() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_regular_file_is_never_replaced_or_followed() {
-    let make: &[(&str, fn(&Path, &Path))] = &[
-        ("a link to a file", |victim, at| {
-            symlink(victim, at).unwrap()
-        }),
-        ("a dangling link", |_, at| {
-            symlink("/nowhere/x", at).unwrap()
-        }),
-        ("a device", |_, at| symlink("/dev/null", at).unwrap()),
-        ("a directory", |_, at| std::fs::create_dir(at).unwrap()),
-        ("a pipe", |_, at| {
-            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-            rustix::fs::mkfifoat(rustix::fs::CWD, at, mode).unwrap();
-        }),
-    ];
-    for (what, make) in make {
-        for policy in [ReceivePolicy::default(), OVERWRITE] {
-            let target = Target::new();
-            let victim = target.outer.path().join("victim");
-            std::fs::write(&victim, b"precious").unwrap();
-            make(&victim, &target.path().join("a"));
-            let (result, _) = target.attack(policy, &honest(b"evil")).await;
-            assert_eq!(result.unwrap_err().kind(), "exists", "{what}");
-            assert_eq!(std::fs::read(&victim).unwrap(), b"precious", "{what}");
-            assert_eq!(names_in(&target.path()), ["a"], "{what}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn replacing_a_hard_link_leaves_its_other_name_alone() {
-    let target = Target::new();
-    let victim = target.outer.path().join("victim");
-    std::fs::write(&victim, b"precious").unwrap();
-    std::fs::hard_link(&victim, target.path().join("a")).unwrap();
-    target.attack(OVERWRITE, &honest(b"new")).await.0.unwrap();
-    assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
-    assert_eq!(std::fs::read(target.path().join("a")).unwrap(), b"new");
-}
-
-#[tokio::test]
-async fn a_directory_that_is_swapped_for_a_link_redirects_nothing() {
-    let target = Target::new();
-    let moved = target.outer.path().join("moved");
-    let elsewhere = tempfile::tempdir().unwrap();
-    let output = target.output();
-    std::fs::rename(target.path(), &moved).unwrap();
-    symlink(elsewhere.path(), target.path()).unwrap();
-    let (mut left, mut right) = connection();
-    left.out.0.write_all(&honest(b"x")).await.unwrap();
-    left.out.0.shutdown().await.unwrap();
-    let policy = ReceivePolicy::default();
-    receive(
-        output,
-        policy,
-        async |_| true,
-        &mut right.out,
-        right.stream,
-        |_| {},
-    )
-    .await
-    .unwrap();
-    assert_eq!(names_in(&moved), ["a"]);
-    assert_eq!(names_in(elsewhere.path()), [""; 0]);
-}
-
-#[tokio::test]
-async fn a_file_that_appears_during_the_transfer_is_kept() {
-    let target = Target::new();
-    let (mut left, mut right) = connection();
-    let place = target.path().join("a");
-    let speak = async {
-        let start = [offer(&[(b"a", 1)]), file(0, b"a", 1), data(b"x")].concat();
-        left.out.0.write_all(&start).await.unwrap();
-        while names_in(&target.path()).is_empty() {
-            tokio::task::yield_now().await;
-        }
-        std::fs::write(&place, b"mine").unwrap();
-        let rest = [end(b"x"), finish(1, 1)].concat();
-        left.out.0.write_all(&rest).await.unwrap();
-        left.out.0.shutdown().await.unwrap();
-    };
-    let policy = ReceivePolicy::default();
-    let run = receive(
-        target.output(),
-        policy,
-        async |_| true,
-        &mut right.out,
-        right.stream,
-        |_| {},
-    );
-    let (result, ()) = tokio::join!(run, speak);
-    assert_eq!(result.unwrap_err().kind(), "exists");
-    assert_eq!(std::fs::read(&place).unwrap(), b"mine");
-    assert_eq!(names_in(&target.path()), ["a"]);
-}
-
-#[tokio::test]
 async fn a_failure_message_from_the_peer_cannot_steer_the_terminal() {
     let body = [&[8u8][..], &text(b"\x1b]52;c;QQ==\x07 stop")].concat();
     let bytes = [offer(&[(b"a", 1)]), frame(6, &body)].concat();
@@ -638,6 +385,7 @@ async fn a_sender_survives_any_receiver() {
             "disk_full",
         ),
         ("a failure instead of acceptance", failed, "disk_full"),
+        ("another version", frame(16, &[0, 9]), "version"),
         ("only acceptance", accept, "disconnected"),
     ];
     let dirs = Dirs::new();
@@ -693,4 +441,60 @@ async fn a_stream_that_ends_anywhere_leaves_no_unfinished_file() {
         assert_eq!(names_in(&target.path()), ["a", "b"][..complete], "{cut}");
     }
     assert!(bytes.len() > 2 * HEADER_LEN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_falls_silent_is_given_up() {
+    let start = offer(&[(b"a", 2)]);
+    let inside = [start.clone(), file(0, b"a", 2), data(b"x")].concat();
+    for bytes in [vec![], start[..7].to_vec(), start, inside] {
+        let target = Target::new();
+        let (mut left, mut right) = connection();
+        left.out.0.write_all(&bytes).await.unwrap();
+        let policy = ReceivePolicy::default();
+        let result = receive(
+            target.output(),
+            policy,
+            async |_| true,
+            &mut right.out,
+            right.stream,
+            |_| {},
+        );
+        let error = result.await.unwrap_err();
+        assert_eq!(error.kind(), "disconnected");
+        target.assert_untouched();
+    }
+}
+
+#[test]
+fn the_size_of_the_pieces_makes_no_difference() {
+    let extra = frame(0x90, &noise(100));
+    let bytes = [
+        file(0, b"a", 5),
+        extra.clone(),
+        data(b"hel"),
+        data(b"lo"),
+        extra,
+        end(b"hello"),
+        finish(1, 5),
+    ];
+    let wire::Decoded::Frame(Frame::Offer(offer), _) = wire::decode(&offer(&[(b"a", 5)])).unwrap()
+    else {
+        panic!("not an offer");
+    };
+    for size in 1..200 {
+        let target = Target::new();
+        let policy = ReceivePolicy::default();
+        let written = std::sync::Arc::default();
+        let mut unpacker = unpack::Unpacker::new(target.output(), policy, offer.clone(), written);
+        for piece in bytes.concat().chunks(size) {
+            unpacker.push(piece).unwrap();
+        }
+        assert_eq!(
+            unpacker.summary(),
+            Some(Summary { files: 1, bytes: 5 }),
+            "{size}"
+        );
+        assert_eq!(std::fs::read(target.path().join("a")).unwrap(), b"hello");
+    }
 }

@@ -3,7 +3,9 @@
 mod faults;
 mod honest;
 mod hostile;
+mod places;
 mod quic;
+mod raw;
 
 use super::*;
 use std::path::{Path, PathBuf};

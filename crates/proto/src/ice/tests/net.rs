@@ -22,34 +22,66 @@ pub(super) fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
 }
 
-/// A NAT that filters address-and-port-dependently.
-#[derive(Default)]
+/// What a mapping or a filter depends on (RFC 4787 sections 4.1 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DependsOn {
+    Nothing,
+    Address,
+    AddressAndPort,
+}
+
+impl DependsOn {
+    pub(super) const ALL: [Self; 3] = [Self::Nothing, Self::Address, Self::AddressAndPort];
+
+    /// The part of a remote address that matters.
+    fn key(self, remote: SocketAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Nothing => None,
+            Self::Address => Some(SocketAddr::new(remote.ip(), 0)),
+            Self::AddressAndPort => Some(remote),
+        }
+    }
+}
+
+/// A NAT; without a public address, none.
+#[derive(Debug)]
 pub(super) struct Nat {
     public: Option<SocketAddr>,
-    endpoint_dependent: bool,
-    open: bool,
+    pub(super) mapping: DependsOn,
+    pub(super) filtering: DependsOn,
     mappings: BTreeMap<(SocketAddr, Option<SocketAddr>), SocketAddr>,
-    permitted: BTreeSet<(SocketAddr, SocketAddr)>,
+    permitted: BTreeSet<(SocketAddr, Option<SocketAddr>)>,
+    /// Which mapping a flow that began outside uses, by inside and remote address: answers
+    /// leave from where the packet came in, as with every NAT that tracks connections.
+    flows: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
 }
 
 impl Nat {
-    /// Endpoint-independent mapping; ports are counted from the given address.
+    /// An ordinary home router, which numbers its ports from the given address on.
     pub(super) fn at(public: &str) -> Self {
         Self {
             public: Some(at(public)),
-            ..Self::default()
+            ..Self::none()
         }
     }
 
-    pub(super) fn endpoint_dependent(mut self) -> Self {
-        self.endpoint_dependent = true;
-        self
+    pub(super) fn none() -> Self {
+        Self {
+            public: None,
+            mapping: DependsOn::Nothing,
+            filtering: DependsOn::AddressAndPort,
+            mappings: BTreeMap::new(),
+            permitted: BTreeSet::new(),
+            flows: BTreeMap::new(),
+        }
     }
 
-    /// Endpoint-independent filtering.
-    pub(super) fn open(mut self) -> Self {
-        self.open = true;
-        self
+    pub(super) fn mapping(self, mapping: DependsOn) -> Self {
+        Self { mapping, ..self }
+    }
+
+    pub(super) fn filtering(self, filtering: DependsOn) -> Self {
+        Self { filtering, ..self }
     }
 
     /// Forgets everything, as a router that reboots, and uses other ports.
@@ -59,27 +91,36 @@ impl Nat {
         self.public = Some(public);
         self.mappings.clear();
         self.permitted.clear();
+        self.flows.clear();
     }
 
     fn outbound(&mut self, from: SocketAddr, to: SocketAddr) -> SocketAddr {
         let Some(public) = self.public else {
             return from;
         };
-        let key = (from, self.endpoint_dependent.then_some(to));
+        if let Some(outside) = self.flows.get(&(from, to)) {
+            return *outside;
+        }
         let count = self.mappings.len() as u16;
         let new = SocketAddr::new(public.ip(), public.port() + count);
+        let key = (from, self.mapping.key(to));
         let outside = *self.mappings.entry(key).or_insert(new);
-        self.permitted.insert((outside, to));
+        self.permitted.insert((outside, self.filtering.key(to)));
         outside
     }
 
-    fn inbound(&self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+    fn inbound(&mut self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         if self.public.is_none() {
             return Some(to);
         }
         let mut mappings = self.mappings.iter();
-        let (inside, _) = mappings.find(|(_, outside)| **outside == to)?.0;
-        (self.open || self.permitted.contains(&(to, from))).then_some(*inside)
+        let (inside, _) = *mappings.find(|(_, outside)| **outside == to)?.0;
+        let open = self.filtering == DependsOn::Nothing;
+        if !open && !self.permitted.contains(&(to, self.filtering.key(from))) {
+            return None;
+        }
+        self.flows.insert((inside, from), to);
+        Some(inside)
     }
 }
 
@@ -100,7 +141,7 @@ impl Peer {
     fn new(now: Instant, seed: u8, role: Role, config: Config) -> Self {
         Self {
             agent: Agent::new(now, [seed; 32], role, config),
-            nat: Nat::default(),
+            nat: Nat::none(),
             hosts: Vec::new(),
             events: Vec::new(),
             sent: Vec::new(),
@@ -144,7 +185,7 @@ impl Peer {
     }
 }
 
-type Cut = Box<dyn FnMut(Duration, SocketAddr, SocketAddr) -> bool>;
+pub(super) type Cut = Box<dyn FnMut(Duration, SocketAddr, SocketAddr) -> bool>;
 
 /// Two peers, `a` controlling, and the network between them.
 pub(super) struct Pair {

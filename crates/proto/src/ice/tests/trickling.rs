@@ -1,12 +1,12 @@
 //! Gathering, late candidates, long waits and patience.
 
 use super::super::*;
-use super::net::{Nat, Pair, STUN, at};
+use super::net::{DependsOn, Nat, Pair, STUN, at};
 use super::{ms, secs};
 
 #[test]
 fn a_host_behind_a_nat_gets_one_reflexive_candidate_and_then_the_end() {
-    let pair = Pair::behind(Nat::at("45.45.1.1:40000"), Nat::default());
+    let pair = Pair::behind(Nat::at("45.45.1.1:40000"), Nat::none());
     let lines: Vec<_> = pair
         .a
         .candidates()
@@ -106,8 +106,8 @@ fn two_endpoint_dependent_nats_fail_at_patience_with_a_report() {
     };
     let mut pair = Pair::behind_with(
         config,
-        Nat::at("45.45.1.1:40000").endpoint_dependent(),
-        Nat::at("45.45.2.2:50000").endpoint_dependent(),
+        Nat::at("45.45.1.1:40000").mapping(DependsOn::AddressAndPort),
+        Nat::at("45.45.2.2:50000").mapping(DependsOn::AddressAndPort),
     );
     let start = pair.elapsed();
     pair.link();

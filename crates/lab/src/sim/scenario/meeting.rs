@@ -1,0 +1,289 @@
+//! Two ICE agents look for each other.
+
+use super::party::{Party, PartyEvent, PartySignal, Peer};
+use super::{BuiltHome, Signalling, TwoHomes};
+use crate::sim::random::Stream;
+use crate::sim::runner::{MachineId, Occurrence, Runner};
+use crate::sim::topology::RouterId;
+use crate::sim::world::World;
+use postern_proto::ice::{Agent, Credentials, Event, Path, Report, Role};
+use postern_proto::stun::BindingServer;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// A [`TwoHomes`] at work.
+#[derive(Debug)]
+pub struct Meeting {
+    runner: Runner<Party>,
+    signalling: Signalling,
+    sides: [Side; 2],
+    /// When the first side had the other's credentials.
+    authenticated: Option<Instant>,
+}
+
+/// One side's part of a meeting.
+#[derive(Debug)]
+struct Side {
+    machine: MachineId,
+    routers: Vec<RouterId>,
+    credentials: Credentials,
+    /// Messages held back until both sides have gathered.
+    outbox: Vec<PartySignal>,
+    gathered: bool,
+    valid: Option<Instant>,
+    ended: Option<End>,
+    data: Option<(SocketAddr, SocketAddr)>,
+}
+
+#[derive(Debug, Clone)]
+enum End {
+    Selected(Path),
+    Failed(Report),
+}
+
+/// How a meeting went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Left and right.
+    pub sides: [SideOutcome; 2],
+}
+
+/// How it went for one side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SideOutcome {
+    /// From authentication, when the first side had the other's credentials, to this side's
+    /// first valid pair.
+    pub valid_after: Option<Duration>,
+    /// The selected path.
+    pub selected: Option<Path>,
+    /// What the agent reported when it gave up.
+    pub failed: Option<Report>,
+}
+
+impl Outcome {
+    /// Both sides have selected a path.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.sides.iter().all(|side| side.selected.is_some())
+    }
+
+    /// Both sides have given up.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        self.sides.iter().all(|side| side.failed.is_some())
+    }
+
+    /// From authentication to the moment when both sides have a valid pair.
+    #[must_use]
+    pub fn both_valid_after(&self) -> Option<Duration> {
+        let [left, right] = &self.sides;
+        Some(left.valid_after?.max(right.valid_after?))
+    }
+}
+
+impl Meeting {
+    /// Builds the world; the agents begin to gather at `start`.
+    #[must_use]
+    pub fn new(homes: &TwoHomes, start: Instant, seed: [u8; 32]) -> Self {
+        let mut world = World::new(start, seed);
+        let (server, stun) = homes.build_server(&mut world);
+        let network = homes.build_carrier(&mut world);
+        let built = [0, 1].map(|side| homes.build_home(&mut world, network, side));
+        let mut runner = Runner::new(world);
+        runner.add(server, Party::Server(BindingServer::new()));
+        let mut random = Stream::new(seed, u64::MAX);
+        let [left, right] = built;
+        let sides = [(Role::Controlling, left), (Role::Controlled, right)].map(|(role, home)| {
+            let agent = Agent::new(start, random.bytes(), role, homes.config);
+            Side::new(&mut runner, agent, home, &stun)
+        });
+        let mut meeting = Self {
+            runner,
+            signalling: homes.signalling,
+            sides,
+            authenticated: None,
+        };
+        meeting.exchange_credentials();
+        meeting
+    }
+
+    /// Runs until both sides have selected a path or given up, at most for `limit`.
+    pub fn run(&mut self, limit: Duration) -> Outcome {
+        let deadline = self.runner.now() + limit;
+        while !self.sides.iter().all(|side| side.ended.is_some()) {
+            let Some(occurrence) = self.runner.next_event(deadline) else {
+                break;
+            };
+            self.on_occurrence(occurrence);
+        }
+        self.outcome()
+    }
+
+    /// Runs for the whole duration, whatever happens.
+    pub fn run_on(&mut self, duration: Duration) -> Outcome {
+        let deadline = self.runner.now() + duration;
+        while let Some(occurrence) = self.runner.next_event(deadline) {
+            self.on_occurrence(occurrence);
+        }
+        self.outcome()
+    }
+
+    /// Whether a datagram that each side sends on its selected path arrives at the other
+    /// side on the path that the other has selected.
+    pub fn carries_data(&mut self) -> bool {
+        let now = self.runner.now();
+        for side in 0..2 {
+            self.sides[side].data = None;
+            self.tell(now, side, PartySignal::SendData);
+        }
+        let outcome = self.run_on(Duration::from_secs(1));
+        let arrived = self.sides.iter().map(|side| side.data);
+        let selected = outcome.sides.iter().map(|side| side.selected);
+        arrived.zip(selected).all(|(data, path)| {
+            data.is_some() && data == path.map(|path| (path.local, path.remote))
+        })
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let [left, right] = &self.sides;
+        let since = self.authenticated;
+        Outcome {
+            sides: [left.outcome(since), right.outcome(since)],
+        }
+    }
+
+    /// The world, to change it or to read trace and counters.
+    pub const fn world(&mut self) -> &mut World {
+        self.runner.world()
+    }
+
+    /// The routers of a side (0 left, 1 right), outermost first.
+    #[must_use]
+    pub fn routers(&self, side: usize) -> &[RouterId] {
+        &self.sides[side].routers
+    }
+
+    /// The agent of a side (0 left, 1 right).
+    ///
+    /// # Panics
+    /// When there is no such side.
+    #[must_use]
+    pub fn agent(&self, side: usize) -> &Agent {
+        match self.runner.machine(self.sides[side].machine) {
+            Party::Peer(peer) => peer.agent(),
+            Party::Server(_) => unreachable!("a side's machine is a peer"),
+        }
+    }
+
+    fn on_occurrence(&mut self, occurrence: Occurrence<PartyEvent>) {
+        let is_of = |side: &Side| side.machine == occurrence.machine;
+        let Some(side) = self.sides.iter().position(is_of) else {
+            return;
+        };
+        match occurrence.event {
+            PartyEvent::Ice(event) => self.on_ice(occurrence.at, side, event),
+            PartyEvent::Data { local, remote } => self.sides[side].data = Some((local, remote)),
+        }
+    }
+
+    fn on_ice(&mut self, at: Instant, index: usize, event: Event) {
+        let side = &mut self.sides[index];
+        match event {
+            Event::LocalCandidate(candidate) => {
+                self.signal(at, index, PartySignal::Candidate(candidate));
+            }
+            Event::EndOfLocalCandidates => {
+                side.gathered = true;
+                self.signal(at, index, PartySignal::EndOfCandidates);
+                self.hand_over_together(at);
+            }
+            Event::Valid { .. } => {
+                side.valid.get_or_insert(at);
+            }
+            Event::Selected(path) => side.ended = Some(End::Selected(path)),
+            Event::Failed(report) => side.ended = Some(End::Failed(report)),
+            Event::Lost(path) => side.on_lost(path),
+            Event::PeerSeen(_) => {}
+        }
+    }
+
+    fn exchange_credentials(&mut self) {
+        let now = self.runner.now();
+        for side in 0..2 {
+            let credentials = self.sides[side].credentials.clone();
+            self.signal(now, side, PartySignal::Credentials(credentials));
+        }
+    }
+
+    /// Sends a message from a side to the other, or keeps it for later.
+    fn signal(&mut self, at: Instant, from: usize, signal: PartySignal) {
+        match self.signalling {
+            Signalling::Trickled(delay) => {
+                self.authenticated.get_or_insert(at + delay);
+                self.tell(at + delay, 1 - from, signal);
+            }
+            Signalling::Together { .. } if self.authenticated.is_none() => {
+                self.sides[from].outbox.push(signal);
+            }
+            Signalling::Together { .. } => self.tell(at, 1 - from, signal),
+        }
+    }
+
+    fn hand_over_together(&mut self, at: Instant) {
+        let Signalling::Together { stagger } = self.signalling else {
+            return;
+        };
+        if !self.sides.iter().all(|side| side.gathered) {
+            return;
+        }
+        self.authenticated = Some(at);
+        for (from, delay) in [(0, stagger), (1, Duration::ZERO)] {
+            for signal in std::mem::take(&mut self.sides[from].outbox) {
+                self.tell(at + delay, 1 - from, signal);
+            }
+        }
+    }
+
+    fn tell(&mut self, at: Instant, side: usize, signal: PartySignal) {
+        self.runner.signal(at, self.sides[side].machine, signal);
+    }
+}
+
+impl Side {
+    fn new(runner: &mut Runner<Party>, agent: Agent, home: BuiltHome, stun: &[SocketAddr]) -> Self {
+        let credentials = agent.local_credentials().clone();
+        let peer = Peer::new(runner.now(), agent, &home.endpoints, stun);
+        Self {
+            machine: runner.add(home.host, Party::Peer(Box::new(peer))),
+            routers: home.routers,
+            credentials,
+            outbox: Vec::new(),
+            gathered: false,
+            valid: None,
+            ended: None,
+            data: None,
+        }
+    }
+
+    fn on_lost(&mut self, lost: Path) {
+        if matches!(self.ended, Some(End::Selected(path)) if path == lost) {
+            self.ended = None;
+        }
+    }
+
+    fn outcome(&self, authenticated: Option<Instant>) -> SideOutcome {
+        let since = |at: Instant| at.saturating_duration_since(authenticated.unwrap_or(at));
+        let (selected, failed) = match self.ended.clone() {
+            Some(End::Selected(path)) => (Some(path), None),
+            Some(End::Failed(report)) => (None, Some(report)),
+            None => (None, None),
+        };
+        SideOutcome {
+            valid_after: self.valid.map(since),
+            selected,
+            failed,
+        }
+    }
+}

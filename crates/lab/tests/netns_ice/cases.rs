@@ -1,0 +1,152 @@
+//! The cases.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use postern_lab::netns::{Case, Home, Ipv6, Server, Topology, World};
+use postern_lab::sim::{Filtering, Link, Mapping, Nat};
+
+use crate::session::{Plan, StunServer, connect};
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        /// Every case, in the order they run.
+        pub(crate) const ALL: &[Case] = &[$(Case { name: stringify!($name), run: $name }),*];
+    };
+}
+
+cases!(
+    plain_linux_homes_connect_directly,
+    plain_linux_homes_connect_over_slow_links,
+    homes_with_one_private_network_connect,
+    firewalled_ipv6_homes_connect,
+    plain_ice_connects_the_pairs_that_it_can_and_no_others,
+);
+
+const MAPPINGS: [Mapping; 3] = [
+    Mapping::EndpointIndependent,
+    Mapping::AddressDependent,
+    Mapping::AddressAndPortDependent,
+];
+
+const FILTERINGS: [Filtering; 3] = [
+    Filtering::EndpointIndependent,
+    Filtering::AddressDependent,
+    Filtering::AddressAndPortDependent,
+];
+
+/// Far longer than a session takes that succeeds.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+fn plain_linux_homes_connect_directly() {
+    let topology = Topology::two_homes(Nat::default(), Nat::default());
+    assert_connects_through_the_routers(&topology);
+}
+
+fn plain_linux_homes_connect_over_slow_links() {
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    for home in &mut topology.homes {
+        home.link = Link::with_latency(Duration::from_millis(15));
+    }
+    assert_connects_through_the_routers(&topology);
+}
+
+fn homes_with_one_private_network_connect() {
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[1].lan = topology.homes[0].lan;
+    topology.homes[1].hosts.insert(0, "dave".to_owned());
+    assert_connects_through_the_routers(&topology);
+}
+
+fn firewalled_ipv6_homes_connect() {
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    for home in &mut topology.homes {
+        home.ipv6 = Ipv6::Firewalled;
+    }
+    let world = World::build(&topology).unwrap();
+    let server = StunServer::start(&world, "server", 1);
+    let [alice, bob] = connect(&world, ["alice", "bob"], plan(&server));
+    assert_eq!(alice.unwrap().remote.ip(), address(&world, "bob", 1));
+    assert_eq!(bob.unwrap().remote.ip(), address(&world, "alice", 1));
+}
+
+fn plain_ice_connects_the_pairs_that_it_can_and_no_others() {
+    let nats: Vec<Nat> = MAPPINGS
+        .iter()
+        .flat_map(|&mapping| FILTERINGS.map(|filtering| Nat::new(mapping, filtering)))
+        .collect();
+    let world = every_pair(&nats);
+    let server = StunServer::start(&world, "server", 0);
+    let rows = 0..nats.len();
+    let pairs = rows.flat_map(|row| (0..nats.len()).map(move |column| (row, column)));
+    let surprises: Vec<String> = std::thread::scope(|scope| {
+        let (world, server, nats) = (&world, &server, &nats);
+        let start = |pair| scope.spawn(move || try_pair(world, server, nats, pair));
+        let sessions: Vec<_> = pairs.map(start).collect();
+        let ends = sessions.into_iter().map(|session| session.join().unwrap());
+        ends.flatten().collect()
+    });
+    assert!(surprises.is_empty(), "{surprises:#?}");
+}
+
+/// A surprise, if the two behave differently from what the words of RFC 4787 promise.
+fn try_pair(
+    world: &World,
+    server: &StunServer,
+    nats: &[Nat],
+    (row, column): (usize, usize),
+) -> Option<String> {
+    let hosts = [format!("left{row}"), format!("right{column}")];
+    let outcomes = connect(world, [&hosts[0], &hosts[1]], plan(server));
+    let pair = [&nats[row], &nats[column]];
+    let [left, right] = outcomes.each_ref().map(Result::is_ok);
+    let expected = plain_ice_connects(pair[0], pair[1]);
+    (left != expected || right != expected).then(|| {
+        let behaviour = pair.map(|nat| (nat.mapping, nat.filtering));
+        format!("{behaviour:?}: expected {expected}, got {outcomes:?}")
+    })
+}
+
+/// One side lets everybody in, or one side has one address for everybody and lets in whom
+/// it has sent to from any port, or both have one address for everybody.
+fn plain_ice_connects(left: &Nat, right: &Nat) -> bool {
+    let independent = |nat: &Nat| nat.mapping == Mapping::EndpointIndependent;
+    let open = |nat: &Nat| nat.filtering == Filtering::EndpointIndependent;
+    let wide = |nat: &Nat| nat.filtering != Filtering::AddressAndPortDependent;
+    let helps = |nat: &Nat| open(nat) || independent(nat) && wide(nat);
+    helps(left) || helps(right) || independent(left) && independent(right)
+}
+
+/// For each translator a home on the left and one on the right.
+fn every_pair(nats: &[Nat]) -> World {
+    let home = |side: &str, index: usize, nat: &Nat| {
+        let (name, host) = (format!("{side}-home{index}"), format!("{side}{index}"));
+        Home::new(&name, &[&host], 1, *nat)
+    };
+    let both = |(index, nat)| [home("left", index, nat), home("right", index, nat)];
+    let topology = Topology {
+        servers: vec![Server::new("server")],
+        homes: nats.iter().enumerate().flat_map(both).collect(),
+        ..Topology::default()
+    };
+    World::build(&topology).unwrap()
+}
+
+fn assert_connects_through_the_routers(topology: &Topology) {
+    let world = World::build(topology).unwrap();
+    let server = StunServer::start(&world, "server", 0);
+    let [alice, bob] = connect(&world, ["alice", "bob"], plan(&server));
+    assert_eq!(alice.unwrap().remote.ip(), address(&world, "blue", 0));
+    assert_eq!(bob.unwrap().remote.ip(), address(&world, "red", 0));
+}
+
+fn plan(server: &StunServer) -> Plan {
+    Plan {
+        stun: server.address,
+        patience: PATIENCE,
+    }
+}
+
+fn address(world: &World, node: &str, index: usize) -> IpAddr {
+    world.addresses(node).unwrap()[index]
+}

@@ -1,0 +1,5 @@
+//! Tests of the whole library on the simulated internet: real sessions, real QUIC, real
+//! ICE, virtual time.
+
+mod connect;
+mod internet;

@@ -15,19 +15,40 @@ macro_rules! cases {
 use cases;
 
 #[cfg(target_os = "linux")]
+mod codes;
+#[cfg(target_os = "linux")]
 mod contract;
+#[cfg(target_os = "linux")]
+mod disks;
+#[cfg(target_os = "linux")]
+mod faults;
+#[cfg(target_os = "linux")]
+mod files;
+#[cfg(target_os = "linux")]
+mod garbage;
 #[cfg(target_os = "linux")]
 mod paths;
 #[cfg(target_os = "linux")]
 mod programs;
 #[cfg(target_os = "linux")]
 mod scene;
+#[cfg(target_os = "linux")]
+mod servers;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    let all = [paths::CASES].concat();
+    let all = [
+        paths::CASES,
+        files::CASES,
+        disks::CASES,
+        codes::CASES,
+        servers::CASES,
+        faults::CASES,
+        garbage::CASES,
+    ]
+    .concat();
     postern_lab::netns::run_cases(&all)
 }

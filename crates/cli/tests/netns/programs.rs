@@ -95,15 +95,6 @@ impl Program {
         self.event("code")["code"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until something was said on standard error.
-    pub(crate) fn complaint(&self, part: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while !self.stderr.lock().unwrap().contains(part) {
-            assert!(Instant::now() < deadline, "{}: no {part:?}", self.name);
-            thread::sleep(GLANCE);
-        }
-    }
-
     /// Types something and closes standard input.
     pub(crate) fn types(&mut self, text: &str) {
         let mut stdin = self.stdin.take().unwrap();
@@ -124,11 +115,38 @@ impl Program {
 
     /// Waits for success and returns the event `done`.
     pub(crate) fn succeeds(&mut self) -> Value {
-        let code = self.exit_within(LIMIT);
+        self.ends_well();
+        self.heard.last().map(Line::event).unwrap_or_default()
+    }
+
+    /// Waits for success without complaints.
+    pub(crate) fn ends_well(&mut self) {
+        let code = self.exit_code();
         assert_eq!(code, Some(0), "{}'s exit code", self.name);
         let stderr = self.stderr();
         assert_eq!(stderr, "", "{} succeeded with complaints", self.name);
-        self.heard.last().map(Line::event).unwrap_or_default()
+    }
+
+    /// Waits for the end, whatever it is.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        self.exit_within(LIMIT)
+    }
+
+    /// Waits for a line that contains `part`.
+    pub(crate) fn line_with(&mut self, part: &str) -> String {
+        let deadline = Instant::now() + LIMIT;
+        while let Some(line) = self.next_line(deadline) {
+            if line.text.contains(part) {
+                return line.text;
+            }
+        }
+        panic!("{} did not say {part:?}", self.name);
+    }
+
+    /// All lines of standard output so far.
+    pub(crate) fn said(&self) -> String {
+        let lines: Vec<&str> = self.heard.iter().map(|line| line.text.as_str()).collect();
+        lines.join("\n")
     }
 
     /// Waits for a failure with this exit code and kind, and returns its sentence.

@@ -80,7 +80,10 @@ fn verdict(left: Nat, right: Nat) -> bool {
         }
         let (mut meeting, outcome) = run(&homes, number);
         assert!(outcome.is_connected() || outcome.is_failed(), "{outcome:?}");
-        assert!(outcome.is_failed() || meeting.carries_data(), "{outcome:?}");
+        assert!(
+            outcome.is_failed() || meeting.agrees_on_the_path(),
+            "{outcome:?}"
+        );
         outcome.is_connected()
     };
     let first = connects(0);
@@ -330,7 +333,7 @@ fn an_idle_connection_outlives_the_timeouts_of_its_nats() {
     let (mut meeting, before) = assert_connects(&homes, 1);
     let after = meeting.run_on(Duration::from_secs(600));
     assert_eq!(after, before);
-    assert!(meeting.carries_data());
+    assert!(meeting.agrees_on_the_path());
 }
 
 #[test]
@@ -341,7 +344,7 @@ fn a_connection_survives_the_reboot_of_a_router_that_preserves_ports() {
     meeting.world().reboot(router);
     let after = meeting.run_on(Duration::from_secs(60));
     assert_eq!(after, before);
-    assert!(meeting.carries_data());
+    assert!(meeting.agrees_on_the_path());
 }
 
 #[test]
@@ -357,7 +360,7 @@ fn a_connection_that_was_cut_for_45_s_is_found_again() {
         meeting.world().set_running(wire, true);
         let again = meeting.run_on(Duration::from_secs(30));
         assert!(again.is_connected(), "seed {number}: {again:?}");
-        assert!(meeting.carries_data());
+        assert!(meeting.agrees_on_the_path());
     }
 }
 
@@ -375,7 +378,7 @@ fn a_router_that_reboots_to_other_ports_is_found_at_the_new_ones() {
         let after = meeting.run_on(Duration::from_secs(75));
         assert!(after.is_connected(), "seed {number}: {after:?}");
         assert_ne!(after.sides[1].selected, before.sides[1].selected);
-        assert!(meeting.carries_data());
+        assert!(meeting.agrees_on_the_path());
     }
 }
 

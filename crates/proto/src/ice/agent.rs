@@ -294,6 +294,7 @@ impl Agent {
         self.selected = None;
         self.nomination = Nomination::default();
         self.consents.clear();
+        self.transactions.cancel(is_check);
         self.pair_all();
         self.list.reopen();
         self.give_up = Some(after(now, self.config.patience));

@@ -50,6 +50,11 @@ impl CheckList {
         self.pairs.values()
     }
 
+    /// Whether a pair is in the valid list.
+    pub(super) fn is_valid(&self, key: PairKey) -> bool {
+        self.get(key).is_some_and(|pair| pair.valid.is_some())
+    }
+
     /// The pairs of the valid list.
     pub(super) fn valid(&self) -> impl Iterator<Item = &Pair> {
         self.iter().filter(|pair| pair.valid.is_some())
@@ -109,6 +114,12 @@ impl CheckList {
         }
     }
 
+    /// Whether a triggered check of the pair waits or is running.
+    pub(super) fn is_triggered(&self, pair: &Pair) -> bool {
+        let running = pair.state == State::InProgress && pair.triggered;
+        running || self.triggered.contains(&pair.key)
+    }
+
     /// Whether a triggered check waits.
     pub(super) fn has_triggered(&self) -> bool {
         !self.triggered.is_empty()
@@ -131,7 +142,6 @@ impl CheckList {
         if let Some(pair) = self.pairs.get_mut(&key) {
             pair.state = State::Failed;
             pair.valid = None;
-            pair.nominated = false;
             pair.use_candidate = false;
         }
     }
@@ -177,7 +187,8 @@ impl CheckList {
     pub(super) fn conclude(&mut self) {
         self.triggered.clear();
         self.pairs.retain(|_, pair| {
-            !matches!(pair.state, State::Frozen | State::Waiting) || pair.use_candidate
+            let unchecked = matches!(pair.state, State::Frozen | State::Waiting);
+            !unchecked || pair.use_candidate || pair.valid.is_some()
         });
         for pair in self.pairs.values_mut() {
             if pair.state == State::InProgress && pair.valid.is_none() && !pair.use_candidate {
@@ -192,7 +203,6 @@ impl CheckList {
         for pair in self.pairs.values_mut() {
             pair.state = State::Waiting;
             pair.valid = None;
-            pair.nominated = false;
         }
     }
 

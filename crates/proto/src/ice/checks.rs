@@ -12,7 +12,7 @@ use super::agent::Agent;
 use super::candidate::{CandidateKind, unscoped};
 use super::config::Role;
 use super::event::Event;
-use super::pair::{PairKey, State, Valid};
+use super::pair::{PairKey, Valid};
 use super::transactions::{Purpose, check_policy, nomination_policy};
 use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
 use crate::{Datagram, Verdict};
@@ -154,10 +154,7 @@ impl Agent {
                 nominate,
             } => match outcome {
                 Outcome::Success { mapped } => {
-                    self.on_check_success(now, pair, mapped, rtt);
-                    if nominate && self.role == Role::Controlling {
-                        self.select(now, pair);
-                    }
+                    self.on_check_success(now, pair, mapped, rtt, nominate);
                 }
                 Outcome::RoleConflict => self.on_role_conflict(pair, role),
                 Outcome::Refused { code } => self.on_refused(now, pair, code),
@@ -200,13 +197,16 @@ impl Agent {
         key: PairKey,
         mapped: SocketAddr,
         rtt: Option<Duration>,
+        nominate: bool,
     ) {
         self.counts.checks_answered = self.counts.checks_answered.saturating_add(1);
+        if !nominate && self.list.is_valid(key) {
+            return; // the late answer of a cancelled check; a nominating one may be running
+        }
         let local_kind = self.locals.kind_of(key.local, mapped);
         self.note_mapping(key.local, mapped, local_kind);
-        self.transactions.cancel(|p| is_ordinary_check_of(p, key));
+        self.transactions.cancel(|p| is_check_of(p, key));
         self.list.succeed(key);
-        self.resume_nomination(key);
         let Some(pair) = self.list.get_mut(key) else {
             return;
         };
@@ -216,16 +216,20 @@ impl Agent {
             let path = pair.path();
             self.events.push_back(Event::Valid { path, rtt });
         }
-        self.on_valid(now, key);
+        self.on_valid(now, key, nominate);
     }
 
     /// The pair is valid: it may be nominated, and it needs consent.
-    fn on_valid(&mut self, now: Instant, key: PairKey) {
+    fn on_valid(&mut self, now: Instant, key: PairKey, nominate: bool) {
         self.nomination.on_valid(now);
         if self.selected.is_none() {
             self.begin_consent(now, key);
         }
-        if self.role == Role::Controlled && self.list.get(key).is_some_and(|p| p.use_candidate) {
+        let nominated = match self.role {
+            Role::Controlling => nominate,
+            Role::Controlled => self.list.get(key).is_some_and(|pair| pair.use_candidate),
+        };
+        if nominated {
             self.select(now, key);
         }
     }
@@ -239,8 +243,8 @@ impl Agent {
 
     /// Section 7.2.5.4: the pair does not work, or not any longer.
     pub(super) fn on_check_failed(&mut self, now: Instant, key: PairKey) {
-        self.nomination.on_failed(key);
-        if self.list.get(key).is_some_and(|pair| pair.valid.is_some()) {
+        self.nomination.settle(key);
+        if self.list.is_valid(key) {
             self.on_lost(now, key);
         } else {
             self.list.fail(key);
@@ -262,17 +266,13 @@ impl Agent {
     /// open, and were it replaced by each incoming check, then with three of them in one round
     /// trip no answer would ever come in time, and the peers would trigger each other for ever.
     pub(super) fn trigger(&mut self, key: PairKey) {
-        let Some(pair) = self.list.get(key) else {
-            return;
-        };
-        let in_progress = pair.state == State::InProgress;
-        if pair.valid.is_some() || (in_progress && pair.triggered) {
-            return;
-        }
-        if in_progress {
+        if let Some(pair) = self.list.get(key)
+            && pair.valid.is_none()
+            && !self.list.is_triggered(pair)
+        {
             self.transactions.cancel(|p| is_check_of(p, key));
+            self.list.trigger(key);
         }
-        self.list.trigger(key);
     }
 }
 
@@ -282,11 +282,6 @@ pub(super) enum Outcome {
     Success { mapped: SocketAddr },
     RoleConflict,
     Refused { code: u16 },
-}
-
-/// A check that only asks whether the pair works.
-fn is_ordinary_check_of(purpose: &Purpose, key: PairKey) -> bool {
-    matches!(purpose, Purpose::Check { pair, nominate: false, .. } if *pair == key)
 }
 
 fn is_check_of(purpose: &Purpose, key: PairKey) -> bool {

@@ -25,7 +25,7 @@ pub enum Event {
         rtt: Option<Duration>,
     },
     /// The controlling side has nominated this path. A peer that nominates more than once makes
-    /// it come again, with a better path.
+    /// it come again: use the latest.
     Selected(Path),
     /// Consent on this path has ended, or its nomination got no answer: send nothing there.
     ///

@@ -1,6 +1,6 @@
 //! Nomination and the end of the checks (RFC 8445 section 8).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::after;
 use super::agent::Agent;
@@ -8,11 +8,16 @@ use super::config::Role;
 use super::event::Event;
 use super::pair::{Pair, PairKey, State};
 
+/// Nominations that come within this time of the first belong together.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// The progress of regular nomination on the controlling side (section 8.1.1).
 #[derive(Debug, Default)]
 pub(super) struct Nomination {
     /// When the first pair became valid.
     first_valid: Option<Instant>,
+    /// When the selected pair was selected.
+    selected_at: Option<Instant>,
     /// The pair whose check carries USE-CANDIDATE, until it is answered.
     pending: Option<PairKey>,
 }
@@ -26,8 +31,8 @@ impl Nomination {
         self.first_valid.get_or_insert(now);
     }
 
-    /// The nominating check may have failed: the next best pair is to be nominated.
-    pub(super) fn on_failed(&mut self, key: PairKey) {
+    /// A nominating check has been answered or given up.
+    pub(super) fn settle(&mut self, key: PairKey) {
         self.pending = self.pending.filter(|pending| *pending != key);
     }
 
@@ -66,14 +71,6 @@ impl Agent {
         best.filter(|_| ours)
     }
 
-    /// An ordinary check of the pair has succeeded. A nominating one that still waited for its
-    /// turn went with it; one on its way goes on.
-    pub(super) fn resume_nomination(&mut self, key: PairKey) {
-        if !self.transactions.nominates(key) {
-            self.nomination.on_failed(key);
-        }
-    }
-
     fn may_be_beaten(&self, best: &Pair) -> bool {
         self.list.iter().any(|pair| {
             pair.priority > best.priority
@@ -84,21 +81,38 @@ impl Agent {
         })
     }
 
-    /// Section 8.1.1 and 7.3.1.5: a valid pair is nominated. The best nominated one is selected.
+    /// Sections 8.1.1 and 7.3.1.5: a pair has been nominated. It is selected if it is valid.
     pub(super) fn select(&mut self, now: Instant, key: PairKey) {
-        self.nomination.on_failed(key);
-        if let Some(pair) = self.list.get_mut(key) {
-            pair.nominated = pair.valid.is_some();
-        }
-        let nominated = self.list.valid().filter(|pair| pair.nominated);
-        let Some(best) = nominated.max_by_key(|pair| pair.priority) else {
+        self.nomination.settle(key);
+        let Some(pair) = self.list.get(key).filter(|pair| pair.valid.is_some()) else {
             return;
         };
-        if self.selected != Some(best.key) {
-            let (key, path) = (best.key, best.path());
+        if self.is_replaced_by(now, pair) {
+            let path = pair.path();
+            self.deselect();
             self.selected = Some(key);
+            self.nomination.selected_at = Some(now);
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
+        }
+    }
+
+    /// Whether a nominated pair takes the place of the selected one: nominations that come
+    /// together are an aggressive peer's (RFC 5245 section 8.1.1.2), and the best counts. One that comes
+    /// alone and later is a peer's that gave up its first choice.
+    fn is_replaced_by(&self, now: Instant, nominated: &Pair) -> bool {
+        let Some(selected) = self.selected.and_then(|key| self.list.get(key)) else {
+            return true;
+        };
+        let settled = self.nomination.selected_at.map(|at| after(at, SETTLED));
+        nominated.key != selected.key
+            && (nominated.priority > selected.priority || settled.is_some_and(|at| at <= now))
+    }
+
+    /// The peer may nominate the pair again.
+    fn deselect(&mut self) {
+        if let Some(pair) = self.selected.and_then(|key| self.list.get_mut(key)) {
+            pair.use_candidate = false;
         }
     }
 

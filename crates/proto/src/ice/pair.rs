@@ -73,8 +73,6 @@ pub(super) struct Pair {
     pub(super) valid: Option<Valid>,
     /// The peer sent USE-CANDIDATE on this pair (RFC 8445 section 7.3.1.5).
     pub(super) use_candidate: bool,
-    /// Nominated and valid.
-    pub(super) nominated: bool,
     /// A check of the peer has arrived on it, and the user has been told.
     pub(super) seen: bool,
     /// Its latest check was a triggered one (section 6.1.4.1).
@@ -96,7 +94,6 @@ impl Pair {
             remote_priority: remote.priority,
             valid: None,
             use_candidate: false,
-            nominated: false,
             seen: false,
             triggered: false,
             checked_at: None,

@@ -162,14 +162,6 @@ impl Transactions {
         }
     }
 
-    /// Whether a nominating check of the pair is on its way.
-    pub(super) fn nominates(&self, key: PairKey) -> bool {
-        let running = self.waiting.values().filter(|w| !w.cancelled);
-        running
-            .map(|w| w.purpose)
-            .any(|p| matches!(p, Purpose::Check { pair, nominate: true, .. } if pair == key))
-    }
-
     /// Sends again, or gives up, what is due.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.stun.handle_timeout(now);

@@ -128,20 +128,30 @@ impl Meeting {
         self.outcome()
     }
 
-    /// Whether a datagram that each side sends on its selected path arrives at the other
-    /// side on the path that the other has selected.
+    /// Whether a datagram that each side sends on its selected path arrives at the other.
     pub fn carries_data(&mut self) -> bool {
+        self.exchange_data();
+        self.sides.iter().all(|side| side.data.is_some())
+    }
+
+    /// Whether those datagrams arrive on the path that the other side has selected, so that
+    /// both use the same one.
+    pub fn agrees_on_the_path(&mut self) -> bool {
+        let outcome = self.exchange_data();
+        let selected = outcome.sides.map(|side| side.selected);
+        self.sides.iter().zip(selected).all(|(side, path)| {
+            side.data.is_some() && side.data == path.map(|path| (path.local, path.remote))
+        })
+    }
+
+    /// Lets both sides send a datagram and gives it a second to arrive.
+    fn exchange_data(&mut self) -> Outcome {
         let now = self.runner.now();
         for side in 0..2 {
             self.sides[side].data = None;
             self.tell(now, side, PartySignal::SendData);
         }
-        let outcome = self.run_on(Duration::from_secs(1));
-        let arrived = self.sides.iter().map(|side| side.data);
-        let selected = outcome.sides.iter().map(|side| side.selected);
-        arrived.zip(selected).all(|(data, path)| {
-            data.is_some() && data == path.map(|path| (path.local, path.remote))
-        })
+        self.run_on(Duration::from_secs(1))
     }
 
     /// How it stands.

@@ -1,7 +1,11 @@
 //! Consent, its loss and what follows.
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a test may panic on overflow"
+)]
 
 use super::super::*;
-use super::net::{Nat, Pair};
+use super::net::{Nat, Pair, at};
 use super::{ms, secs};
 
 fn connected() -> Pair {
@@ -62,4 +66,36 @@ fn two_homes_find_each_other_again_after_a_router_has_rebooted() {
     let again = kinds.iter().rposition(|e| matches!(e, Event::Selected(_)));
     assert!(lost.is_some() && again > lost);
     assert!(pair.a.agent.selected().is_some() && pair.b.agent.selected().is_some());
+}
+
+#[test]
+fn a_peer_that_gave_up_its_first_choice_is_followed() {
+    let mut pair = Pair::new();
+    pair.host_a("45.45.1.1:1000");
+    pair.host_a("45.45.1.9:1000");
+    pair.host_b("45.45.2.2:2000");
+    let best = at("45.45.1.1:1000");
+    // The nomination arrives, its answer does not.
+    pair.cut = Box::new(move |at, _, to| at >= ms(85) && to == best);
+    pair.link();
+    pair.run(ms(200));
+    assert_eq!(pair.b.agent.selected().map(|path| path.remote), Some(best));
+    pair.run(secs(8));
+    let other = Some(at("45.45.1.9:1000"));
+    assert_eq!(pair.a.agent.selected().map(|path| path.local), other);
+    assert_eq!(pair.b.agent.selected().map(|path| path.remote), other);
+}
+
+#[test]
+fn an_outage_of_forty_seconds_ends_with_the_same_path_selected_by_both() {
+    for begin in (10_000..16_000).step_by(97).map(ms) {
+        let mut pair = Pair::behind(Nat::at("45.45.1.1:40000"), Nat::at("45.45.2.2:50000"));
+        pair.cut = Box::new(move |at, _, _| at >= begin && at < begin + secs(40));
+        pair.link();
+        pair.run(secs(100));
+        for peer in [&pair.a, &pair.b] {
+            assert!(peer.lost_at().is_some() && peer.failed_at().is_none());
+            assert!(peer.agent.selected().is_some(), "{begin:?}");
+        }
+    }
 }

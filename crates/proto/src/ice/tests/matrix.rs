@@ -100,3 +100,28 @@ fn two_homes_connect_within_10_s_when_a_tenth_of_the_packets_is_lost() {
         assert!(pair.elapsed() - start < secs(10), "seed {seed}");
     }
 }
+
+#[test]
+fn both_sides_agree_on_a_path_whatever_is_lost_delayed_and_reordered() {
+    for seed in 0..=255 {
+        let mut pair = Pair::new();
+        for n in 1..4 {
+            pair.host_a(&format!("45.45.1.{n}:1000"));
+            pair.host_b(&format!("45.45.2.{n}:2000"));
+        }
+        let mut delays = ChaCha20Rng::from_seed([seed; 32]);
+        let mut losses = ChaCha20Rng::from_seed([seed; 32]);
+        pair.delay = Box::new(move || ms(u64::from(delays.next_u32() % 200)));
+        pair.cut = Box::new(move |_, _, _| losses.next_u32() % 10 < 2);
+        pair.link();
+        pair.run_until_selected();
+        pair.run(secs(1));
+        let (a, b) = (pair.a.agent.selected(), pair.b.agent.selected());
+        let mirrored = b.map(|path| (path.remote, path.local));
+        assert_eq!(
+            a.map(|path| (path.local, path.remote)),
+            mirrored,
+            "seed {seed}"
+        );
+    }
+}

@@ -185,6 +185,7 @@ impl Peer {
     }
 }
 
+pub(super) type Delay = Box<dyn FnMut() -> Duration>;
 pub(super) type Cut = Box<dyn FnMut(Duration, SocketAddr, SocketAddr) -> bool>;
 
 /// Two peers, `a` controlling, and the network between them.
@@ -193,7 +194,8 @@ pub(super) struct Pair {
     pub(super) now: Instant,
     pub(super) a: Peer,
     pub(super) b: Peer,
-    pub(super) latency: Duration,
+    /// How long the next packet takes.
+    pub(super) delay: Delay,
     pub(super) stun_answers: bool,
     /// Whether to lose a packet sent at a time from and to public addresses.
     pub(super) cut: Cut,
@@ -214,7 +216,7 @@ impl Pair {
             now: start,
             a: Peer::new(start, 1, roles.0, config),
             b: Peer::new(start, 2, roles.1, config),
-            latency: ms(30),
+            delay: Box::new(|| ms(30)),
             stun_answers: true,
             cut: Box::new(|_, _, _| false),
             wire: BTreeMap::new(),
@@ -375,7 +377,7 @@ impl Pair {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
         if !(self.cut)(self.now - self.start, from, to) {
             self.count += 1;
-            let when = self.now + self.latency;
+            let when = self.now + (self.delay)();
             self.wire.insert((when, self.count), (from, to, payload));
         }
     }

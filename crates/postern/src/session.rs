@@ -17,13 +17,13 @@ use postern_proto::ice::{self, Agent, Candidate, Credentials, Role};
 use postern_proto::signal::{Failure, RendezvousEvent};
 use postern_proto::{Datagram, Transmit};
 use postern_wire::signal::{
-    Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
+    ByeReason, Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
-use crate::endpoint::Shared;
+use crate::endpoint::{Attempt, Shared};
 use crate::explain::explain;
 use crate::net::{AddressPair, Path, SessionId, StunDatagram};
 use crate::quic;
@@ -116,6 +116,7 @@ pub(crate) struct Session {
     agent: Agent,
     is_creator: bool,
     signalling: Option<Signalling>,
+    attempt: Option<Attempt>,
     code: Option<oneshot::Sender<Code>>,
     result: Option<oneshot::Sender<Result<Connection, EstablishError>>>,
     authenticated: Option<Instant>,
@@ -160,12 +161,14 @@ impl Session {
             Role::Controlled
         };
         let agent = Agent::new(now, crate::entropy::seed()?, role, config);
+        let attempt = Some(shared.attempt());
         Ok(Self {
             shared,
             inbox,
             agent,
             is_creator,
             signalling: Some(signalling),
+            attempt,
             code: listener.code,
             result: Some(listener.result),
             authenticated: None,
@@ -186,6 +189,7 @@ impl Session {
         {
             let _ = result.send(Err(error));
         }
+        self.leave().await;
         if self.established.is_some() {
             tokio::time::sleep(LINGER).await;
         }
@@ -198,6 +202,8 @@ impl Session {
             self.drain().await?;
             if self.result.as_ref().is_some_and(oneshot::Sender::is_closed) {
                 // Nobody waits for the connection any more.
+                let reason = ByeReason::Cancelled;
+                self.tell(PeerMessage::Bye { reason });
                 return Ok(());
             }
             match self.next_input().await {
@@ -210,6 +216,19 @@ impl Session {
                 Input::Stun(None) | Input::Closed => return Ok(()),
             }
         }
+    }
+
+    /// Leaves the mailbox, and waits until the server has been told.
+    async fn leave(&mut self) {
+        if let Some(Signalling {
+            outgoing,
+            mut events,
+        }) = self.signalling.take()
+        {
+            drop(outgoing);
+            while events.recv().await.is_some() {}
+        }
+        self.attempt = None;
     }
 
     async fn next_input(&mut self) -> Input {
@@ -382,6 +401,7 @@ impl Session {
             closed: Box::pin(async move { drop(closed.await) }),
         });
         self.signalling = None;
+        self.attempt = None;
         if let Some(result) = self.result.take() {
             let _ = result.send(Ok(Connection::new(quic, path, self.is_creator)));
         }
@@ -424,7 +444,7 @@ impl Session {
             }
             Some(RendezvousEvent::PeerJoined) => tracing::debug!("the other side is there"),
             Some(RendezvousEvent::Authenticated) => self.authenticated = Some(clock::now()),
-            Some(RendezvousEvent::Message(message)) => self.on_message(message),
+            Some(RendezvousEvent::Message(message)) => self.on_message(message)?,
             Some(RendezvousEvent::Failed(failure)) => {
                 return self.on_signalling_lost(failure.into());
             }
@@ -444,18 +464,22 @@ impl Session {
         self.agent.end_of_hosts(now);
     }
 
-    fn on_message(&mut self, message: PeerMessage) {
+    fn on_message(&mut self, message: PeerMessage) -> Result<(), EstablishError> {
         let now = clock::now();
         match message {
             PeerMessage::Hello(hello) => self.on_hello(hello),
             PeerMessage::Candidate { candidate } => self.add_candidate(&candidate),
             PeerMessage::EndOfCandidates => self.agent.end_of_remote_candidates(now),
             PeerMessage::Report(report) => self.on_peer_report(report),
+            PeerMessage::Bye {
+                reason: ByeReason::Cancelled,
+            } => return Err(EstablishError::PeerLeft),
             PeerMessage::Bye { reason } => {
                 tracing::debug!(?reason, "the other side said goodbye");
                 self.give_up_within(REPORT_WAIT);
             }
         }
+        Ok(())
     }
 
     fn on_hello(&mut self, hello: Hello) {

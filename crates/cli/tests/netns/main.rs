@@ -1,4 +1,7 @@
 //! The real program in real networks: homes behind Linux NATs and a public server.
+//!
+//! A case that fails shows what each of its programs printed, and when; with
+//! `POSTERN_TEST_TELL=1` every case does.
 #![cfg_attr(
     target_os = "linux",
     expect(clippy::unwrap_used, reason = "a case fails by panicking")

@@ -164,6 +164,11 @@ impl Program {
         sentence
     }
 
+    /// Waits for the end: the exit code, unless a signal ended it, and standard error.
+    pub(crate) fn end_within(&mut self, limit: Duration) -> (Option<i32>, String) {
+        (self.exit_within(limit), self.stderr())
+    }
+
     /// Waits for any failure: its exit code and the sentence on standard error.
     pub(crate) fn failure_within(&mut self, limit: Duration) -> (Option<i32>, String) {
         let code = self.exit_within(limit);
@@ -233,7 +238,7 @@ impl Drop for Program {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        if thread::panicking() {
+        if thread::panicking() || std::env::var_os("POSTERN_TEST_TELL").is_some() {
             self.tell();
         }
     }

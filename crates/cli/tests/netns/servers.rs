@@ -136,10 +136,9 @@ fn the_server_comes_from_the_environment_or_the_configuration() {
     let line = format!("server = \"{}\"\n", scene.url);
     fs::write(directory.join("config.toml"), line).unwrap();
     let mut sending = scene.postern("alice", "send");
-    let mut sender = scene.start("alice", {
-        sending.arg(&file);
-        sending
-    });
+    sending.arg(&file);
+    let mut sender = scene.start("alice", sending);
+    let code = sender.code();
     fs::write(
         directory.join("config.toml"),
         "server = \"wss://nowhere/\"\n",
@@ -150,7 +149,7 @@ fn the_server_comes_from_the_environment_or_the_configuration() {
     receiving
         .args(["--yes", "--output"])
         .arg(scene.inbox())
-        .arg(sender.code());
+        .arg(code);
     scene.start("bob", receiving).succeeds();
     sender.succeeds();
     scene.assert_arrived(&[file]);

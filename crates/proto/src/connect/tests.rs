@@ -260,6 +260,18 @@ fn the_loss_of_the_server_after_the_hellos_is_named_when_nothing_comes_of_it() {
 }
 
 #[test]
+fn what_ended_the_mailbox_is_named_and_not_the_end_of_the_connection_after_it() {
+    let mut pair = Pair::new();
+    pair.open = false;
+    pair.authenticate();
+    pair.run_for(Duration::from_secs(1));
+    let left = crate::signal::Failure::PeerLeft;
+    pair.sides[CREATOR].handle_signal(pair.now, RendezvousEvent::Failed(left));
+    pair.sides[CREATOR].handle_signalling_lost(pair.now);
+    assert_eq!(pair.failure(CREATOR), Failure::PeerLeft);
+}
+
+#[test]
 fn the_loss_of_the_server_does_not_hurt_a_connection() {
     let mut pair = Pair::new();
     pair.authenticate();

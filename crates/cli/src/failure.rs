@@ -148,8 +148,11 @@ fn from_rendezvous(failure: &Rendezvous) -> Failure {
 
 fn from_connect(error: &ConnectError) -> Failure {
     let kind = match error {
-        ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => "server_unreachable",
-        ConnectError::WrongPin { .. } | ConnectError::Tls { .. } => "server_certificate",
+        ConnectError::Resolve { .. }
+        | ConnectError::Unreachable { .. }
+        | ConnectError::Silent { .. } => "server_unreachable",
+        ConnectError::WrongPin { .. } | ConnectError::Untrusted { .. } => "server_certificate",
+        ConnectError::Tls { .. } => "server",
     };
     Failure::failed(kind, chain(error))
 }

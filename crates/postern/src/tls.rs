@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -163,18 +163,18 @@ pub enum CertificateFileError {
         path: String,
         /// What went wrong.
         #[source]
-        source: rustls::pki_types::pem::Error,
+        source: pem::Error,
     },
     /// The key does not belong to the certificate, or is of a kind that is not supported.
     #[error("the certificate and the private key cannot be used together")]
     Mismatch(#[source] rustls::Error),
 }
 
-/// A server with a certificate from files in PEM form.
+/// A server with a certificate from files in PEM form, and that certificate.
 pub(crate) fn server_config_from_files(
     certificate: &Path,
     key: &Path,
-) -> Result<ServerConfig, CertificateFileError> {
+) -> Result<(ServerConfig, CertificateDer<'static>), CertificateFileError> {
     let unreadable = |what, path: &Path| {
         let path = path.display().to_string();
         move |source| CertificateFileError::Unreadable { what, path, source }
@@ -183,7 +183,11 @@ pub(crate) fn server_config_from_files(
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(unreadable("certificate", certificate))?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable("private key", key))?;
-    server_config(chain, key).map_err(CertificateFileError::Mismatch)
+    let missing = unreadable("certificate", certificate);
+    let first = chain.first().cloned();
+    let first = first.ok_or_else(|| missing(pem::Error::NoItemsFound))?;
+    let config = server_config(chain, key).map_err(CertificateFileError::Mismatch)?;
+    Ok((config, first))
 }
 
 /// A server with a self-signed certificate, recognised by its fingerprint.

@@ -151,8 +151,8 @@ fn from_connect(error: &ConnectError) -> Failure {
         ConnectError::Resolve { .. }
         | ConnectError::Unreachable { .. }
         | ConnectError::Silent { .. } => "server_unreachable",
-        ConnectError::WrongPin { .. } | ConnectError::Untrusted { .. } => "server_certificate",
-        ConnectError::Tls { .. } => "server",
+        ConnectError::WrongPin { .. } | ConnectError::Tls { .. } => "server_certificate",
+        ConnectError::NotTls { .. } => "server",
     };
     Failure::failed(kind, chain(error))
 }

@@ -72,7 +72,7 @@ pub enum ConnectError {
     #[error(
         "the certificate of the server {url} is not trusted; if the server made it itself, use the whole URL that it printed, with #sha256= and what follows"
     )]
-    Untrusted {
+    Tls {
         /// The server.
         url: String,
         /// What is wrong with the certificate.
@@ -83,7 +83,7 @@ pub enum ConnectError {
     #[error(
         "no secure connection could be made to the server {url}; check the address: what answers there may be no postern server"
     )]
-    Tls {
+    NotTls {
         /// The server.
         url: String,
         /// What TLS said.
@@ -146,8 +146,8 @@ fn tls_error(url: &ServerUrl, source: io::Error) -> ConnectError {
         Some(rustls::Error::InvalidCertificate(
             CertificateError::ApplicationVerificationFailure,
         )) => ConnectError::WrongPin { url },
-        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Untrusted { url, source },
-        Some(_) => ConnectError::Tls { url, source },
+        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Tls { url, source },
+        Some(_) => ConnectError::NotTls { url, source },
     }
 }
 
@@ -251,6 +251,6 @@ mod tests {
             stream.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
         });
         let error = error.await;
-        assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
+        assert!(matches!(error, ConnectError::NotTls { .. }), "{error:?}");
     }
 }

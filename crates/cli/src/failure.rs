@@ -108,7 +108,7 @@ impl From<EstablishError> for Failure {
             EstablishError::PeerLeft => Self::peer("not_connected", message),
             EstablishError::ServerLost => Self::failed("server_unreachable", message),
             EstablishError::NoPath(_) => Self::failed("no_path", message),
-            EstablishError::Handshake(_) => Self::failed("handshake", message),
+            EstablishError::Handshake => Self::failed("handshake", message),
             EstablishError::Ended | EstablishError::Crypto(_) | EstablishError::Entropy(_) => {
                 Self::failed("system", message)
             }

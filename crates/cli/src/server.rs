@@ -55,7 +55,7 @@ impl Arguments {
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
     let server = Server::bind(arguments.config());
-    let server = server.map_err(|error| describe(&error).in_json(arguments.json))?;
+    let server = server.map_err(|error| describe(&error))?;
     let (url, stun) = (server.url().to_string(), server.stun_uris().to_vec());
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
     output.say(
@@ -66,7 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         &line,
     );
     tokio::select! {
-        () = server.run() => Err(Failure::failed("system", "the server stopped").in_json(arguments.json)),
+        () = server.run() => Err(Failure::failed("system", "the server stopped")),
         () = interrupted() => Ok(()),
     }
 }

@@ -62,7 +62,7 @@ pub enum SignallingError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server does not speak postern's protocol.
-    #[error("{url} answers, but not as a postern server does")]
+    #[error("{url} answers, but not as a postern server does; check its address and port")]
     NotPostern {
         /// The server.
         url: String,

@@ -80,9 +80,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// What answers is not TLS, or no version of it that both sides speak.
-    #[error(
-        "no secure connection could be made to the server {url}; check the address: what answers there may be no postern server"
-    )]
+    #[error("no secure connection could be made to the server {url}; check its address and port")]
     NotTls {
         /// The server.
         url: String,
@@ -146,8 +144,30 @@ fn tls_error(url: &ServerUrl, source: io::Error) -> ConnectError {
         Some(rustls::Error::InvalidCertificate(
             CertificateError::ApplicationVerificationFailure,
         )) => ConnectError::WrongPin { url },
-        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Tls { url, source },
+        Some(rustls::Error::InvalidCertificate(error)) => {
+            let source = fault(error).map_or(source, io::Error::other);
+            ConnectError::Tls { url, source }
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            let source = io::Error::other("what answers there does not speak TLS");
+            ConnectError::NotTls { url, source }
+        }
         Some(_) => ConnectError::NotTls { url, source },
+    }
+}
+
+/// What is usually wrong with a certificate, for people.
+fn fault(error: &CertificateError) -> Option<&'static str> {
+    if let CertificateError::Expired | CertificateError::ExpiredContext { .. } = error {
+        Some("it has expired")
+    } else if let CertificateError::NotValidForName
+    | CertificateError::NotValidForNameContext { .. } = error
+    {
+        Some("it is for another name")
+    } else if *error == CertificateError::UnknownIssuer {
+        Some("no authority that this system knows vouches for it")
+    } else {
+        None
     }
 }
 

@@ -9,7 +9,8 @@ use crate::net::{AddressFilter, host_addresses};
 use crate::stun_servers::is_global;
 
 /// The addresses at which others reach the sockets bound to `bound`: those of the same
-/// family in `public` if there are any; otherwise what the sockets are bound to.
+/// family in `public` if there are any; otherwise what the sockets are bound to. Loopback
+/// addresses are told only where there is nothing else.
 pub(super) fn advertised(bound: &[SocketAddr], public: &[IpAddr]) -> Vec<SocketAddr> {
     let mut addresses = Vec::new();
     for &address in bound {
@@ -18,6 +19,9 @@ pub(super) fn advertised(bound: &[SocketAddr], public: &[IpAddr]) -> Vec<SocketA
                 addresses.push(known);
             }
         }
+    }
+    if addresses.iter().any(|address| !address.ip().is_loopback()) {
+        addresses.retain(|address| !address.ip().is_loopback());
     }
     addresses
 }
@@ -112,6 +116,14 @@ mod tests {
         let expected = sockets(["192.0.2.7:3478", "[2001:db8::1]:3478"]);
         assert_eq!(advertised(&bound, &public), expected);
         assert_eq!(advertised(&bound, &[]), bound);
+    }
+
+    #[test]
+    fn loopback_is_told_only_where_there_is_nothing_else() {
+        let loopback = sockets(["127.0.0.1:3478"]);
+        let both = sockets(["127.0.0.1:3478", "10.0.0.1:3478"]);
+        assert_eq!(advertised(&loopback, &[]), loopback);
+        assert_eq!(advertised(&both, &[]), both[1..]);
     }
 
     #[test]

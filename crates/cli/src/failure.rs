@@ -53,7 +53,7 @@ impl Failure {
     pub(crate) fn interrupted() -> Self {
         Self {
             code: INTERRUPTED,
-            ..Self::failed("cancelled", "interrupted")
+            ..Self::failed("cancelled", "interrupted before everything was done")
         }
     }
 

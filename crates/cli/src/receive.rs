@@ -12,7 +12,7 @@ use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
 use crate::output::{self, Output};
 use crate::progress::Progress;
-use crate::session::{self, Outcome};
+use crate::session::{self, Outcome, Stage};
 
 /// The sender is there already, or the code is of no use: whoever has the code waits for
 /// nobody.
@@ -42,19 +42,19 @@ pub(crate) struct Arguments {
 
 /// Receives files.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = Output::new(arguments.json);
-    session::until_interrupted(output, receive(&arguments, output)).await
+    let (output, stage) = (Output::new(arguments.json), Stage::default());
+    session::until_interrupted(output, &stage, receive(&arguments, output, &stage)).await
 }
 
-async fn receive(arguments: &Arguments, output: Output) -> Result<(), Failure> {
+async fn receive(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {
     let url = arguments.server.url()?;
     let directory = OutputDir::open(&arguments.output);
     let directory = directory.map_err(|error| Failure::failed(error.kind(), chain(&error)))?;
     let code = code(arguments).await?;
-    let endpoint = session::bind(&url)?;
+    let endpoint = stage.bind(&url)?;
     let connection = endpoint.join(&url, code, WAIT).await?;
     let result = take(arguments, output, &connection, directory).await;
-    session::end(&endpoint, &connection, result.is_ok()).await;
+    session::end(&connection, result.is_ok());
     result
 }
 

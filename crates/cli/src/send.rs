@@ -11,7 +11,7 @@ use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
 use crate::output::{Event, Output};
 use crate::progress::Progress;
-use crate::session::{self, Outcome};
+use crate::session::{self, Outcome, Stage};
 
 /// Options of `postern send`.
 #[derive(Debug, Args)]
@@ -31,21 +31,21 @@ pub(crate) struct Arguments {
 
 /// Sends files.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = Output::new(arguments.json);
-    session::until_interrupted(output, send(&arguments, output)).await
+    let (output, stage) = (Output::new(arguments.json), Stage::default());
+    session::until_interrupted(output, &stage, send(&arguments, output, &stage)).await
 }
 
-async fn send(arguments: &Arguments, output: Output) -> Result<(), Failure> {
+async fn send(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {
     let url = arguments.server.url()?;
     let source = Source::prepare(&arguments.paths).map_err(|error| unusable(&error))?;
-    let endpoint = session::bind(&url)?;
+    let endpoint = stage.bind(&url)?;
     let invitation = endpoint
         .invite(&url, Duration::from_secs(arguments.wait))
         .await?;
     announce(arguments, output, &source, &invitation);
     let connection = invitation.connection().await?;
     let result = deliver(output, &connection, source).await;
-    session::end(&endpoint, &connection, result.is_ok()).await;
+    session::end(&connection, result.is_ok());
     result
 }
 

@@ -1,5 +1,6 @@
 //! What sending and receiving have in common.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use postern::transfer::Summary;
@@ -12,27 +13,43 @@ use crate::output::{Event, Output};
 /// How long the last datagrams may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The endpoint of a task, which outlives it so that the peer can be told of its end.
+#[derive(Debug, Default)]
+pub(crate) struct Stage(OnceLock<Endpoint>);
+
+impl Stage {
+    /// Makes the endpoint; it can reach peers on this machine if the server is on it.
+    pub(crate) fn bind(&self, server: &ServerUrl) -> Result<Endpoint, Failure> {
+        let endpoint = if server.is_loopback() {
+            Endpoint::bind_with_loopback()
+        } else {
+            Endpoint::bind()
+        };
+        let endpoint = endpoint.map_err(|error| Failure::failed("system", chain(&error)))?;
+        Ok(self.0.get_or_init(|| endpoint).clone())
+    }
+
+    /// Waits until the peer has been told, but not for ever.
+    async fn finish(&self) {
+        if let Some(endpoint) = self.0.get() {
+            let _ = tokio::time::timeout(FAREWELL, endpoint.finish()).await;
+        }
+    }
+}
+
 /// Runs a task until it ends or the user interrupts, which drops it: unfinished files
 /// are removed and the peer is told.
 pub(crate) async fn until_interrupted(
     output: Output,
+    stage: &Stage,
     task: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let result = tokio::select! {
         result = task => result,
         () = interrupted() => Err(Failure::interrupted()),
     };
+    stage.finish().await;
     result.map_err(|failure| failure.in_json(output.is_json()))
-}
-
-/// An endpoint that can reach peers on this machine if the server is on it.
-pub(crate) fn bind(server: &ServerUrl) -> Result<Endpoint, Failure> {
-    let endpoint = if server.is_loopback() {
-        Endpoint::bind_with_loopback()
-    } else {
-        Endpoint::bind()
-    };
-    endpoint.map_err(|error| Failure::failed("system", chain(&error)))
 }
 
 /// The stream of a transfer; the creator of the code opens it.
@@ -49,11 +66,10 @@ pub(crate) async fn open(connection: &Connection) -> Result<(SendStream, RecvStr
     })
 }
 
-/// Tells the peer that the connection is over, and waits until it has left.
-pub(crate) async fn end(endpoint: &Endpoint, connection: &Connection, done: bool) {
+/// Tells the peer that the connection is over.
+pub(crate) fn end(connection: &Connection, done: bool) {
     let (code, reason) = if done { (0, "done") } else { (1, "failed") };
     connection.close(code, reason);
-    let _ = tokio::time::timeout(FAREWELL, endpoint.finish()).await;
 }
 
 /// A size for people: decimal, three digits.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use noq::TokioRuntime;
 use postern_wire::signal::{Code, Fingerprint};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
@@ -127,6 +127,7 @@ impl Endpoint {
             sender: Arc::new(AsyncMutex::new(sender)),
             sessions: Mutex::default(),
             next: AtomicU64::new(1),
+            attempts: watch::Sender::new(0),
             routers: OnceLock::new(),
         });
         let routers = [
@@ -176,9 +177,11 @@ impl Endpoint {
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
 
-    /// Waits until every connection has told its peer that it is over. To be called
-    /// before the program ends.
+    /// Waits until no attempt at connecting is left, and every connection has told its
+    /// peer that it is over. To be called before the program ends.
     pub async fn finish(&self) {
+        let mut attempts = self.0.attempts.subscribe();
+        let _ = attempts.wait_for(|count| *count == 0).await;
         self.0.quic.wait_idle().await;
     }
 
@@ -215,6 +218,16 @@ struct Mailbag {
     incoming: mpsc::Sender<noq::Incoming>,
 }
 
+/// One attempt at connecting that goes on.
+#[derive(Debug)]
+pub(crate) struct Attempt(watch::Sender<usize>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
 /// What the sessions of an endpoint share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -226,6 +239,7 @@ pub(crate) struct Shared {
     sender: Arc<AsyncMutex<Sender>>,
     sessions: Mutex<BTreeMap<SessionId, Mailbag>>,
     next: AtomicU64,
+    attempts: watch::Sender<usize>,
     routers: OnceLock<[AbortHandle; 2]>,
 }
 
@@ -285,6 +299,12 @@ impl Shared {
             same_family.map(|&ip| SocketAddr::new(ip, bound.port()))
         });
         specific.copied().chain(on_interfaces).collect()
+    }
+
+    /// Counts an attempt at connecting until it is dropped.
+    pub(crate) fn attempt(&self) -> Attempt {
+        self.attempts.send_modify(|count| *count += 1);
+        Attempt(self.attempts.clone())
     }
 
     fn register(&self) -> Inbox {

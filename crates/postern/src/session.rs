@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
-use crate::endpoint::Shared;
+use crate::endpoint::{Attempt, Shared};
 use crate::explain::explain;
 use crate::net::{AddressPair, SessionId, StunDatagram};
 use crate::quic;
@@ -130,6 +130,8 @@ pub(crate) struct Session {
     outgoing: Option<mpsc::Sender<PeerMessage>>,
     signals: Option<mpsc::Receiver<RendezvousEvent>>,
     listener: Option<Listener>,
+    /// Until there is a connection, or will be none.
+    attempt: Option<Attempt>,
     authenticated: std::time::Instant,
     /// Whose handshakes are welcome.
     accept: Option<Fingerprint>,
@@ -170,6 +172,7 @@ impl Session {
         };
         Ok(Self {
             connector: Connector::new(now, crate::entropy::seed()?, &config),
+            attempt: Some(shared.attempt()),
             shared,
             inbox,
             is_creator,
@@ -187,12 +190,12 @@ impl Session {
 
     /// Runs until the connection is over, or there is none.
     pub(crate) async fn run(mut self) {
-        if let Err(error) = self.drive().await {
-            self.flush().await;
-            if let Some(listener) = self.listener.take() {
-                let _ = listener.outcome.send(Err(error));
-            }
+        let result = self.drive().await;
+        self.leave().await;
+        if let (Err(error), Some(listener)) = (result, self.listener.take()) {
+            let _ = listener.outcome.send(Err(error));
         }
+        self.attempt = None;
         if self.established.is_some() {
             tokio::time::sleep(LINGER).await;
         }
@@ -218,7 +221,7 @@ impl Session {
                         .handle_path_opened(clock::now(), path, worked);
                 }
                 Input::PathEvent(event) => self.on_path_event(&event),
-                Input::Stun(None) | Input::Over => return Ok(()),
+                Input::Stun(None) | Input::Over => return self.cancel(),
             }
         }
     }
@@ -238,8 +241,17 @@ impl Session {
         }
     }
 
-    /// Waits until the last messages for the peer have left.
-    async fn flush(&mut self) {
+    /// Nobody wants the connection any more; the peer is told if it waits for one.
+    fn cancel(&mut self) -> Result<(), EstablishError> {
+        self.connector.cancel();
+        while let Some(event) = self.connector.poll_event() {
+            self.obey(event)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the mailbox, and waits until the last messages for the peer have left.
+    async fn leave(&mut self) {
         self.outgoing = None;
         if let Some(mut signals) = self.signals.take() {
             let _ = timeout(FAREWELL, async { while signals.recv().await.is_some() {} }).await;
@@ -408,6 +420,7 @@ impl Session {
             closed: Box::pin(async move { drop(closed.await) }),
         });
         self.handshakes.clear();
+        self.attempt = None;
         self.connector.handle_connected(clock::now());
         if let Some(listener) = self.listener.take() {
             let _ = listener

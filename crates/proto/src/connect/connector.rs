@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::signal::{
-    Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
+    ByeReason, Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
 };
 
 use super::limits::{self, later};
@@ -279,6 +279,16 @@ impl Connector {
     pub fn handle_path_opened(&mut self, now: Instant, path: Path, worked: bool) {
         let step = self.paths.opened(now, path, worked);
         self.take(step);
+    }
+
+    /// Nobody wants the connection any more: tells the peer if it still waits for one. The
+    /// machine is inert afterwards.
+    pub fn cancel(&mut self) {
+        if self.stage == Stage::Connecting {
+            let reason = ByeReason::Cancelled;
+            self.tell(PeerMessage::Bye { reason });
+        }
+        self.stage = Stage::Ended;
     }
 
     /// QUIC has given up the path between these addresses.

@@ -316,3 +316,14 @@ fn a_goodbye_before_the_connection_ends_the_attempt() {
     pair.sides[JOINER].handle_signal(pair.now, message);
     assert_eq!(pair.failure(JOINER), Failure::PeerLeft);
 }
+
+#[test]
+fn an_attempt_that_is_cancelled_says_goodbye() {
+    let mut pair = Pair::new();
+    pair.open = false;
+    pair.authenticate();
+    pair.run_for(Duration::from_secs(1));
+    pair.sides[CREATOR].cancel();
+    assert_eq!(pair.failure(JOINER), Failure::PeerLeft);
+    assert!(pair.elapsed() < Duration::from_secs(2));
+}

@@ -150,6 +150,7 @@ fn from_connect(error: &ConnectError) -> Failure {
     let kind = match error {
         ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => "server_unreachable",
         ConnectError::WrongPin { .. } | ConnectError::Tls { .. } => "server_certificate",
+        ConnectError::NotTls { .. } => "server",
     };
     Failure::failed(kind, chain(error))
 }

@@ -59,9 +59,20 @@ pub enum ConnectError {
         /// The server.
         url: String,
     },
-    /// The server's certificate is not trusted by this system, or TLS failed otherwise.
+    /// Something accepts connections there, but does not speak TLS.
     #[error(
-        "no secure connection to the server {url}; if it has a self-signed certificate, use the URL it prints, with #sha256= at the end"
+        "the server {url} does not answer as a postern server does; check its address and port"
+    )]
+    NotTls {
+        /// The server.
+        url: String,
+        /// What TLS said.
+        #[source]
+        source: io::Error,
+    },
+    /// The server's certificate is not trusted by this system.
+    #[error(
+        "the certificate of the server {url} is not trusted; if it has a self-signed certificate, use the URL it prints, with #sha256= at the end"
     )]
     Tls {
         /// The server.
@@ -130,10 +141,11 @@ fn tls_error(url: &ServerUrl, source: io::Error) -> ConnectError {
         .get_ref()
         .and_then(|cause| cause.downcast_ref::<rustls::Error>());
     let url = url.websocket();
-    if cause == Some(&wrong_pin) {
-        return ConnectError::WrongPin { url };
+    match cause {
+        Some(cause) if *cause == wrong_pin => ConnectError::WrongPin { url },
+        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Tls { url, source },
+        Some(_) | None => ConnectError::NotTls { url, source },
     }
-    ConnectError::Tls { url, source }
 }
 
 /// Why the server's certificate or key cannot be used.

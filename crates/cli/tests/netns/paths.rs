@@ -148,13 +148,11 @@ fn the_server_is_not_needed_once_the_path_stands() {
 }
 
 fn stop(mut server: Program, signal: Signal) {
-    match signal {
-        Signal::SIGKILL => server.kill(),
-        signal => {
-            server.signal(signal);
-            server.ends_well();
-        }
+    if signal == Signal::SIGKILL {
+        return server.kill();
     }
+    server.signal(signal);
+    server.ends_well();
 }
 
 fn address(path: &Value, field: &str) -> SocketAddr {

@@ -3,10 +3,10 @@
 SHELL := bash
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help check test demo fuzz setup
+.PHONY: help check test demo fuzz setup bench-transfer
 
 help: ## Say what there is
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
 
 setup: ## Install what is missing (apt, with sudo when not root)
 	@scripts/setup
@@ -22,6 +22,9 @@ test: setup ## All tests, in real network namespaces too
 
 demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")
 	cargo run --release -p postern-cli --locked -- demo $(ARGS)
+
+bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1000000000 ROUNDS=5)
+	cargo bench -p postern-cli --bench transfer --locked
 
 TARGET ?= stun
 SECONDS ?= 60

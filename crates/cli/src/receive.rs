@@ -1,6 +1,6 @@
 //! `postern receive`
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,12 @@ use postern::{Code, Connection};
 
 use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::progress::Progress;
 use crate::session::{self, Outcome, Stage};
 
-/// How long the sender, who is there already, may take to answer.
+/// The sender is there already, or the code is of no use: whoever has the code waits for
+/// nobody.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Options of `postern receive`.
@@ -123,16 +124,10 @@ fn describe(offer: &Offer) -> String {
     }
 }
 
-/// Asks on the terminal; `None` when there is nobody to answer. The question goes to
-/// standard error, so that standard output stays what was asked for.
+/// Asks on the terminal; `None` when there is nobody to answer.
 async fn prompt(question: String) -> Option<String> {
     let asked = tokio::task::spawn_blocking(move || {
-        let mut stderr = io::stderr().lock();
-        if io::stdin().is_terminal() {
-            let _ = stderr.write_all(question.as_bytes());
-            let _ = stderr.flush();
-        }
-        drop(stderr);
+        output::ask(&question);
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer).ok()?;
         (read > 0).then_some(answer)

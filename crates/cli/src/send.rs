@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use postern::transfer::{self, SendError, Source, SourceError, escape};
-use postern::{Connection, Invitation};
+use postern::{Connection, Invitation, MAX_WAIT};
 
 use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     server: ServerArguments,
     /// How long to wait for the other side, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT.as_secs()))]
     wait: u64,
     /// Print one JSON object a line (docs/json.md)
     #[arg(long)]

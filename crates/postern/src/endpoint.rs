@@ -20,7 +20,7 @@ use crate::net::{
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
-use crate::session::{EstablishError, Inbox, Listener, Session};
+use crate::session::{EstablishError, Inbox, Listener, Outcome, Session};
 
 /// STUN datagrams waiting for one session.
 const STUN_QUEUE: usize = 64;
@@ -62,7 +62,7 @@ pub struct Endpoint(Arc<Shared>);
 #[derive(Debug)]
 pub struct Invitation {
     code: Code,
-    result: oneshot::Receiver<Result<Connection, EstablishError>>,
+    result: oneshot::Receiver<Outcome>,
 }
 
 impl Invitation {
@@ -191,20 +191,17 @@ impl Endpoint {
         is_creator: bool,
         signalling: Signalling,
         code: Option<oneshot::Sender<Code>>,
-    ) -> Result<oneshot::Receiver<Result<Connection, EstablishError>>, EstablishError> {
-        let (sender, result) = oneshot::channel();
+    ) -> Result<oneshot::Receiver<Outcome>, EstablishError> {
+        let (outcome, result) = oneshot::channel();
         let inbox = self.0.register();
-        let listener = Listener {
-            code,
-            result: sender,
-        };
+        let listener = Listener { code, outcome };
         let session = Session::new(self.0.clone(), inbox, is_creator, signalling, listener)?;
         tokio::spawn(session.run());
         Ok(result)
     }
 }
 
-fn failure(result: Result<Connection, EstablishError>) -> EstablishError {
+fn failure(result: Outcome) -> EstablishError {
     result.err().unwrap_or(EstablishError::Ended)
 }
 
@@ -269,6 +266,15 @@ impl Shared {
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         self.identity.fingerprint()
+    }
+
+    /// Whether the endpoint offers addresses that only this machine can reach.
+    pub(crate) fn uses_loopback(&self) -> bool {
+        let bound = self
+            .addresses
+            .iter()
+            .any(|address| address.ip().is_loopback());
+        bound || self.filter == AddressFilter::WithLoopback
     }
 
     /// Sends one STUN datagram.
@@ -338,15 +344,16 @@ async fn route_stun(shared: Weak<Shared>, mut stun: StunReceiver) {
     }
 }
 
-/// Hands each incoming handshake to the session whose path it came over.
+/// Hands each incoming handshake to the newest session that admitted its path: older ones
+/// have their connection.
 async fn route_incoming(shared: Weak<Shared>, quic: noq::Endpoint) {
     while let Some(incoming) = quic.accept().await {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let path = shared.paths.path_at(incoming.remote_address());
-        let sessions = shared.sessions();
-        match path.and_then(|path| sessions.get(&path.session)) {
+        let sessions = shared.paths.sessions_at(incoming.remote_address());
+        let mailbags = shared.sessions();
+        match sessions.iter().find_map(|session| mailbags.get(session)) {
             Some(mailbag) => drop(mailbag.incoming.try_send(incoming)),
             None => incoming.ignore(),
         }

@@ -47,7 +47,8 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Bytes buffered for sending that the peer has not acknowledged.
 const SEND_WINDOW: u64 = 8 << 20;
 
-/// Most streams that a peer may have open at a time.
+/// Most streams that a peer may have open at a time. Only streams in both directions are
+/// used, and no datagrams.
 const MAX_STREAMS: u32 = 64;
 
 /// The fingerprint of a DER-encoded certificate.
@@ -165,7 +166,8 @@ fn transport_config(round_trip: Duration) -> TransportConfig {
         .default_path_max_idle_timeout(Some(IDLE_TIMEOUT))
         .default_path_keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
-        .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)

@@ -1,7 +1,7 @@
 //! Programs that are killed or interrupted, at any moment.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ pub(crate) const CASES: &[Case] = crate::cases!(
 
 /// A killed program says nothing: the other side gives up after 15 s of silence.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that no transfer here gets to the end of.
+const LONG: u64 = 4 << 30;
 
 /// When in the life of a pair something happens.
 #[derive(Debug, Clone, Copy)]
@@ -58,10 +61,9 @@ struct Pair {
 
 impl Pair {
     /// Starts a transfer and lets it come to the given moment.
-    fn at(scene: &Scene, moment: Moment) -> Self {
-        let file = scene.sparse_file("film", 4 << 30);
+    fn at(scene: &Scene, film: &Path, moment: Moment) -> Self {
         // A receiver that is killed before it came leaves a sender that waits for it.
-        let mut command = scene.sending(&[&file]);
+        let mut command = scene.sending(&[film]);
         command.args(["--wait", "15"]);
         let mut sender = scene.start("alice", command);
         let code = sender.code();
@@ -123,13 +125,14 @@ fn assert_left_alone(program: &mut Program, limit: Duration, moment: Moment) {
 
 fn whoever_is_killed_leaves_nothing_and_the_other_side_ends() {
     let scene = Scene::plain();
+    let film = scene.sparse_file("film", LONG);
     let (mut receivers, mut senders) = (Vec::new(), Vec::new());
     // All are killed first: the silence they leave is long.
     for moment in MOMENTS {
-        let pair = Pair::at(&scene, moment);
+        let pair = Pair::at(&scene, &film, moment);
         pair.sender.kill();
         receivers.push((pair.receiver, pair.inbox, moment));
-        let pair = Pair::at(&scene, moment);
+        let pair = Pair::at(&scene, &film, moment);
         pair.receiver.kill();
         assert!(!pair.inbox.join("film").exists(), "{moment:?}");
         senders.push((pair.sender, moment));
@@ -146,8 +149,9 @@ fn whoever_is_killed_leaves_nothing_and_the_other_side_ends() {
 
 fn an_interrupted_sender_tells_the_receiver_at_once() {
     let scene = Scene::plain();
+    let film = scene.sparse_file("film", LONG);
     for (index, moment) in MOMENTS.into_iter().enumerate() {
-        let mut pair = Pair::at(&scene, moment);
+        let mut pair = Pair::at(&scene, &film, moment);
         interrupt(&mut pair.sender, index);
         assert_left_alone(&mut pair.receiver, SOON, moment);
         pair.assert_nothing_is_left();
@@ -157,8 +161,9 @@ fn an_interrupted_sender_tells_the_receiver_at_once() {
 
 fn an_interrupted_receiver_tells_the_sender_at_once() {
     let scene = Scene::plain();
+    let film = scene.sparse_file("film", LONG);
     for (index, moment) in MOMENTS.into_iter().enumerate() {
-        let mut pair = Pair::at(&scene, moment);
+        let mut pair = Pair::at(&scene, &film, moment);
         interrupt(&mut pair.receiver, index);
         pair.assert_nothing_is_left();
         if !matches!(moment, Moment::After(_)) {

@@ -77,7 +77,10 @@ async fn take(
     let result = transfer::receive(directory, policy, accept, &mut out, stream, show).await;
     progress.finish();
     following.abort();
-    let summary = result.map_err(|error| failed(&error))?;
+    let summary = match result {
+        Ok(summary) => summary,
+        Err(error) => return Err(failed(&error, connection).await),
+    };
     Outcome::new(summary, began, connection).tell(output, "Received");
     Ok(())
 }
@@ -132,8 +135,13 @@ async fn prompt(question: String) -> Option<String> {
     asked.await.ok().flatten()
 }
 
-fn failed(error: &ReceiveError) -> Failure {
+async fn failed(error: &ReceiveError, connection: &Connection) -> Failure {
     let kind = error.kind();
+    if let ReceiveError::Disconnected(_) = error
+        && let Some(end) = session::end_of(connection).await
+    {
+        return Failure::failed(kind, end);
+    }
     if matches!(error, ReceiveError::Declined) {
         return Failure::peer(
             kind,

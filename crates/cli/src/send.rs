@@ -73,7 +73,10 @@ async fn deliver(output: Output, connection: &Connection, source: Source) -> Res
     let result = transfer::send(source, &mut out, stream, |amount| progress.show(amount)).await;
     progress.finish();
     following.abort();
-    let summary = result.map_err(|error| failed(&error))?;
+    let summary = match result {
+        Ok(summary) => summary,
+        Err(error) => return Err(failed(&error, connection).await),
+    };
     Outcome::new(summary, began, connection).tell(output, "Sent");
     Ok(())
 }
@@ -82,14 +85,17 @@ fn unusable(error: &SourceError) -> Failure {
     Failure::failed(error.kind(), chain(error))
 }
 
-fn failed(error: &SendError) -> Failure {
+async fn failed(error: &SendError, connection: &Connection) -> Failure {
     let (kind, message) = (error.kind(), chain(error));
     match error {
         SendError::Refused(_) => Failure::peer(kind, message),
+        SendError::Disconnected(_) => {
+            let end = session::end_of(connection).await;
+            Failure::failed(kind, end.unwrap_or(message))
+        }
         SendError::PeerFailed(_)
         | SendError::Changed(_)
         | SendError::Read(..)
-        | SendError::Disconnected(_)
         | SendError::Invalid(_)
         | SendError::Violation(_) => Failure::failed(kind, message),
     }

@@ -4,11 +4,14 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use postern::transfer::Summary;
-use postern::{Connection, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
+use postern::{Connection, ConnectionError, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
 
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
 use crate::output::{Event, Output};
+
+/// A stream that broke with its connection knows it a moment before the connection does.
+const END_KNOWN: Duration = Duration::from_millis(100);
 
 /// How long the last datagrams may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -58,12 +61,24 @@ pub(crate) async fn open(connection: &Connection) -> Result<(SendStream, RecvStr
         true => connection.open_bi().await,
         false => connection.accept_bi().await,
     };
-    stream.map_err(|error| {
-        Failure::peer(
-            "not_connected",
-            format!("the other side went away: {error}"),
-        )
-    })
+    stream.map_err(|error| Failure::peer("not_connected", broken(&error)))
+}
+
+/// Why a stream broke, if that is because the connection is over.
+pub(crate) async fn end_of(connection: &Connection) -> Option<String> {
+    let over = tokio::time::timeout(END_KNOWN, connection.closed()).await;
+    over.ok().map(|error| broken(&error))
+}
+
+fn broken(error: &ConnectionError) -> String {
+    let what = if let ConnectionError::ApplicationClosed(_) = error {
+        "the other side stopped".to_owned()
+    } else if let ConnectionError::TimedOut = error {
+        "nothing came from the other side any more".to_owned()
+    } else {
+        format!("the connection ended ({})", chain(error))
+    };
+    format!("{what} before the transfer was complete; start it again")
 }
 
 /// Tells the peer that the connection is over.

@@ -19,9 +19,12 @@ pub(crate) fn check(name: &str, lines: &[Line], code: Option<i32>) {
     check_rate(name, lines);
 }
 
+/// The name of a field, and whether a value fits it.
+type Field = (&'static str, fn(&Value) -> bool);
+
 /// Checks the fields of one event, their types and their number.
 fn check_fields(name: &str, event: &Value) {
-    let fields: &[(&str, fn(&Value) -> bool)] = match event["event"].as_str() {
+    let fields: &[Field] = match event["event"].as_str() {
         Some("ready") => &[("url", is_text), ("stun", is_stun)],
         Some("code") => &[("code", is_code)],
         Some("path") => &[

@@ -21,6 +21,9 @@ pub(crate) const CASES: &[Case] = crate::cases!(
     a_directory_that_is_removed_stops_both_sides,
 );
 
+/// More than a sender reads ahead of what has arrived.
+const FAR_AHEAD: usize = 16_000_000;
+
 /// Something mounted in the namespace of this process.
 struct Mounted(PathBuf);
 
@@ -48,11 +51,11 @@ impl Drop for Mounted {
     }
 }
 
-/// Cables of 2 MB a second, so that there is time to do something in the middle.
+/// Cables of 8 MB a second, so that there is time to do something in the middle.
 fn slow() -> Scene {
     let mut topology = Topology::two_homes(Nat::default(), Nat::default());
     topology.homes[0].link = Link::symmetric(Pipe {
-        rate: Some(2_000_000),
+        rate: Some(8_000_000),
         queue: std::time::Duration::from_millis(100),
         ..Pipe::default()
     });
@@ -111,7 +114,7 @@ fn a_disk_that_fills_up_stops_both_sides_and_keeps_nothing() {
 fn a_file_that_changes_while_it_is_sent_arrives_nowhere() {
     let scene = slow();
     for change in [append, truncate] {
-        let file = scene.file("film", 2_500_000);
+        let file = scene.file("film", FAR_AHEAD);
         let mut sender = scene.send(&[&file]);
         let mut receiver = scene.receive(&sender.code());
         receiver.event("progress");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use postern_lab::netns::Case;
 
-use crate::programs::SOON;
+use crate::programs::{Program, SOON};
 use crate::scene::{Scene, contents, names};
 
 pub(crate) const CASES: &[Case] = crate::cases!(
@@ -22,6 +22,8 @@ pub(crate) const CASES: &[Case] = crate::cases!(
     whoever_says_no_gets_nothing,
     whoever_says_yes_gets_the_file,
     people_are_told_in_sentences,
+    people_are_told_of_failures_on_standard_error,
+    several_pairs_use_one_server_at_a_time,
 );
 
 fn files_of_every_size_arrive_identical() {
@@ -188,4 +190,30 @@ fn people_are_told_in_sentences() {
         "{receiver}"
     );
     scene.assert_arrived(&[file]);
+}
+
+fn people_are_told_of_failures_on_standard_error() {
+    let scene = Scene::plain();
+    let command = scene.receiving(&["--yes", "77-zoo-zoo"]);
+    let mut receiver = scene.start_for_people("bob", command);
+    let (code, sentence) = receiver.failure_within(SOON);
+    assert_eq!(code, Some(3), "{sentence}");
+    assert_eq!(receiver.said(), "");
+}
+
+fn several_pairs_use_one_server_at_a_time() {
+    let scene = Scene::plain();
+    let files: Vec<PathBuf> = (0..6)
+        .map(|index| scene.file(format!("letter {index}"), 1_000_000 + index))
+        .collect();
+    let mut senders: Vec<Program> = files.iter().map(|file| scene.send(&[file])).collect();
+    let codes = senders.iter_mut().map(Program::code);
+    let mut receivers: Vec<Program> = codes.map(|code| scene.receive(&code)).collect();
+    receivers
+        .iter_mut()
+        .for_each(|receiver| drop(receiver.succeeds()));
+    senders
+        .iter_mut()
+        .for_each(|sender| drop(sender.succeeds()));
+    scene.assert_arrived(&files);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use postern_lab::netns::{Case, Ipv6, Topology};
-use postern_lab::sim::{Filtering, Mapping, Nat};
+use postern_lab::sim::{Filtering, Link, Mapping, Nat, Pipe};
 use serde_json::Value;
 
 use crate::programs::Program;
@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = crate::cases!(
     a_strict_router_meets_an_easy_one,
     two_strict_routers_are_told_apart_in_a_sentence,
     the_server_is_not_needed_once_the_path_stands,
+    a_slow_and_lossy_path_delivers_the_file_whole,
 );
 
 /// What is allowed for introductions, whatever is sent.
@@ -147,14 +148,30 @@ fn the_server_is_not_needed_once_the_path_stands() {
     }
 }
 
+fn a_slow_and_lossy_path_delivers_the_file_whole() {
+    let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+    topology.homes[0].link = Link::symmetric(Pipe {
+        latency: Duration::from_millis(30),
+        jitter: Duration::from_millis(3),
+        loss: 0.02,
+        reordering: true,
+        ..Pipe::default()
+    });
+    let scene = Scene::of(&topology);
+    let file = scene.file("photo.jpg", 400_000);
+    let mut sender = scene.send(&[&file]);
+    let mut receiver = scene.receive(&sender.code());
+    receiver.succeeds();
+    sender.succeeds();
+    scene.assert_arrived(&[file]);
+}
+
 fn stop(mut server: Program, signal: Signal) {
-    match signal {
-        Signal::SIGKILL => server.kill(),
-        signal => {
-            server.signal(signal);
-            server.ends_well();
-        }
+    if signal == Signal::SIGKILL {
+        return server.kill();
     }
+    server.signal(signal);
+    server.ends_well();
 }
 
 fn address(path: &Value, field: &str) -> SocketAddr {

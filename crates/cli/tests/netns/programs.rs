@@ -220,15 +220,16 @@ impl Program {
         }
     }
 
-    fn tell(&mut self) {
+    /// Everything that was said, with the times since its first line.
+    fn transcript(&mut self) -> String {
         self.heard.extend(self.lines.try_iter());
-        eprintln!("--- {} ({})", self.name, self.child.id());
+        let mut text = format!("--- {} ({})\n", self.name, self.child.id());
         let begin = self.heard.first().map(|line| line.at);
-        for line in &self.heard {
-            let at = begin.map_or(Duration::ZERO, |begin| line.at - begin);
-            eprintln!("{:8.3} {}", at.as_secs_f64(), line.text);
+        for Line { at, text: line } in &self.heard {
+            let seconds = begin.map_or(0.0, |begin| (*at - begin).as_secs_f64());
+            text.push_str(&format!("{seconds:8.3} {line}\n"));
         }
-        eprint!("{}", self.stderr());
+        text + &self.stderr()
     }
 }
 
@@ -239,7 +240,8 @@ impl Drop for Program {
             let _ = self.child.wait();
         }
         if thread::panicking() || std::env::var_os("POSTERN_TEST_TELL").is_some() {
-            self.tell();
+            let text = self.transcript();
+            let _ = std::io::stderr().lock().write_all(text.as_bytes());
         }
     }
 }

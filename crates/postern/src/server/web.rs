@@ -126,10 +126,16 @@ async fn converse(mut socket: WebSocket, web: Web, guest: Guest) {
     let Some(mut client) = web.mailboxes.connect(guest.address).await else {
         return;
     };
+    // A client that has said its last word and left cannot be told anything, but what it
+    // said still counts: the other side may learn from it that the code was wrong.
+    let mut listens = true;
     loop {
         let alive = tokio::select! {
             frame = client.next() => match frame {
-                Some(frame) => send(&mut socket, Message::Text(frame.into())).await,
+                Some(frame) => {
+                    listens = listens && send(&mut socket, Message::Text(frame.into())).await;
+                    true
+                }
                 None => false,
             },
             message = socket.recv() => match message {

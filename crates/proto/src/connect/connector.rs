@@ -386,8 +386,8 @@ impl Connector {
 
     /// Without the mailbox a connection can still be made if the peer's hello is here.
     fn on_mailbox_gone(&mut self, now: Instant, cause: Failure) {
-        self.in_mailbox = false;
-        if self.stage != Stage::Connecting {
+        let was_there = std::mem::take(&mut self.in_mailbox);
+        if !was_there || self.stage != Stage::Connecting {
             return;
         }
         if self.peer.is_none() {

@@ -113,6 +113,11 @@ mod tests {
     use crate::ice::CandidateKind;
     use std::time::Duration;
 
+    #[expect(clippy::disallowed_methods, reason = "a test's clock begins somewhere")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
     fn path(port: u16) -> Path {
         Path {
             local: ([192, 168, 1, 2], 1000).into(),
@@ -128,7 +133,7 @@ mod tests {
         paths.begin(path(1));
         assert_eq!(paths.want(path(1)), None);
         assert_eq!(paths.want(path(2)), Some(Step::Open(path(2))));
-        let now = Instant::now();
+        let now = start();
         assert_eq!(
             paths.opened(now, path(2), true),
             Some(Step::Settle(path(2)))
@@ -141,7 +146,7 @@ mod tests {
         paths.begin(path(1));
         paths.want(path(2));
         assert_eq!(paths.want(path(3)), None);
-        let now = Instant::now();
+        let now = start();
         assert_eq!(paths.opened(now, path(2), true), Some(Step::Open(path(3))));
         assert_eq!(
             paths.opened(now, path(3), true),
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_path_that_does_not_open_is_tried_again_a_few_times() {
-        let mut now = Instant::now();
+        let mut now = start();
         let mut paths = Paths::default();
         paths.begin(path(1));
         let mut step = paths.want(path(2));
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn nothing_is_retried_before_its_time() {
-        let now = Instant::now();
+        let now = start();
         let mut paths = Paths::default();
         paths.begin(path(1));
         paths.want(path(2));

@@ -1,5 +1,11 @@
 //! Two connectors, a network that is a list, and a clock.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::arithmetic_side_effects,
+    reason = "a test's clock begins somewhere, and a test may panic"
+)]
+
 use super::*;
 use crate::Datagram;
 use crate::signal::RendezvousEvent;
@@ -260,6 +266,18 @@ fn the_loss_of_the_server_after_the_hellos_is_named_when_nothing_comes_of_it() {
 }
 
 #[test]
+fn what_ended_the_mailbox_is_named_and_not_the_end_of_the_connection_after_it() {
+    let mut pair = Pair::new();
+    pair.open = false;
+    pair.authenticate();
+    pair.run_for(Duration::from_secs(1));
+    let left = crate::signal::Failure::PeerLeft;
+    pair.sides[CREATOR].handle_signal(pair.now, RendezvousEvent::Failed(left));
+    pair.sides[CREATOR].handle_signalling_lost(pair.now);
+    assert_eq!(pair.failure(CREATOR), Failure::PeerLeft);
+}
+
+#[test]
 fn the_loss_of_the_server_does_not_hurt_a_connection() {
     let mut pair = Pair::new();
     pair.authenticate();
@@ -294,11 +312,10 @@ fn a_second_hello_changes_nothing() {
     let mut pair = Pair::new();
     pair.authenticate();
     pair.run_until(CREATOR, is_connect);
-    let hello = pair.events[JOINER].iter().find_map(|event| match event {
-        Event::Tell(PeerMessage::Hello(hello)) => Some(hello.clone()),
-        _ => None,
-    });
-    let mut forged = hello.unwrap();
+    let Some(Event::Tell(PeerMessage::Hello(hello))) = pair.events[JOINER].first() else {
+        panic!("the hello is the first thing that is told");
+    };
+    let mut forged = hello.clone();
     forged.fingerprint = Fingerprint([9; 32]);
     let message = RendezvousEvent::Message(PeerMessage::Hello(forged));
     pair.sides[CREATOR].handle_signal(pair.now, message);

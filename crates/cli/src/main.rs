@@ -23,7 +23,7 @@ use failure::Failure;
 
 /// Connect programs and send files, whatever routers are between.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(name = "postern", version, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 /// Receives files.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let (output, stage) = (Output::new(arguments.json), Stage::default());
-    session::until_interrupted(output, &stage, receive(&arguments, output, &stage)).await
+    session::until_interrupted(&stage, receive(&arguments, output, &stage)).await
 }
 
 async fn receive(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {

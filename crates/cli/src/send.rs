@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 /// Sends files.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let (output, stage) = (Output::new(arguments.json), Stage::default());
-    session::until_interrupted(output, &stage, send(&arguments, output, &stage)).await
+    session::until_interrupted(&stage, send(&arguments, output, &stage)).await
 }
 
 async fn send(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {

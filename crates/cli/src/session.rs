@@ -43,7 +43,6 @@ impl Stage {
 /// Runs a task until it ends or the user interrupts, which drops it: unfinished files
 /// are removed and the peer is told.
 pub(crate) async fn until_interrupted(
-    output: Output,
     stage: &Stage,
     task: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
@@ -52,7 +51,7 @@ pub(crate) async fn until_interrupted(
         () = interrupted() => Err(Failure::interrupted()),
     };
     stage.finish().await;
-    result.map_err(|failure| failure.in_json(output.is_json()))
+    result
 }
 
 /// The stream of a transfer; the creator of the code opens it.

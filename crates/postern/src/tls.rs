@@ -96,7 +96,10 @@ pub(crate) async fn connect(
 ) -> Result<(TlsStream<TcpStream>, SocketAddr), ConnectError> {
     let (stream, address) = connect_tcp(url).await?;
     let failed = |source| tls_error(url, source);
-    let name = ServerName::try_from(url.host()).map_err(|error| failed(io::Error::other(error)))?;
+    let name = ServerName::try_from(url.host()).map_err(|error| ConnectError::NotTls {
+        url: url.websocket(),
+        source: io::Error::other(error),
+    })?;
     let config = client_config(url).map_err(|error| failed(io::Error::other(error)))?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let result = timeout(HANDSHAKE_TIMEOUT, handshake).await;

@@ -1,6 +1,7 @@
 # What people type. `make help` lists it.
 
 SHELL := bash
+export SIZE ROUNDS
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .PHONY: help check test demo fuzz setup bench-transfer

@@ -4,6 +4,8 @@
 //! `make bench-transfer` prints the table and writes `target/bench/transfer.json`.
 //! `SIZE=200000000 ROUNDS=3` make it shorter.
 
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Write};

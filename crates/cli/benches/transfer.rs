@@ -53,7 +53,10 @@ fn main() -> Result<()> {
 }
 
 fn number(name: &str, default: u64) -> Result<u64> {
-    Ok(std::env::var(name).map_or(Ok(default), |text| text.parse())?)
+    match std::env::var(name) {
+        Ok(text) if !text.is_empty() => Ok(text.parse()?),
+        Ok(_) | Err(_) => Ok(default),
+    }
 }
 
 /// Two hosts with a router between them, and a file in memory.

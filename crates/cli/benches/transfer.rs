@@ -69,7 +69,7 @@ fn link() -> Result<Link> {
         latency: Duration::from_millis(number("DELAY", 0)?),
         loss: loss.map_or(Ok(0.0), |text| text.parse())?,
         rate: (rate > 0).then_some(rate * 125_000),
-        queue: Duration::from_millis(100),
+        queue: Duration::from_millis(if rate > 0 { 100 } else { 0 }),
         ..Pipe::default()
     }))
 }

@@ -148,7 +148,13 @@ impl Client {
             Ok(None) => {}
             Ok(Some(message)) => {
                 let payload = &message;
-                self.on_response(now, &Datagram { payload, ..*datagram });
+                self.on_response(
+                    now,
+                    &Datagram {
+                        payload,
+                        ..*datagram
+                    },
+                );
             }
         }
         Some(Verdict::Consumed)

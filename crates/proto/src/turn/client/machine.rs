@@ -306,7 +306,13 @@ impl Client {
             match self.stream.next() {
                 Ok(Some(message)) => {
                     let payload = &message;
-                    self.on_message(now, &Datagram { payload, ..*datagram });
+                    self.on_message(
+                        now,
+                        &Datagram {
+                            payload,
+                            ..*datagram
+                        },
+                    );
                 }
                 Ok(None) => break,
                 Err(_) => self.fail(Failure::Malformed),
@@ -537,7 +543,11 @@ impl Client {
 
     /// The allocation lives on until it expires: what may pass is tried again.
     fn on_refresh_refused(&mut self, now: Instant, failure: Failure) {
-        let passes = [Failure::ServerError, Failure::NoCapacity, Failure::Malformed];
+        let passes = [
+            Failure::ServerError,
+            Failure::NoCapacity,
+            Failure::Malformed,
+        ];
         if failure == Failure::TimedOut {
             self.ask(now, Purpose::Refresh);
         } else if passes.contains(&failure) {

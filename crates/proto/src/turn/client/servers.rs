@@ -53,7 +53,8 @@ impl Servers {
     pub fn begin(&mut self, now: Instant) {
         self.failed_at.retain(|_, at| now < after(*at, MEMORY));
         let failed = &self.failed_at;
-        self.servers.sort_by_key(|server| failed.get(server).copied());
+        self.servers
+            .sort_by_key(|server| failed.get(server).copied());
         self.started.clear();
         self.won = false;
         self.next_start = Some(now);
@@ -73,7 +74,8 @@ impl Servers {
     /// A server has failed; true if it was the last hope.
     pub fn on_failed(&mut self, now: Instant, server: SocketAddr) -> bool {
         self.failed_at.insert(server, now);
-        self.failed_at.retain(|failed, _| self.servers.contains(failed));
+        self.failed_at
+            .retain(|failed, _| self.servers.contains(failed));
         if let Some(racer) = self.started.get_mut(&server) {
             *racer = Racer::Failed;
         }
@@ -104,8 +106,8 @@ impl Servers {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::tests::{epoch, ms, secs};
+    use super::*;
 
     fn at(n: u8) -> SocketAddr {
         ([192, 0, 2, n], 3478).into()

@@ -21,6 +21,7 @@
 pub mod ice;
 pub mod signal;
 pub mod stun;
+pub mod turn;
 
 use std::net::SocketAddr;
 

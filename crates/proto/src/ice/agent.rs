@@ -22,6 +22,7 @@ use super::pair::{PairKey, Path, State};
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::transactions::{Purpose, Transactions};
+use super::upgrade::Upgrade;
 use crate::{Datagram, Transmit, Verdict};
 
 /// One side of an ICE session with one data stream over UDP.
@@ -40,6 +41,7 @@ pub struct Agent {
     pub(super) early: Vec<Check>,
     pub(super) consents: BTreeMap<PairKey, Consent>,
     pub(super) nomination: Nomination,
+    pub(super) upgrade: Upgrade,
     pub(super) selected: Option<PairKey>,
     pub(super) counts: Report,
     pub(super) mapping_differs: bool,
@@ -74,6 +76,7 @@ impl Agent {
             early: Vec::new(),
             consents: BTreeMap::new(),
             nomination: Nomination::default(),
+            upgrade: Upgrade::default(),
             selected: None,
             counts: Report::default(),
             mapping_differs: false,
@@ -183,6 +186,7 @@ impl Agent {
             self.transactions.timeout(),
             self.consent_timeout(),
             self.nomination_timeout(),
+            self.upgrade_timeout(),
             self.pace_timeout(),
             self.patience_timeout(),
         ];
@@ -240,6 +244,7 @@ impl Agent {
         self.run_transactions(now);
         self.run_consent(now);
         self.nominate(now);
+        self.run_upgrade(now);
         if self.pacer.is_ready(now) && self.send_next(now) {
             self.pacer.spend(now);
         }

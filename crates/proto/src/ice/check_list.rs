@@ -221,6 +221,14 @@ impl CheckList {
         }
     }
 
+    /// Makes the direct pairs wait for a check again that have failed.
+    pub(super) fn retry_direct(&mut self) {
+        let pairs = self.pairs.values_mut();
+        for pair in pairs.filter(|pair| pair.state == State::Failed && !pair.is_relayed()) {
+            pair.state = State::Waiting;
+        }
+    }
+
     fn insert(&mut self, mut pair: Pair) {
         if self.starts_waiting(&pair) {
             pair.state = State::Waiting;

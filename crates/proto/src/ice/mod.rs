@@ -41,6 +41,7 @@ mod remotes;
 mod requests;
 mod sdp;
 mod transactions;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;

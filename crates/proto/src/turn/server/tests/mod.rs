@@ -1,1 +1,14 @@
-
+mod allocating;
+mod challenge;
+mod connections;
+mod data;
+mod ending;
+mod memory;
+mod mobility;
+mod model;
+mod permissions;
+mod policy;
+mod properties;
+mod quotas;
+mod refreshing;
+mod world;

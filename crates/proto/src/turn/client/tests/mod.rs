@@ -11,6 +11,7 @@ mod allocating;
 mod hostile;
 mod keeping;
 mod moving;
+mod real;
 mod relaying;
 mod server;
 mod tcp;

@@ -333,12 +333,16 @@ struct Meeting {
 
 impl Meeting {
     fn new(nats: [Nat; 2], with_relay: [bool; 2], number: u64) -> Self {
+        Self::over(Pipe::default(), nats, with_relay, number)
+    }
+
+    fn over(access: Pipe, nats: [Nat; 2], with_relay: [bool; 2], number: u64) -> Self {
         let start = Instant::now();
         let mut world = World::new(start, seed(number));
         let core = world.core();
         let server = world.add_host("server");
         world.attach(server, core, &[ip("45.45.0.1")], Link::default());
-        let homes = [0, 1].map(|side| home(&mut world, side, nats[side]));
+        let homes = [0, 1].map(|side| home(&mut world, side, nats[side], access));
         let mut runner = Runner::new(world);
         runner.add(server, Party::Relay(Box::new(Relay::new(start))));
         let roles = [Role::Controlling, Role::Controlled];
@@ -429,13 +433,13 @@ impl Meeting {
     }
 }
 
-fn home(world: &mut World, side: usize, nat: Nat) -> (HostId, SocketAddr) {
+fn home(world: &mut World, side: usize, nat: Nat, access: Pipe) -> (HostId, SocketAddr) {
     let number = side + 1;
     let core = world.core();
     let mut router = masquerade(&format!("45.45.{number}.1"), nat);
     router.link = Link::symmetric(Pipe {
         latency: Duration::from_millis(15),
-        ..Pipe::default()
+        ..access
     });
     let router = world.add_router(&format!("home{number}"), core, &router);
     let host = world.add_host(&format!("host{number}"));
@@ -529,6 +533,51 @@ fn with_one_relay_all_81_pairs_of_nats_connect() {
         }
     }
     assert_eq!(relayed, 81 - 57, "as many as plain ICE leaves");
+}
+
+#[test]
+fn over_links_that_lose_datagrams_peers_agree_on_a_path_all_the_same() {
+    let filterings = [
+        Filtering::EndpointIndependent,
+        Filtering::AddressDependent,
+        Filtering::AddressAndPortDependent,
+    ];
+    let lossy = Pipe {
+        loss: 0.05,
+        ..Pipe::default()
+    };
+    let mut relayed = 0;
+    for number in 0..300 {
+        let n = usize::try_from(number).unwrap();
+        let mapping = |n: usize| {
+            if n.is_multiple_of(2) {
+                Mapping::AddressAndPortDependent
+            } else {
+                Mapping::EndpointIndependent
+            }
+        };
+        let nats = [
+            nat((mapping(n), filterings[n % 3])),
+            nat((mapping(n / 2), filterings[n / 3 % 3])),
+        ];
+        let mut meeting = Meeting::over(lossy, nats, WHO[n / 9 % 3], number);
+        meeting.run_until_selected();
+        meeting.run(Duration::from_secs(60));
+        let arrives = |meeting: &mut Meeting| {
+            let data = meeting.exchange();
+            data.iter().all(|data| !data.is_empty())
+        };
+        let arrived = (0..5).any(|_| arrives(&mut meeting));
+        assert!(arrived, "seed {number}");
+        assert_eq!(
+            is_relayed(meeting.path(0)),
+            is_relayed(meeting.path(1)),
+            "seed {number}: {:#?}",
+            meeting.selected
+        );
+        relayed += u32::from(is_relayed(meeting.path(0)));
+    }
+    println!("{relayed} of 300 through the relay");
 }
 
 #[test]

@@ -170,10 +170,12 @@ impl Client {
         }
     }
 
-    /// The requests have been forgotten: those for channels are made again.
+    /// The requests have been forgotten: those for channels are made again, whatever they were
+    /// for.
     pub(super) fn ask_channels_again(&mut self, now: Instant) {
+        let live = |state| matches!(state, State::Binding | State::Bound { .. });
         let binding = self.channels.by_number.iter();
-        let binding = binding.filter(|(_, channel)| channel.state == State::Binding);
+        let binding = binding.filter(|(_, channel)| live(channel.state));
         let binding: Vec<_> = binding.map(|(number, _)| *number).collect();
         for number in binding {
             self.ask(now, Purpose::Bind(number));

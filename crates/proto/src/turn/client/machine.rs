@@ -27,6 +27,8 @@ use super::timers::{Timer, Timers};
 use crate::stun::random_transaction_id;
 use crate::{Datagram, Transmit, Verdict};
 
+/// How long after a NAT has given us another address, unasked, that may happen again.
+const RECOVER_AGAIN: Duration = Duration::from_secs(60);
 /// How many stale nonces in a row one request survives.
 const MAX_STALE: u8 = 3;
 /// The time between a refresh and the end of the allocation: more than the 39.5 s that the
@@ -55,6 +57,7 @@ pub struct Client {
     pub(super) transmits: VecDeque<Transmit>,
     /// The servers that were asked so far.
     visited: BTreeSet<SocketAddr>,
+    recovered: Option<Instant>,
 }
 
 enum State {
@@ -90,6 +93,7 @@ impl Client {
             events: VecDeque::new(),
             transmits: VecDeque::new(),
             visited: BTreeSet::from([config.server]),
+            recovered: None,
             config,
         };
         client.allocate(now);
@@ -532,13 +536,26 @@ impl Client {
         match purpose {
             Purpose::Delete => self.finish(Event::Closed),
             Purpose::Allocate | Purpose::Move => self.fail(failure),
-            _ if forgotten && self.allocation().is_some() => self.fail(failure),
+            _ if forgotten && self.allocation().is_some() => self.recover(now),
             Purpose::Refresh => self.on_refresh_refused(now, failure),
             Purpose::Permit(ip) => self.on_permission_refused(now, ip, failure),
             Purpose::Bind(number) => self.on_channel_refused(now, number, failure),
             Purpose::Connect(peer) => self.on_connect_refused(now, peer, failure),
             Purpose::BindConnection(id) => self.on_connection_failed(id, failure),
         }
+    }
+
+    /// The server does not know us any longer. Perhaps a NAT has forgotten our mapping and made
+    /// another one: with a ticket the allocation moves there.
+    fn recover(&mut self, now: Instant) {
+        let again = |at: Instant| now < after(at, RECOVER_AGAIN);
+        if self.ticket().is_none() || self.recovered.is_some_and(again) {
+            self.fail(Failure::AllocationMismatch);
+            return;
+        }
+        self.recovered = Some(now);
+        self.forget_requests(self.config.local);
+        self.ask(now, Purpose::Move);
     }
 
     /// The allocation lives on until it expires: what may pass is tried again.
@@ -586,7 +603,9 @@ impl Client {
 
     fn forget_requests(&mut self, local: SocketAddr) {
         self.requests.clear();
-        self.stream = Reassembly::default();
+        if local != self.config.local {
+            self.stream = Reassembly::default();
+        }
         self.config.local = local;
     }
 

@@ -131,10 +131,11 @@ impl Client {
         }
     }
 
-    /// The requests have been forgotten: those for permissions are made again.
+    /// The requests have been forgotten: those for permissions are made again, whatever they
+    /// were for.
     pub(super) fn ask_permissions_again(&mut self, now: Instant) {
         let asking = self.permissions.iter();
-        let asking = asking.filter(|(_, p)| p.state == State::Asking);
+        let asking = asking.filter(|(_, p)| !matches!(p.state, State::Refused(_)));
         let asking: Vec<_> = asking.map(|(ip, _)| *ip).collect();
         for ip in asking {
             self.ask(now, Purpose::Permit(ip));

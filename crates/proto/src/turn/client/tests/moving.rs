@@ -43,7 +43,34 @@ fn nothing_else_is_asked_while_the_server_has_not_moved_it() {
     world.server.deaf.clear();
     world.run(secs(20));
     assert!(world.has(&Event::Moved));
-    assert_eq!(world.done(Method::CREATE_PERMISSION).len(), 2);
+    let created = world.done(Method::CREATE_PERMISSION).len();
+    assert_eq!(created, 3, "the new one, and the old one again");
+}
+
+#[test]
+fn a_nat_that_forgets_the_mapping_does_not_end_the_allocation() {
+    let mut world = mobile();
+    world.send(PEER, b"before");
+    world.server.client = Some(at(NEW));
+    world.run(secs(250));
+    assert!(world.has(&Event::Moved));
+    assert_eq!(world.server.client, Some(at(LOCAL)));
+    world.send(PEER, b"after");
+    assert_eq!(world.server.relayed.len(), 2);
+    assert_eq!(world.failure(), None);
+}
+
+#[test]
+fn a_server_that_forgets_again_and_again_is_not_believed() {
+    let mut world = mobile();
+    for _ in 0..10 {
+        world
+            .server
+            .errors
+            .push_back((Method::CREATE_PERMISSION, 437));
+    }
+    world.run(secs(250));
+    assert_eq!(world.failure(), Some(Failure::AllocationMismatch));
 }
 
 #[test]

@@ -376,3 +376,16 @@ fn no_two_allocations_have_the_same_address() {
         assert!(seen.insert(world.allocate(&from).relayed()));
     }
 }
+
+#[test]
+fn a_kept_port_goes_with_the_allocation_that_asked_for_it() {
+    let mut config = config();
+    config.ports = 50_000..=50_001;
+    let mut world = World::with(config);
+    for _ in 0..3 {
+        pair(&mut world);
+        world.refresh(&alice(), 0);
+    }
+    world.pass(40);
+    assert_eq!(world.server.poll_timeout(), None);
+}

@@ -309,3 +309,34 @@ fn unknown_methods_are_dropped() {
     assert!(world.raw(&alice().at, &bytes).is_none());
     assert!(Message::parse(&bytes).is_ok());
 }
+
+/// Alice with time-limited credentials that were issued now.
+fn renewed(world: &World, at: FiveTuple) -> Client {
+    let secret = Credentials::new(REALM).unwrap().with_secret(b"secret");
+    let unix = config().unix + world.elapsed();
+    let day = std::time::Duration::from_secs(86_400);
+    let issued = secret.issue(unix, day, Some("alice")).unwrap();
+    Client {
+        at,
+        user: issued.username,
+        password: issued.password,
+    }
+}
+
+#[test]
+fn new_time_limited_credentials_are_those_of_the_same_user() {
+    let mut config = config();
+    config.credentials = credentials().with_secret(b"secret");
+    config.quotas.user.allocations = 1;
+    let mut world = World::with(config);
+    let first = renewed(&world, alice().at);
+    world.allocate(&first);
+    world.pass(300);
+    let second = renewed(&world, alice().at);
+    assert_ne!(first.user, second.user);
+    assert_eq!(world.refresh(&second, 600).code(), 0);
+    assert_eq!(world.try_allocate(&renewed(&world, bob().at)).code(), 486);
+    let mut namesake = alice();
+    namesake.at = first.at;
+    assert_eq!(world.refresh(&namesake, 600).code(), 441);
+}

@@ -276,3 +276,15 @@ fn connection_attempts_are_not_signed_and_name_the_peer() {
     assert!(!told.message().contains(AttributeType::MESSAGE_INTEGRITY));
     assert_eq!(told.message().attributes().count(), 2);
 }
+
+#[test]
+fn a_late_answer_is_sealed_as_its_request_was() {
+    let mut world = allocated();
+    let nobody_yet = world.server.poll_transmit();
+    assert_eq!(nobody_yet, None);
+    let fill = |request: Builder| request.attribute(&Lifetime(900));
+    world.ask_sha256(&alice_tcp(), Method::REFRESH, fill);
+    connect(&mut world, PEER);
+    let reply = connected(&mut world);
+    assert!(reply.message().contains(AttributeType::MESSAGE_INTEGRITY));
+}

@@ -25,7 +25,10 @@ fn an_allocation_is_half_a_kilobyte() {
 #[cfg(target_os = "linux")]
 fn ten_thousand_idle_allocations_cost_less_than_two_kilobytes_each() {
     const COUNT: usize = 10_000;
-    let mut world = World::new();
+    let mut world = World::with(Config {
+        unproven_allowance: None,
+        ..config()
+    });
     let from = |n: usize| {
         let address = format!("203.0.{}.{}:{}", 113 + n / 5000, n % 250, 1 + n);
         client(Transport::Udp, &address, "alice")

@@ -145,3 +145,16 @@ fn there_are_no_channels_on_tcp_relays() {
     assert_eq!(world.permit(&alice_tcp(), &[PEER]), 0);
     assert!(world.send(&alice_tcp(), PEER).is_none());
 }
+
+#[test]
+fn one_allocation_has_a_thousand_permissions_and_channels_at_most() {
+    let mut world = allocated();
+    for n in 0..1024_u16 {
+        let peer = format!("8.8.{}.{}:1", n / 256, n % 256);
+        assert_eq!(world.bind(&alice(), 0x4000 + n, &peer), 0);
+    }
+    assert_eq!(world.permit(&alice(), &["9.9.9.9:1"]), 508);
+    assert_eq!(world.bind(&alice(), 0x4500, "8.8.0.0:2"), 508);
+    assert_eq!(world.bind(&alice(), 0x4000, "8.8.0.0:1"), 0);
+    assert_eq!(world.permit(&alice(), &["8.8.0.1:1"]), 0);
+}

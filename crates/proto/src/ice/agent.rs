@@ -22,6 +22,7 @@ use super::pair::{PairKey, Path, State};
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::transactions::{Purpose, Transactions};
+use super::upgrade::Upgrade;
 use crate::{Datagram, Transmit, Verdict};
 
 /// One side of an ICE session with one data stream over UDP.
@@ -40,6 +41,7 @@ pub struct Agent {
     pub(super) early: Vec<Check>,
     pub(super) consents: BTreeMap<PairKey, Consent>,
     pub(super) nomination: Nomination,
+    pub(super) upgrade: Upgrade,
     pub(super) selected: Option<PairKey>,
     pub(super) counts: Report,
     pub(super) mapping_differs: bool,
@@ -74,6 +76,7 @@ impl Agent {
             early: Vec::new(),
             consents: BTreeMap::new(),
             nomination: Nomination::default(),
+            upgrade: Upgrade::default(),
             selected: None,
             counts: Report::default(),
             mapping_differs: false,
@@ -183,6 +186,7 @@ impl Agent {
             self.transactions.timeout(),
             self.consent_timeout(),
             self.nomination_timeout(),
+            self.upgrade_timeout(),
             self.pace_timeout(),
             self.patience_timeout(),
         ];
@@ -240,6 +244,7 @@ impl Agent {
         self.run_transactions(now);
         self.run_consent(now);
         self.nominate(now);
+        self.run_upgrade(now);
         if self.pacer.is_ready(now) && self.send_next(now) {
             self.pacer.spend(now);
         }
@@ -257,13 +262,13 @@ impl Agent {
     /// Starts one transaction: triggered checks first, then gathering, then ordinary checks.
     fn send_next(&mut self, now: Instant) -> bool {
         (self.list.has_triggered() && self.send_check(now))
-            || (self.selected.is_none() && self.send_gather(now))
+            || (!self.is_settled() && self.send_gather(now))
             || self.send_check(now)
     }
 
     fn pace_timeout(&self) -> Option<Instant> {
         let checks = (self.peer.is_some() && self.list.has_next()).then(|| self.pacer.next());
-        let gather = self.gatherer.due().filter(|_| self.selected.is_none());
+        let gather = self.gatherer.due().filter(|_| !self.is_settled());
         let gather = gather.map(|due| due.max(self.pacer.next()));
         checks.into_iter().chain(gather).min()
     }
@@ -289,21 +294,33 @@ impl Agent {
         Some(chance.clamp(end, after(end, LAST_CHANCE)))
     }
 
-    /// The selected pair is lost: all pairs are checked again.
+    /// Whether a direct pair is selected: what is left to look for is a relay behind it. With a
+    /// relayed one, or none, the agent goes on to look for a direct pair.
+    pub(super) fn is_settled(&self) -> bool {
+        let selected = self.selected.and_then(|key| self.list.get(key));
+        selected.is_some_and(|pair| !pair.is_relayed())
+    }
+
+    /// The selected pair is lost: all pairs are checked again, but a relay that works goes on.
     pub(super) fn start_over(&mut self, now: Instant) {
         self.selected = None;
         self.nomination = Nomination::default();
-        self.consents.clear();
+        let list = &self.list;
+        self.consents.retain(|key, _| list.is_valid(*key));
+        if !self.consents.is_empty() {
+            self.nomination.on_valid(now, false);
+        }
         self.transactions.cancel(is_check);
         self.pair_all();
-        self.list.reopen();
+        let consents = &self.consents;
+        self.list.reopen(|key| consents.contains_key(key));
         self.give_up = Some(after(now, self.config.patience));
     }
 
     /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks
     /// have ended.
     pub(super) fn pair_all(&mut self) {
-        if self.selected.is_some() {
+        if self.is_settled() {
             return;
         }
         for base in self.locals.bases() {

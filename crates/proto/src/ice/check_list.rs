@@ -1,6 +1,7 @@
 //! The check list: which pair is checked next (RFC 8445 section 6.1).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::after;
@@ -22,16 +23,19 @@ pub(super) struct CheckList {
     turn: Turn,
 }
 
-/// Ordinary checks alternate between the best pair of all and the best one that does not lead
-/// to a host candidate.
+/// Ordinary checks alternate between the best pair of all, the best one that does not lead to a
+/// host candidate, and the best one from a relayed candidate, if there is one.
 ///
 /// Section 6.1.4.2 takes the best of all each time. Peers with several interfaces each (VPNs,
 /// containers) would then spend a second on host addresses of networks that do not meet before
-/// they try the reflexive address that works. The peer sees nothing but an earlier check.
+/// they try the reflexive address that works. The peer sees nothing but an earlier check. The
+/// relay, with the lowest priority of all, is what works in any case, so it is not left to
+/// the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Any,
     NotToHost,
+    FromRelay,
 }
 
 impl CheckList {
@@ -70,7 +74,7 @@ impl CheckList {
     /// any of a full list.
     pub(super) fn add(&mut self, base: &Candidate, remote: &Candidate) {
         let pair = Pair::new(base, remote, self.role);
-        if !self.pairs.contains_key(&pair.key) && self.make_room(Some(pair.priority)) {
+        if !self.pairs.contains_key(&pair.key) && self.make_room(Some(&pair)) {
             self.insert(pair);
         }
     }
@@ -176,9 +180,16 @@ impl CheckList {
             self.thaw_idle_foundations();
         }
         let best = self.best_waiting();
+        if self.turn == Turn::FromRelay && self.best(Pair::is_from_relay).is_none() {
+            self.turn = Turn::Any;
+        }
         let (next, turn) = match self.turn {
             Turn::Any => (best, Turn::NotToHost),
-            Turn::NotToHost => (self.best(|pair| !pair.is_to_host()).or(best), Turn::Any),
+            Turn::NotToHost => (
+                self.best(|pair| !pair.is_to_host()).or(best),
+                Turn::FromRelay,
+            ),
+            Turn::FromRelay => (self.best(Pair::is_from_relay).or(best), Turn::Any),
         };
         self.turn = turn;
         next
@@ -190,26 +201,38 @@ impl CheckList {
         self.iter().filter(active).count()
     }
 
-    /// Ends all ordinary checks (section 8.1.2): a pair has been selected.
-    pub(super) fn conclude(&mut self) {
-        self.triggered.clear();
+    /// Ends all ordinary checks (section 8.1.2) but those of pairs to keep: a pair has been
+    /// selected.
+    pub(super) fn conclude(&mut self, keep: impl Fn(&Pair) -> bool) {
+        let pairs = &self.pairs;
+        self.triggered
+            .retain(|key| pairs.get(key).is_some_and(&keep));
         self.pairs.retain(|_, pair| {
             let unchecked = matches!(pair.state, State::Frozen | State::Waiting);
-            !unchecked || pair.use_candidate || pair.valid.is_some()
+            !unchecked || pair.use_candidate || pair.valid.is_some() || keep(pair)
         });
-        for pair in self.pairs.values_mut() {
+        for pair in self.pairs.values_mut().filter(|pair| !keep(pair)) {
             if pair.state == State::InProgress && pair.valid.is_none() && !pair.use_candidate {
                 pair.state = State::Failed;
             }
         }
     }
 
-    /// Makes every pair wait for a check again: the selected one has been lost. A pair that the
-    /// peer has nominated stays so, because a peer that noticed first has nominated already.
-    pub(super) fn reopen(&mut self) {
-        for pair in self.pairs.values_mut() {
+    /// Makes every pair wait for a check again that is not known to work: the selected one has been
+    /// lost. A pair that the peer has nominated stays so, because a peer that noticed first
+    /// has nominated already.
+    pub(super) fn reopen(&mut self, works: impl Fn(&PairKey) -> bool) {
+        for (_, pair) in self.pairs.iter_mut().filter(|(key, _)| !works(key)) {
             pair.state = State::Waiting;
             pair.valid = None;
+        }
+    }
+
+    /// Makes the direct pairs wait for a check again that have failed.
+    pub(super) fn retry_direct(&mut self) {
+        let pairs = self.pairs.values_mut();
+        for pair in pairs.filter(|pair| pair.state == State::Failed && !pair.is_relayed()) {
+            pair.state = State::Waiting;
         }
     }
 
@@ -235,22 +258,33 @@ impl CheckList {
         idle || best
     }
 
+    /// The pairs of a base.
+    pub(super) fn keys_from(&self, base: SocketAddr) -> Vec<PairKey> {
+        let keys = self.pairs.keys().filter(|key| key.local == base);
+        keys.copied().collect()
+    }
+
+    pub(super) fn remove(&mut self, key: PairKey) {
+        self.pairs.remove(&key);
+        self.triggered.retain(|queued| *queued != key);
+    }
+
     /// Drops the idle pair of the lowest priority when the list is full, if it is below
-    /// the given priority.
-    fn make_room(&mut self, priority: Option<u64>) -> bool {
+    /// the given priority. The relay's pairs, which have the lowest of all, go last.
+    fn make_room(&mut self, new: Option<&Pair>) -> bool {
         if self.pairs.len() < MAX_PAIRS {
             return true;
         }
         let idle = self.iter().filter(|pair| pair.is_idle());
-        let Some(worst) = idle.min_by_key(|pair| pair.priority) else {
+        let worst = idle.min_by_key(|pair| (pair.is_fallback(), pair.priority));
+        let Some(worst) = worst else {
             return false;
         };
-        if priority.is_some_and(|priority| priority <= worst.priority) {
+        let rank = (worst.is_fallback(), worst.priority);
+        if new.is_some_and(|new| (new.is_fallback(), new.priority) <= rank) {
             return false;
         }
-        let key = worst.key;
-        self.pairs.remove(&key);
-        self.triggered.retain(|queued| *queued != key);
+        self.remove(worst.key);
         true
     }
 

@@ -221,9 +221,11 @@ impl Agent {
 
     /// The pair is valid: it may be nominated, and it needs consent.
     fn on_valid(&mut self, now: Instant, key: PairKey, nominate: bool) {
-        self.nomination.on_valid(now);
-        if self.selected.is_none() {
+        let direct = self.list.get(key).is_some_and(|pair| !pair.is_relayed());
+        self.nomination.on_valid(now, direct);
+        if !self.is_settled() || self.wants_standby() && !direct {
             self.begin_consent(now, key);
+            self.tidy_up(now);
         }
         let nominated = match self.role {
             Role::Controlling => nominate,
@@ -249,6 +251,14 @@ impl Agent {
         } else {
             self.list.fail(key);
         }
+    }
+
+    /// Drops the checks of a pair that is no more.
+    pub(super) fn forget_checks(&mut self, key: PairKey) {
+        for _ in 0..2 {
+            self.transactions.cancel(|p| is_check_of(p, key));
+        }
+        self.nomination.settle(key);
     }
 
     /// A request got no answer.

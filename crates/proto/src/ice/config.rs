@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Host candidates that one agent takes (a machine with more interfaces than this keeps
 /// the first ones).
 pub const MAX_HOSTS: usize = 32;
+/// Relayed candidates that one agent takes: two families at a few servers.
+pub const MAX_RELAYED: usize = 8;
 /// STUN servers that one agent asks.
 pub const MAX_STUN_SERVERS: usize = 8;
 /// Candidates that the peer may signal; a sealed message can hold a few dozen.
@@ -35,6 +37,9 @@ pub struct Config {
     /// How long a controlling agent waits after the first valid pair for a better one, while
     /// checks of better pairs still run, before it nominates.
     pub nomination_delay: Duration,
+    /// The same when all valid pairs lead through a relay: they are usable meanwhile, and a
+    /// direct pair that becomes valid later still is nominated in their place.
+    pub relayed_nomination_delay: Duration,
     /// Mean time between two consent checks (RFC 7675 section 5.1: 5 s); each is
     /// multiplied by a random factor from 0.8 to 1.2.
     pub consent_interval: Duration,
@@ -56,6 +61,7 @@ impl Default for Config {
             rto_min: Duration::from_millis(500),
             patience: Duration::from_millis(39_500),
             nomination_delay: Duration::from_millis(150),
+            relayed_nomination_delay: Duration::from_secs(1),
             consent_interval: Duration::from_secs(5),
             consent_expiry: Duration::from_secs(30),
             binding_refresh: Duration::from_secs(15),

@@ -28,12 +28,26 @@ impl Agent {
         self.consents.insert(key, consent);
     }
 
-    /// From here on only one pair is used.
+    /// From here on one pair is used, and the best relayed one waits behind it.
     pub(super) fn keep_only_consent(&mut self, now: Instant, key: PairKey) {
-        self.consents.retain(|pair, _| *pair == key);
-        if self.consents.is_empty() {
+        let standby = self.standby();
+        self.consents
+            .retain(|pair, _| *pair == key || Some(*pair) == standby);
+        if !self.consents.contains_key(&key) {
             self.begin_consent(now, key);
         }
+    }
+
+    /// The best relayed pair that works.
+    fn standby(&self) -> Option<PairKey> {
+        let kept = self.consents.keys().filter_map(|key| self.list.get(*key));
+        let relayed = kept.filter(|pair| pair.is_relayed() && pair.valid.is_some());
+        Some(relayed.max_by_key(|pair| pair.priority)?.key)
+    }
+
+    /// Whether no relay waits behind the selected pair.
+    pub(super) fn wants_standby(&self) -> bool {
+        self.standby().is_none()
     }
 
     /// The answer to a consent check. Errors are not consent, nor its end.

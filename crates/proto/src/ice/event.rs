@@ -24,8 +24,8 @@ pub enum Event {
         /// The round trip; unknown when the check had to be retransmitted.
         rtt: Option<Duration>,
     },
-    /// The controlling side has nominated this path. A peer that nominates more than once makes
-    /// it come again: use the latest.
+    /// The controlling side has nominated this path. It comes again when a direct path takes the
+    /// place of a relayed one, and when a peer nominates more than once: use the latest.
     Selected(Path),
     /// Consent on this path has ended, or its nomination got no answer: send nothing there.
     ///
@@ -80,6 +80,14 @@ pub struct Kinds {
     pub peer_reflexive: usize,
     /// Addresses at TURN servers.
     pub relayed: usize,
+}
+
+impl Report {
+    /// Whether either side had a relayed candidate.
+    #[must_use]
+    pub const fn had_relay(&self) -> bool {
+        self.local.relayed > 0 || self.remote.relayed > 0
+    }
 }
 
 impl FromIterator<CandidateKind> for Kinds {

@@ -129,6 +129,43 @@ impl Agent {
         self.work(now);
     }
 
+    /// Adds a relayed candidate: `relayed` at the TURN server `server`, allocated from `base`. Both
+    /// addresses are told to the peer.
+    ///
+    /// It is a base: see the [module](super) for how its datagrams travel. Unusable addresses, known
+    /// ones and those beyond [`MAX_RELAYED`](super::MAX_RELAYED) are ignored.
+    pub fn add_relayed(
+        &mut self,
+        now: Instant,
+        base: SocketAddr,
+        relayed: SocketAddr,
+        server: SocketAddr,
+    ) {
+        let loopback = self.config.allow_loopback;
+        let added = self.locals.add_relayed(base, relayed, server, loopback);
+        let Some(candidate) = added.cloned() else {
+            return;
+        };
+        self.pair_all();
+        self.events.push_back(Event::LocalCandidate(candidate));
+        self.work(now);
+    }
+
+    /// Takes a relayed candidate away whose allocation has ended. [`Event::Lost`] comes for each of
+    /// its paths that was valid.
+    pub fn remove_relayed(&mut self, now: Instant, relayed: SocketAddr) {
+        self.locals.remove_relayed(relayed);
+        for key in self.list.keys_from(unscoped(relayed)) {
+            let was_valid = self.list.is_valid(key);
+            if was_valid {
+                self.on_lost(now, key);
+            }
+            self.forget_checks(key);
+            self.list.remove(key);
+        }
+        self.work(now);
+    }
+
     /// Asks a STUN server from every host candidate of its family, at present and later.
     /// Servers beyond [`MAX_STUN_SERVERS`](super::MAX_STUN_SERVERS) are ignored.
     pub fn add_stun_server(&mut self, now: Instant, server: SocketAddr) {
@@ -136,7 +173,7 @@ impl Agent {
         if !usable || !self.gatherer.add_server(server) {
             return;
         }
-        let bases = self.locals.bases().map(|base| base.address);
+        let bases = self.locals.host_bases().map(|base| base.address);
         for base in bases.filter(|base| can_pair(*base, server)) {
             self.gatherer.ask(now, base, server);
         }

@@ -6,12 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use super::candidate::{
     COMPONENT, Candidate, CandidateKind, is_usable, local_preference, priority, unscoped,
 };
-use super::config::MAX_HOSTS;
+use super::config::{MAX_HOSTS, MAX_RELAYED};
 
-/// The host candidates, each with what is known about its mappings.
+/// The host candidates, each with what is known about its mappings, and the relayed ones.
 #[derive(Debug, Default)]
 pub(super) struct Locals {
     hosts: Vec<Host>,
+    relayed: Vec<Candidate>,
+    /// Relayed candidates made so far: each gets a local preference of its own.
+    relays: u8,
     foundations: Foundations,
 }
 
@@ -58,14 +61,59 @@ impl Locals {
         self.hosts.last().map(|host| &host.candidate)
     }
 
+    /// Adds a relayed candidate (section 5.1.1.2); `None` if it is unusable, known, or one too
+    /// many.
+    pub(super) fn add_relayed(
+        &mut self,
+        base: SocketAddr,
+        relayed: SocketAddr,
+        server: SocketAddr,
+        allow_loopback: bool,
+    ) -> Option<&Candidate> {
+        let full = self.relayed.len() >= MAX_RELAYED;
+        if full || !is_usable(relayed, allow_loopback) || self.base(relayed).is_some() {
+            return None;
+        }
+        let kind = CandidateKind::Relayed;
+        let preference = local_preference(relayed, self.relays, 0);
+        self.relays = self.relays.saturating_add(1);
+        self.relayed.push(Candidate {
+            foundation: self.foundations.of(kind, relayed, Some(server), 0),
+            component: COMPONENT,
+            priority: priority(kind, preference, COMPONENT),
+            address: unscoped(relayed),
+            kind,
+            related: Some(unscoped(base)),
+        });
+        self.relayed.last()
+    }
+
+    pub(super) fn remove_relayed(&mut self, relayed: SocketAddr) {
+        self.relayed
+            .retain(|candidate| candidate.address != unscoped(relayed));
+    }
+
     /// The candidates that datagrams are sent from.
     pub(super) fn bases(&self) -> impl Iterator<Item = &Candidate> {
+        self.host_bases().chain(&self.relayed)
+    }
+
+    /// Those that are addresses of interfaces.
+    pub(super) fn host_bases(&self) -> impl Iterator<Item = &Candidate> {
         self.hosts.iter().map(|host| &host.candidate)
     }
 
     /// The base with this address, whatever scope it was written with.
     pub(super) fn base(&self, address: SocketAddr) -> Option<&Candidate> {
-        self.host(address).map(|host| &host.candidate)
+        let host = self.host(address).map(|host| &host.candidate);
+        host.or_else(|| self.relayed(address))
+    }
+
+    fn relayed(&self, address: SocketAddr) -> Option<&Candidate> {
+        let address = unscoped(address);
+        self.relayed
+            .iter()
+            .find(|relayed| relayed.address == address)
     }
 
     /// Notes what a STUN server saw; the new server-reflexive candidate, unless it is
@@ -93,6 +141,9 @@ impl Locals {
     /// peer-reflexive (section 7.2.5.3.1).
     pub(super) fn kind_of(&self, base: SocketAddr, mapped: SocketAddr) -> CandidateKind {
         let mapped = unscoped(mapped);
+        if base == mapped && self.relayed(base).is_some() {
+            return CandidateKind::Relayed;
+        }
         match self.host(base) {
             Some(host) if unscoped(host.candidate.address) == mapped => CandidateKind::Host,
             Some(host) if host.knows(mapped) => CandidateKind::ServerReflexive,
@@ -124,7 +175,13 @@ impl Locals {
 
     /// The PRIORITY of checks from a base: what a peer-reflexive candidate learnt from the
     /// check shall have (section 7.1.1).
+    ///
+    /// From a relayed candidate it is that one's own: a peer to whom it has not been signalled
+    /// yet would otherwise prefer the relay to direct pairs.
     pub(super) fn check_priority(&self, base: SocketAddr) -> u32 {
+        if let Some(relayed) = self.relayed(base) {
+            return relayed.priority;
+        }
         let order = self.host(base).map_or(u8::MAX, |host| host.order);
         let preference = local_preference(base, order, 0);
         priority(CandidateKind::PeerReflexive, preference, COMPONENT)

@@ -3,13 +3,20 @@
 //!
 //! The agent finds the address pairs on which two peers reach each other, and keeps asking
 //! whether the other still wants data there. It carries no data, resolves no names, opens no
-//! socket and gathers no relayed candidates.
+//! socket and allocates no relayed candidates: a TURN client does
+//! ([`turn::client`](crate::turn::client)), and [`Agent::add_relayed`] takes the result.
 //!
 //! 1. Make an [`Agent`]; signal [`Agent::local_credentials`] to the peer.
 //! 2. Add the host addresses and STUN servers, then call [`Agent::end_of_hosts`].
 //! 3. Signal each [`Event::LocalCandidate`]; hand over what the peer signals.
 //! 4. Give it every STUN datagram, send what it wants sent, keep its time.
 //! 5. Use the path of the first [`Event::Valid`]; change to that of [`Event::Selected`].
+//!
+//! A relayed candidate is a base of its own. What is sent from it has the relayed address as
+//! `local` and goes through the TURN client; what the TURN client receives from a peer is handed
+//! over with the relayed address as `local`. Relayed pairs are checked early and usable as soon
+//! as they are valid, the checks of direct ones go on, and a direct one takes over when it
+//! works. The best relayed pair stays valid behind it, for the day on which it does not.
 //!
 //! Assumptions: signalling is authentic and secret; `local` addresses are those of interfaces.
 //! A host candidate is also a base; pairs are formed from bases only, since a server-reflexive
@@ -34,6 +41,7 @@ mod remotes;
 mod requests;
 mod sdp;
 mod transactions;
+mod upgrade;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +51,7 @@ use std::time::{Duration, Instant};
 pub use agent::Agent;
 pub use candidate::{Candidate, CandidateKind};
 pub use config::{
-    Config, MAX_EARLY_CHECKS, MAX_HOSTS, MAX_PAIRS, MAX_REMOTE_CANDIDATES,
+    Config, MAX_EARLY_CHECKS, MAX_HOSTS, MAX_PAIRS, MAX_RELAYED, MAX_REMOTE_CANDIDATES,
     MAX_REMOTE_PEER_REFLEXIVE, MAX_STUN_SERVERS, Role,
 };
 pub use credentials::Credentials;

@@ -7,6 +7,7 @@ use super::agent::Agent;
 use super::config::Role;
 use super::event::Event;
 use super::pair::{Pair, PairKey, State};
+use super::transactions::Purpose;
 
 /// Nominations that come within this time of the first belong together.
 const SETTLED: Duration = Duration::from_secs(1);
@@ -16,6 +17,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 pub(super) struct Nomination {
     /// When the first pair became valid.
     first_valid: Option<Instant>,
+    /// When the first one without a relay did.
+    first_direct: Option<Instant>,
     /// When the selected pair was selected.
     selected_at: Option<Instant>,
     /// The pair whose check carries USE-CANDIDATE, until it is answered.
@@ -27,8 +30,11 @@ impl Nomination {
         self.pending == Some(key)
     }
 
-    pub(super) fn on_valid(&mut self, now: Instant) {
+    pub(super) fn on_valid(&mut self, now: Instant, direct: bool) {
         self.first_valid.get_or_insert(now);
+        if direct {
+            self.first_direct.get_or_insert(now);
+        }
     }
 
     /// A nominating check has been answered or given up.
@@ -44,7 +50,9 @@ impl Nomination {
 
 impl Agent {
     /// Nominates the best valid pair as soon as no better one is still being checked, or
-    /// after [`Config::nomination_delay`](super::Config::nomination_delay).
+    /// after [`Config::nomination_delay`](super::Config::nomination_delay). A direct pair that becomes
+    /// valid after a relayed one was nominated is nominated in its place; RFC 8445 section
+    /// 8.1.1 nominates once, but a peer that follows it loses nothing: both pairs work.
     pub(super) fn nominate(&mut self, now: Instant) {
         let due = self.nomination_timeout().is_some_and(|due| due <= now);
         if let Some(best) = self.nominee()
@@ -58,17 +66,20 @@ impl Agent {
 
     /// When nomination waits no longer.
     pub(super) fn nomination_timeout(&self) -> Option<Instant> {
-        self.nominee()?;
-        let first = self.nomination.first_valid?;
+        if self.nominee()?.is_relayed() {
+            let first = self.nomination.first_valid?;
+            return Some(after(first, self.config.relayed_nomination_delay));
+        }
+        let first = self.nomination.first_direct?;
         Some(after(first, self.config.nomination_delay))
     }
 
     /// The best valid pair, when it is on us to nominate one.
     fn nominee(&self) -> Option<&Pair> {
-        let idle = self.nomination.pending.is_none() && self.selected.is_none();
+        let idle = self.nomination.pending.is_none() && !self.is_settled();
         let ours = self.role == Role::Controlling && idle;
         let best = self.list.valid().max_by_key(|pair| pair.priority);
-        best.filter(|_| ours)
+        best.filter(|best| ours && (self.selected.is_none() || !best.is_relayed()))
     }
 
     fn may_be_beaten(&self, best: &Pair) -> bool {
@@ -116,11 +127,26 @@ impl Agent {
         }
     }
 
-    /// Section 8.1.2: the other checks end.
+    /// Section 8.1.2: the other checks end, unless the selected pair is relayed.
     fn conclude(&mut self, now: Instant, selected: PairKey) {
-        self.keep_only_consent(now, selected);
-        self.list.conclude();
-        self.transactions
-            .cancel(|purpose| matches!(purpose, super::transactions::Purpose::Check { .. }));
+        if self.is_settled() {
+            self.keep_only_consent(now, selected);
+            let wanted = self.wants_standby();
+            self.list.conclude(|pair| wanted && pair.is_relayed());
+            let list = &self.list;
+            self.transactions.cancel(|purpose| match purpose {
+                Purpose::Check { pair, .. } => {
+                    !(wanted && list.get(*pair).is_some_and(Pair::is_relayed))
+                }
+                Purpose::Consent { .. } | Purpose::Gather { .. } => false,
+            });
+        }
+    }
+
+    /// A relay has been found to wait behind the selected pair: now all checks end.
+    pub(super) fn tidy_up(&mut self, now: Instant) {
+        if let Some(selected) = self.selected {
+            self.conclude(now, selected);
+        }
     }
 }

@@ -128,6 +128,22 @@ impl Pair {
         self.remote_kind == CandidateKind::Host
     }
 
+    /// Whether it leads through a relay, ours or the peer's.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.is_from_relay() || self.remote_kind == CandidateKind::Relayed
+    }
+
+    /// Whether it is what remains when nothing direct works: from our relay to where the
+    /// peer's NAT or relay can be reached.
+    pub(super) fn is_fallback(&self) -> bool {
+        self.is_from_relay() && !self.is_to_host()
+    }
+
+    /// Whether it leads through a relay of ours.
+    pub(super) fn is_from_relay(&self) -> bool {
+        self.local_kind == CandidateKind::Relayed
+    }
+
     pub(super) fn path(&self) -> Path {
         Path {
             local: self.key.local,

@@ -222,6 +222,8 @@ impl Agent {
             return;
         }
         let controlled = self.role == Role::Controlled;
+        let known = self.list.get(check.pair);
+        let relayed = known.is_some_and(super::pair::Pair::is_relayed);
         let Some(pair) = self.list.get_mut(check.pair) else {
             return;
         };
@@ -229,7 +231,7 @@ impl Agent {
         pair.use_candidate = controlled && (pair.use_candidate || check.use_candidate);
         match (pair.use_candidate, pair.valid.is_some()) {
             (true, true) => self.select(now, check.pair),
-            (false, false) if self.selected.is_some() => {}
+            (false, false) if self.is_settled() && !(relayed && self.wants_standby()) => {}
             (false, true) => {}
             (_, false) => self.trigger(now, check.pair),
         }

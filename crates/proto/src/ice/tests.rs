@@ -6,6 +6,7 @@ mod hostile;
 mod matrix;
 mod net;
 mod properties;
+mod relayed;
 mod trickling;
 
 use std::time::{Duration, Instant};

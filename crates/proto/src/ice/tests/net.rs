@@ -16,6 +16,7 @@ use super::{epoch, ms, secs};
 use crate::{Datagram, Transmit, Verdict};
 
 pub(super) const STUN: &str = "192.0.2.1:3478";
+const TURN: &str = "192.0.2.7:3478";
 const PATIENCE_OF_TESTS: Duration = Duration::from_secs(60);
 
 pub(super) fn at(address: &str) -> SocketAddr {
@@ -129,6 +130,8 @@ pub(super) struct Peer {
     pub(super) agent: Agent,
     pub(super) nat: Nat,
     hosts: Vec<SocketAddr>,
+    /// Relayed addresses: no NAT is in front of them.
+    relays: Vec<SocketAddr>,
     /// Events with the time since the start.
     pub(super) events: Vec<(Duration, Event)>,
     /// What was sent, with the time since the start.
@@ -143,11 +146,27 @@ impl Peer {
             agent: Agent::new(now, [seed; 32], role, config),
             nat: Nat::none(),
             hosts: Vec::new(),
+            relays: Vec::new(),
             events: Vec::new(),
             sent: Vec::new(),
             signalled: 0,
             knows_credentials: false,
         }
+    }
+
+    fn relay(&mut self, now: Instant, relayed: &str) {
+        self.relays.push(at(relayed));
+        let base = self.hosts[0];
+        self.agent.add_relayed(now, base, at(relayed), at(TURN));
+    }
+
+    /// The paths that were selected, with the time since the start.
+    pub(super) fn selections(&self) -> Vec<(Duration, Path)> {
+        let selected = self.events.iter().filter_map(|(at, event)| match event {
+            Event::Selected(path) => Some((*at, *path)),
+            _ => None,
+        });
+        selected.collect()
     }
 
     pub(super) fn first(&self, which: impl Fn(&Event) -> bool) -> Option<Duration> {
@@ -260,6 +279,16 @@ impl Pair {
         self.drain();
     }
 
+    pub(super) fn relay_a(&mut self, relayed: &str) {
+        self.a.relay(self.now, relayed);
+        self.drain();
+    }
+
+    pub(super) fn relay_b(&mut self, relayed: &str) {
+        self.b.relay(self.now, relayed);
+        self.drain();
+    }
+
     pub(super) fn gather(&mut self) {
         for peer in [&mut self.a, &mut self.b] {
             peer.agent.add_stun_server(self.now, at(STUN));
@@ -350,13 +379,17 @@ impl Pair {
         }
         let now = self.now;
         let hand = |peer: &mut Peer| {
-            let local = peer.nat.inbound(from, to)?;
+            let local = if peer.relays.contains(&to) {
+                to
+            } else {
+                peer.nat.inbound(from, to)?
+            };
             let datagram = Datagram {
                 local,
                 remote: from,
                 payload,
             };
-            let ours = peer.hosts.contains(&local);
+            let ours = peer.hosts.contains(&local) || peer.relays.contains(&local);
             ours.then(|| peer.agent.handle_input(now, datagram))
         };
         let verdict = hand(&mut self.a).or_else(|| hand(&mut self.b));
@@ -392,7 +425,11 @@ impl Pair {
             }
             let mut out = Vec::new();
             while let Some(transmit) = peer.agent.poll_transmit() {
-                let from = peer.nat.outbound(transmit.local, transmit.remote);
+                let from = if peer.relays.contains(&transmit.local) {
+                    transmit.local
+                } else {
+                    peer.nat.outbound(transmit.local, transmit.remote)
+                };
                 peer.sent.push((elapsed, transmit.clone()));
                 out.push((from, transmit));
             }

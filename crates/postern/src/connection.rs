@@ -262,9 +262,14 @@ fn describe(
     (id, address): (PathId, SocketAddr),
     elapsed: Duration,
 ) -> Option<PathInfo> {
-    let AddressPair { local, remote } = table.pair_at(address)?;
+    let pair = table.pair_at(address)?;
+    let AddressPair { local, remote } = pair;
+    let kind = match table.is_relayed(pair) {
+        true => PathKind::Relayed,
+        false => PathKind::Direct,
+    };
     Some(PathInfo {
-        kind: PathKind::Direct,
+        kind,
         protocol: PathProtocol::Udp,
         local,
         remote,

@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use noq::TokioRuntime;
+use postern_proto::connect::PathPolicy;
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
 use crate::net::{
-    AddressFilter, AddressPair, Mux, PathTable, Sender, SessionId, Sockets, StunDatagram,
-    StunReceiver, host_addresses,
+    AddressFilter, AddressPair, Mux, PathTable, RelayTable, Sender, SessionId, Sockets,
+    StunDatagram, host_addresses,
 };
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
@@ -37,6 +38,15 @@ pub enum BindError {
     /// No key could be made.
     #[error("no key for encrypted connections could be made")]
     Identity(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What an endpoint offers and uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EndpointConfig {
+    /// Offer loopback addresses as well: for peers and servers on the same machine.
+    pub loopback: bool,
+    /// Which paths its connections may use.
+    pub policy: PathPolicy,
 }
 
 /// The sockets of this program. Cheap to clone; every connection shares them.
@@ -89,28 +99,35 @@ impl Endpoint {
     ///
     /// When there is no socket or no key to be had.
     pub fn bind() -> Result<Self, BindError> {
-        let sockets = Sockets::bind().map_err(BindError::Sockets)?;
-        Self::with_sockets(sockets, AddressFilter::Network)
+        Self::bind_with(EndpointConfig::default())
     }
 
-    /// As [`Endpoint::bind`], and offers loopback addresses as well: for peers and
-    /// servers on the same machine.
+    /// As [`Endpoint::bind`], with other settings.
     ///
     /// # Errors
     ///
     /// When there is no socket or no key to be had.
-    pub fn bind_with_loopback() -> Result<Self, BindError> {
+    pub fn bind_with(config: EndpointConfig) -> Result<Self, BindError> {
         let sockets = Sockets::bind().map_err(BindError::Sockets)?;
-        Self::with_sockets(sockets, AddressFilter::WithLoopback)
+        Self::with_sockets(sockets, config)
     }
 
-    pub(crate) fn with_sockets(sockets: Sockets, filter: AddressFilter) -> Result<Self, BindError> {
+    pub(crate) fn with_sockets(
+        sockets: Sockets,
+        config: EndpointConfig,
+    ) -> Result<Self, BindError> {
+        let EndpointConfig { loopback, policy } = config;
+        let filter = match loopback {
+            true => AddressFilter::WithLoopback,
+            false => AddressFilter::Network,
+        };
         let identity =
             Identity::of_endpoint().map_err(|error| BindError::Identity(error.into()))?;
         let addresses = sockets.addresses().to_vec();
         let table = PathTable::default();
         let sender = sockets.sender();
-        let (mux, stun) = Mux::new(sockets, table.clone());
+        let relays = RelayTable::default();
+        let (mux, outlets) = Mux::new(sockets, table.clone(), relays.clone());
         let nobody = accept_nobody(&identity).map_err(|error| BindError::Identity(error.into()))?;
         let quic = noq::Endpoint::new_with_abstract_socket(
             quic::endpoint_config(),
@@ -121,6 +138,9 @@ impl Endpoint {
         let shared = Arc::new(Shared {
             quic: quic.map_err(BindError::Sockets)?,
             paths: table,
+            relays,
+            inject: outlets.inject,
+            policy,
             identity,
             addresses,
             filter,
@@ -131,7 +151,7 @@ impl Endpoint {
             routers: OnceLock::new(),
         });
         let routers = [
-            tokio::spawn(route_stun(Arc::downgrade(&shared), stun)),
+            tokio::spawn(route_stun(Arc::downgrade(&shared), outlets.stun)),
             tokio::spawn(route_incoming(Arc::downgrade(&shared), shared.quic.clone())),
         ];
         let _ = shared.routers.set(routers.map(|task| task.abort_handle()));
@@ -233,6 +253,9 @@ impl Drop for Attempt {
 pub(crate) struct Shared {
     quic: noq::Endpoint,
     paths: PathTable,
+    relays: RelayTable,
+    inject: mpsc::Sender<StunDatagram>,
+    policy: PathPolicy,
     identity: Identity,
     addresses: Vec<SocketAddr>,
     filter: AddressFilter,
@@ -258,6 +281,21 @@ impl Shared {
 
     pub(crate) fn paths(&self) -> &PathTable {
         &self.paths
+    }
+
+    pub(crate) fn relays(&self) -> &RelayTable {
+        &self.relays
+    }
+
+    pub(crate) fn policy(&self) -> PathPolicy {
+        self.policy
+    }
+
+    /// Hands a datagram to QUIC that a session took out of another wrapping.
+    pub(crate) fn inject(&self, pair: AddressPair, payload: Vec<u8>) {
+        let payload = payload.into();
+        // What does not fit is lost, as on any network.
+        let _ = self.inject.try_send(StunDatagram { pair, payload });
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -332,7 +370,7 @@ impl Shared {
 
 /// Offers each STUN datagram to every session: an agent takes what names its user
 /// fragment or answers its request, and leaves the rest.
-async fn route_stun(shared: Weak<Shared>, mut stun: StunReceiver) {
+async fn route_stun(shared: Weak<Shared>, mut stun: mpsc::Receiver<StunDatagram>) {
     while let Some(datagram) = stun.recv().await {
         let Some(shared) = shared.upgrade() else {
             return;

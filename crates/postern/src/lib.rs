@@ -40,8 +40,9 @@ mod tests;
 pub mod transfer;
 
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
-pub use endpoint::{BindError, Endpoint, Invitation};
+pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use noq::{ConnectionError, RecvStream, SendStream};
+pub use postern_proto::connect::PathPolicy;
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use postern_wire::signal::{Code, CodeError, Fingerprint};
 pub use rendezvous::{MAX_WAIT, SignallingError};

@@ -24,13 +24,17 @@ use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
 use crate::explain::explain;
-use crate::net::{AddressPair, SessionId, StunDatagram};
+use crate::net::{AddressPair, SessionId, StunDatagram, Unchannelled};
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
 
 /// Handshakes that a peer may have under way at a time: it tries one path after the
 /// other, and some of them may still be on their way.
 const MAX_HANDSHAKES: usize = 4;
+
+/// Datagrams of QUIC that wait to be framed by the session: those of the first round trip
+/// through a relay.
+const SLOW_QUEUE: usize = 64;
 
 /// A path that is to be added to a connection opens within so long, or not at all.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,6 +45,9 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The last words of a failed attempt may take so long to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A relay is kept for so long after a connection, for the farewell to pass through it.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// The paths of a connection outlive it by so much, so that its farewell, and the
 /// repetition of it if the peer asks again, find their way.
@@ -137,6 +144,9 @@ pub(crate) struct Session {
     accept: Option<Fingerprint>,
     /// A handshake that came before its sender was introduced.
     early: Option<noq::Incoming>,
+    /// What QUIC sends through a relay before there is a channel.
+    slow: (mpsc::Sender<Unchannelled>, mpsc::Receiver<Unchannelled>),
+    relayed: Vec<SocketAddr>,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
@@ -149,6 +159,7 @@ enum Input {
     Incoming(Box<noq::Incoming>),
     Handshake(Result<noq::Connection, ConnectionError>),
     Opened(ice::Path, bool),
+    Unchannelled(Unchannelled),
     PathEvent(PathEvent),
     Timeout,
     /// The connection is over, or nobody waits for one any more.
@@ -169,6 +180,7 @@ impl Session {
             fingerprint: shared.fingerprint(),
             hosts: shared.host_addresses(),
             allow_loopback: shared.uses_loopback(),
+            policy: shared.policy(),
         };
         Ok(Self {
             connector: Connector::new(now, crate::entropy::seed()?, &config),
@@ -182,6 +194,8 @@ impl Session {
             authenticated: now,
             accept: None,
             early: None,
+            slow: mpsc::channel(SLOW_QUEUE),
+            relayed: Vec::new(),
             handshakes: FuturesUnordered::new(),
             openings: FuturesUnordered::new(),
             established: None,
@@ -191,6 +205,10 @@ impl Session {
     /// Runs until the connection is over, or there is none.
     pub(crate) async fn run(mut self) {
         let result = self.drive().await;
+        if self.established.is_some() {
+            tokio::time::sleep(LAST_WORDS).await;
+        }
+        self.cancel().await;
         self.leave().await;
         if let (Err(error), Some(listener)) = (result, self.listener.take()) {
             let _ = listener.outcome.send(Err(error));
@@ -198,6 +216,9 @@ impl Session {
         self.attempt = None;
         if self.established.is_some() {
             tokio::time::sleep(LINGER).await;
+        }
+        for relayed in &self.relayed {
+            self.shared.relays().close(*relayed);
         }
         self.shared.forget(self.inbox.id);
     }
@@ -221,7 +242,13 @@ impl Session {
                         .handle_path_opened(clock::now(), path, worked);
                 }
                 Input::PathEvent(event) => self.on_path_event(&event),
-                Input::Stun(None) | Input::Over => return self.cancel(),
+                Input::Unchannelled((path, payload)) => {
+                    let (relayed, peer) = (path.local, path.remote);
+                    let now = clock::now();
+                    self.connector
+                        .handle_relay_data(now, relayed, peer, &payload);
+                }
+                Input::Stun(None) | Input::Over => return Ok(()),
             }
         }
     }
@@ -236,18 +263,24 @@ impl Session {
             Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
             event = next_signal(&mut self.signals) => Input::Signal(event),
             () = caller_gone(&mut self.listener) => Input::Over,
+            Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
             Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
             datagram = self.inbox.stun.recv() => Input::Stun(datagram),
         }
     }
 
-    /// Nobody wants the connection any more; the peer is told if it waits for one.
-    fn cancel(&mut self) -> Result<(), EstablishError> {
-        self.connector.cancel();
+    /// The end, whatever came before: the peer is told if it still waits, and relays are
+    /// given back.
+    async fn cancel(&mut self) {
+        self.connector.cancel(clock::now());
         while let Some(event) = self.connector.poll_event() {
-            self.obey(event)?;
+            if let Event::Tell(message) = event {
+                self.tell(message);
+            }
         }
-        Ok(())
+        while let Some(transmit) = self.connector.poll_transmit() {
+            send(&self.shared, &transmit).await;
+        }
     }
 
     /// Leaves the mailbox, and waits until the last messages for the peer have left.
@@ -272,6 +305,30 @@ impl Session {
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
             Event::LeaveMailbox => self.outgoing = None,
+            Event::Relay(relay) => {
+                self.relayed.push(relay.relayed);
+                self.shared.relays().open(relay, self.slow.0.clone());
+            }
+            Event::RelayChannel {
+                relayed,
+                peer,
+                channel,
+            } => {
+                let channel = channel.map(|channel| channel.number());
+                self.shared.relays().set_channel(relayed, peer, channel);
+            }
+            Event::RelayData {
+                relayed,
+                peer,
+                payload,
+            } => {
+                let pair = AddressPair {
+                    local: relayed,
+                    remote: peer,
+                };
+                self.shared.inject(pair, payload);
+            }
+            Event::RelayEnded(relayed) => self.shared.relays().close(relayed),
             Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
@@ -298,7 +355,12 @@ impl Session {
 
     /// Lets QUIC datagrams of this path through; yields the address QUIC knows it by.
     fn admit(&self, path: ice::Path) -> Option<SocketAddr> {
-        self.shared.paths().admit(pair_of(path), self.inbox.id)
+        let table = self.shared.paths();
+        let address = table.admit(pair_of(path), self.inbox.id)?;
+        if [path.local_kind, path.remote_kind].contains(&ice::CandidateKind::Relayed) {
+            table.mark_relayed(pair_of(path));
+        }
+        Some(address)
     }
 
     fn accept(&mut self, peer: Fingerprint) -> Result<(), EstablishError> {

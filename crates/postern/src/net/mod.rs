@@ -6,10 +6,12 @@
 mod interfaces;
 mod mux;
 mod paths;
+mod relays;
 mod sockets;
 
 pub(crate) use interfaces::{AddressFilter, host_addresses};
-pub(crate) use mux::{Mux, StunDatagram, StunReceiver};
+pub(crate) use mux::{Mux, StunDatagram};
 pub(crate) use paths::{AddressPair, PathTable, SessionId};
 
+pub(crate) use relays::{RelayTable, Unchannelled};
 pub(crate) use sockets::{Sender, Sockets};

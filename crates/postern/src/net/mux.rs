@@ -13,14 +13,20 @@ use noq_udp::{RecvMeta, Transmit};
 use tokio::sync::mpsc;
 
 use super::paths::{AddressPair, PathTable};
+use super::relays::{HEADER, RelayTable, Way, frame, unframe};
 use super::sockets::{Sender, Sockets};
 
 /// STUN datagrams waiting for the agents. What does not fit is dropped: checks are
 /// repeated, and a flood must not grow memory.
 const STUN_QUEUE: usize = 256;
 
-/// The largest STUN message an agent has a use for, in bytes: a check is below 200.
-const MAX_STUN: usize = 1280;
+/// Datagrams for QUIC that came in another wrapping: those of the first round trip through
+/// a relay.
+const INJECTED_QUEUE: usize = 64;
+
+/// The largest STUN message an agent has a use for, in bytes: a check is below 200, but a
+/// relay may wrap a whole datagram.
+const MAX_STUN: usize = 1500;
 
 /// A STUN datagram that arrived.
 #[derive(Debug, Clone)]
@@ -29,13 +35,21 @@ pub(crate) struct StunDatagram {
     pub(crate) payload: Bytes,
 }
 
-/// Where the agents read what the [`Mux`] sorted out for them.
-pub(crate) type StunReceiver = mpsc::Receiver<StunDatagram>;
+/// The other ends of a [`Mux`].
+#[derive(Debug)]
+pub(crate) struct Outlets {
+    /// Where the agents read what the [`Mux`] sorted out for them.
+    pub(crate) stun: mpsc::Receiver<StunDatagram>,
+    /// Takes datagrams for QUIC that came in another wrapping.
+    pub(crate) inject: mpsc::Sender<StunDatagram>,
+}
 
 /// What a datagram on the shared sockets is, by its first byte (RFC 9443 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Stun,
+    /// From one of our TURN servers a channel, from others QUIC, which shares these values.
+    Channel,
     Quic,
     Unknown,
 }
@@ -44,7 +58,8 @@ impl Protocol {
     fn of(datagram: &[u8]) -> Self {
         match datagram.first() {
             Some(0..=3) => Self::Stun,
-            Some(64..=127 | 192..=255) => Self::Quic,
+            Some(64..=79) => Self::Channel,
+            Some(80..=127 | 192..=255) => Self::Quic,
             Some(_) | None => Self::Unknown,
         }
     }
@@ -55,7 +70,9 @@ impl Protocol {
 pub(crate) struct Mux {
     sockets: Sockets,
     paths: PathTable,
+    relays: RelayTable,
     stun: mpsc::Sender<StunDatagram>,
+    injected: mpsc::Receiver<StunDatagram>,
     /// The socket to poll first, so that a busy one does not starve the other.
     turn: usize,
 }
@@ -69,15 +86,45 @@ impl fmt::Debug for Mux {
 }
 
 impl Mux {
-    pub(crate) fn new(sockets: Sockets, paths: PathTable) -> (Self, StunReceiver) {
+    pub(crate) fn new(sockets: Sockets, paths: PathTable, relays: RelayTable) -> (Self, Outlets) {
         let (stun, receiver) = mpsc::channel(STUN_QUEUE);
+        let (inject, injected) = mpsc::channel(INJECTED_QUEUE);
         let mux = Self {
             sockets,
             paths,
+            relays,
             stun,
+            injected,
             turn: 0,
         };
-        (mux, receiver)
+        let outlets = Outlets {
+            stun: receiver,
+            inject,
+        };
+        (mux, outlets)
+    }
+
+    /// Takes a datagram that a session unwrapped.
+    fn poll_injected(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        meta: &mut RecvMeta,
+    ) -> Poll<()> {
+        while let Poll::Ready(Some(datagram)) = self.injected.poll_recv(cx) {
+            let length = datagram.payload.len();
+            let address = self.paths.address_of(datagram.pair);
+            let (Some(address), true) = (address, length <= buffer.len()) else {
+                continue;
+            };
+            buffer[..length].copy_from_slice(&datagram.payload);
+            *meta = RecvMeta::default();
+            meta.addr = address;
+            meta.len = length;
+            meta.stride = length;
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 
     /// Receives from the first socket that has something.
@@ -107,6 +154,9 @@ impl Mux {
             local,
             remote: meta.addr,
         };
+        if self.relays.is_server(pair) {
+            return self.sort_relayed(pair, buffer, meta);
+        }
         let address = self.paths.address_of(pair);
         let stride = meta.stride.max(1);
         let stun = |segment: &[u8]| self.pass_stun(pair, segment);
@@ -116,6 +166,47 @@ impl Mux {
             meta.addr = address;
         }
         meta.len > 0
+    }
+
+    /// Sorts a train of a TURN server: takes the channel headers off. A train of several
+    /// peers keeps the datagrams of the first one; the others are sent again.
+    fn sort_relayed(&self, pair: AddressPair, buffer: &mut [u8], meta: &mut RecvMeta) -> bool {
+        let (length, stride) = (meta.len, meta.stride.max(HEADER + 1));
+        let mut from: Option<AddressPair> = None;
+        let mut kept = 0;
+        for start in (0..length).step_by(stride) {
+            let end = length.min(start + stride);
+            let Some((path, inner)) = self.open_channel(pair, &buffer[start..end]) else {
+                continue;
+            };
+            if *from.get_or_insert(path) == path {
+                let inner = start + HEADER..start + HEADER + inner;
+                buffer.copy_within(inner.clone(), kept);
+                kept += inner.len();
+            }
+        }
+        let address = from.and_then(|path| self.paths.address_of(path));
+        meta.dst_ip = None;
+        meta.len = if address.is_some() { kept } else { 0 };
+        meta.stride = stride - HEADER;
+        meta.addr = address.unwrap_or(meta.addr);
+        meta.len > 0
+    }
+
+    /// The path and the length of a QUIC datagram in a channel; STUN is passed on.
+    fn open_channel(&self, pair: AddressPair, segment: &[u8]) -> Option<(AddressPair, usize)> {
+        if Protocol::of(segment) == Protocol::Stun {
+            self.pass_stun(pair, segment);
+            return None;
+        }
+        let (channel, inner) = unframe(segment)?;
+        let path = self.relays.path_of(pair, channel)?;
+        match Protocol::of(inner) {
+            Protocol::Stun => self.pass_stun(path, inner),
+            Protocol::Channel | Protocol::Quic => return Some((path, inner.len())),
+            Protocol::Unknown => {}
+        }
+        None
     }
 
     fn pass_stun(&self, pair: AddressPair, segment: &[u8]) {
@@ -138,13 +229,13 @@ fn keep_quic(train: &mut [u8], stride: usize, known: bool, mut stun: impl FnMut(
         let end = train.len().min(start + stride);
         match Protocol::of(&train[start..end]) {
             Protocol::Stun => stun(&train[start..end]),
-            Protocol::Quic if known => {
+            Protocol::Channel | Protocol::Quic if known => {
                 if kept < start {
                     train.copy_within(start..end, kept);
                 }
                 kept += end - start;
             }
-            Protocol::Quic | Protocol::Unknown => {}
+            Protocol::Channel | Protocol::Quic | Protocol::Unknown => {}
         }
         start = end;
     }
@@ -156,6 +247,8 @@ impl AsyncUdpSocket for Mux {
         Box::pin(MuxSender {
             sender: self.sockets.sender(),
             paths: self.paths.clone(),
+            relays: self.relays.clone(),
+            framed: Vec::new(),
         })
     }
 
@@ -165,6 +258,11 @@ impl AsyncUdpSocket for Mux {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        if let ([buffer, ..], [meta, ..]) = (&mut *buffers, &mut *metas)
+            && self.poll_injected(cx, buffer, meta).is_ready()
+        {
+            return Poll::Ready(Ok(1));
+        }
         let (index, received) = match self.poll_any(cx, buffers, metas) {
             Poll::Ready(Ok(received)) => received,
             Poll::Ready(Err(error)) if is_transient(&error) => (0, 0),
@@ -219,6 +317,41 @@ fn is_transient(error: &io::Error) -> bool {
 struct MuxSender {
     sender: Sender,
     paths: PathTable,
+    relays: RelayTable,
+    /// A train with its channel headers, kept to be used again.
+    framed: Vec<u8>,
+}
+
+impl MuxSender {
+    /// Sends a train through a relay.
+    fn poll_relayed(
+        &mut self,
+        way: Way,
+        path: AddressPair,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+        let (relay, channel) = match way {
+            Way::Channel { relay, channel } => (relay, channel),
+            Way::Slow(session) => {
+                for datagram in transmit.contents.chunks(size.max(1)) {
+                    // What does not fit is lost, as on any network.
+                    let _ = session.try_send((path, Bytes::copy_from_slice(datagram)));
+                }
+                return Poll::Ready(Ok(()));
+            }
+        };
+        frame(transmit.contents, size, channel, &mut self.framed);
+        let transmit = Transmit {
+            destination: relay.server,
+            src_ip: Some(relay.base.ip()),
+            ecn: transmit.ecn,
+            contents: &self.framed,
+            segment_size: transmit.segment_size.map(|size| size + HEADER),
+        };
+        self.sender.poll_send(relay.base, &transmit, cx)
+    }
 }
 
 impl UdpSender for MuxSender {
@@ -230,6 +363,9 @@ impl UdpSender for MuxSender {
         let Some(pair) = self.paths.pair_at(transmit.destination) else {
             return Poll::Ready(Ok(()));
         };
+        if let Some(way) = self.relays.way(pair) {
+            return self.poll_relayed(way, pair, transmit, cx);
+        }
         let transmit = Transmit {
             destination: pair.remote,
             src_ip: Some(pair.local.ip()),
@@ -266,7 +402,8 @@ mod tests {
     #[test]
     fn the_first_byte_tells_the_protocols_apart() {
         assert_eq!(Protocol::of(&[0, 1]), Protocol::Stun);
-        assert_eq!(Protocol::of(&[0x40]), Protocol::Quic);
+        assert_eq!(Protocol::of(&[0x40]), Protocol::Channel);
+        assert_eq!(Protocol::of(&[0x50]), Protocol::Quic);
         assert_eq!(Protocol::of(&[0xc3]), Protocol::Quic);
         assert_eq!(Protocol::of(&[20]), Protocol::Unknown);
         assert_eq!(Protocol::of(&[128]), Protocol::Unknown);

@@ -40,6 +40,7 @@ pub(crate) struct PathTable(Arc<RwLock<Inner>>);
 struct Inner {
     next: u64,
     by_id: BTreeMap<u64, AddressPair>,
+    relayed: BTreeSet<AddressPair>,
     by_pair: BTreeMap<AddressPair, Entry>,
 }
 
@@ -72,6 +73,19 @@ impl PathTable {
         });
         entry.sessions.insert(session);
         Some(synthetic(id))
+    }
+
+    /// Notes that a pair leads through a relay, on either side.
+    pub(crate) fn mark_relayed(&self, pair: AddressPair) {
+        let mut inner = self.write();
+        if inner.by_pair.contains_key(&pair) {
+            inner.relayed.insert(pair);
+        }
+    }
+
+    /// Whether a pair leads through a relay.
+    pub(crate) fn is_relayed(&self, pair: AddressPair) -> bool {
+        self.read().relayed.contains(&pair)
     }
 
     /// Forgets one pair of a session: nothing of it may be sent there any more.
@@ -132,13 +146,19 @@ impl Inner {
 
     /// Takes a session off the pairs that match; pairs without a session are forgotten.
     fn remove(&mut self, session: SessionId, matches: impl Fn(AddressPair) -> bool) {
-        let Self { by_id, by_pair, .. } = self;
+        let Self {
+            by_id,
+            by_pair,
+            relayed,
+            ..
+        } = self;
         by_pair.retain(|pair, entry| {
             if matches(*pair) {
                 entry.sessions.remove(&session);
             }
             if entry.sessions.is_empty() {
                 by_id.remove(&entry.id);
+                relayed.remove(pair);
             }
             !entry.sessions.is_empty()
         });

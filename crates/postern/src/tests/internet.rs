@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::{RecvMeta, Transmit};
 use postern_lab::sim::{Delivery, Gate, HostId, Link, Nat, Router, World};
-use postern_proto::stun::BindingServer;
 use tokio::sync::Notify;
 
+use super::relay::Relay;
 use crate::clock::{self, until};
 
 /// The UDP port of every peer.
@@ -35,7 +35,16 @@ struct State {
     world: World,
     sockets: Vec<(HostId, Arc<Mutex<Queue>>)>,
     server: HostId,
-    stun: BindingServer,
+    relay: Relay,
+    /// Two homes between which nothing passes.
+    cut: Option<[IpAddr; 2]>,
+}
+
+impl State {
+    fn is_cut(&self, destination: SocketAddr) -> bool {
+        self.cut
+            .is_some_and(|homes| homes.contains(&destination.ip()))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +72,8 @@ impl Internet {
             world,
             sockets: Vec::new(),
             server,
-            stun: BindingServer::default(),
+            relay: Relay::new(clock::now(), Self::STUN.parse().unwrap()),
+            cut: None,
         };
         let internet = Self(Arc::new(Inner {
             state: Mutex::new(state),
@@ -105,7 +115,7 @@ impl Internet {
     /// Moves packets for as long as the test runs.
     async fn run(self) {
         loop {
-            let next = self.0.state.lock().unwrap().world.next_event_time();
+            let next = self.0.state.lock().unwrap().next_event_time();
             tokio::select! {
                 () = until(next) => self.deliver(),
                 () = self.0.sent.notified() => {}
@@ -119,10 +129,28 @@ impl Internet {
         for delivery in state.world.advance(now) {
             state.receive(delivery);
         }
+        if state.relay.poll_timeout().is_some_and(|due| due <= now) {
+            state.relay.handle_timeout(now);
+            state.send_relayed(now);
+        }
+    }
+
+    /// Datagrams that the relay has passed on so far.
+    pub(super) fn relayed(&self) -> u64 {
+        self.0.state.lock().unwrap().relay.relayed
+    }
+
+    /// From here on nothing gets from one of the two homes to the other directly.
+    pub(super) fn cut_between(&self, one: u8, other: u8) {
+        let homes = [one, other].map(|number| [45, 45, number, 1].into());
+        self.0.state.lock().unwrap().cut = Some(homes);
     }
 
     fn send(&self, host: HostId, from: SocketAddr, transmit: &Transmit<'_>) {
         let mut state = self.0.state.lock().unwrap();
+        if state.is_cut(transmit.destination) {
+            return;
+        }
         let size = transmit
             .segment_size
             .unwrap_or(transmit.contents.len())
@@ -151,12 +179,21 @@ impl State {
     }
 
     fn answer(&mut self, delivery: &Delivery) {
-        self.stun.handle_input(delivery.at, delivery.datagram());
-        while let Some(transmit) = self.stun.poll_transmit() {
+        self.relay.handle_input(delivery.at, delivery.datagram());
+        self.send_relayed(delivery.at);
+    }
+
+    fn send_relayed(&mut self, now: Instant) {
+        while let Some(transmit) = self.relay.poll_transmit() {
             let (from, to) = (transmit.local, transmit.remote);
             self.world
-                .send(delivery.at, self.server, from, to, &transmit.payload);
+                .send(now, self.server, from, to, &transmit.payload);
         }
+    }
+
+    fn next_event_time(&self) -> Option<Instant> {
+        let times = [self.world.next_event_time(), self.relay.poll_timeout()];
+        times.into_iter().flatten().min()
     }
 }
 

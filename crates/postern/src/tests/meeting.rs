@@ -5,13 +5,13 @@ use std::time::Duration;
 use noq::AsyncUdpSocket;
 use postern_lab::sim::Nat;
 use postern_proto::signal::RendezvousEvent;
-use postern_wire::signal::PeerMessage;
+use postern_wire::signal::{PeerMessage, RelayServer};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
 use super::internet::{Internet, SimSocket};
-use crate::endpoint::Endpoint;
-use crate::net::{AddressFilter, Sockets};
+use crate::endpoint::{Endpoint, EndpointConfig};
+use crate::net::Sockets;
 use crate::rendezvous::Signalling;
 use crate::session::Outcome;
 
@@ -25,19 +25,26 @@ pub(super) const ONE_WAY: Duration = Duration::from_millis(30);
 pub(super) const BEFORE: Duration = Duration::from_secs(2);
 
 pub(super) fn endpoint(sockets: impl IntoIterator<Item = SimSocket>) -> Endpoint {
+    endpoint_with(sockets, EndpointConfig::default())
+}
+
+pub(super) fn endpoint_with(
+    sockets: impl IntoIterator<Item = SimSocket>,
+    config: EndpointConfig,
+) -> Endpoint {
     let boxed = |socket| -> Box<dyn AsyncUdpSocket> { Box::new(socket) };
     let sockets = sockets.into_iter().map(boxed).collect();
     let sockets = Sockets::from_abstract(sockets).unwrap();
-    Endpoint::with_sockets(sockets, AddressFilter::Network).unwrap()
+    Endpoint::with_sockets(sockets, config).unwrap()
 }
 
 /// Signalling as two authenticated sides have it: messages take `ONE_WAY`, and the
 /// creator is authenticated that much earlier than the joiner.
-fn signalling() -> (Signalling, Signalling) {
+fn signalling(relays: &[RelayServer]) -> (Signalling, Signalling) {
     let (creator_out, to_joiner) = mpsc::channel(128);
     let (joiner_out, to_creator) = mpsc::channel(128);
-    let creator = carry(to_creator, BEFORE);
-    let joiner = carry(to_joiner, BEFORE + ONE_WAY);
+    let creator = carry(to_creator, BEFORE, relays.to_vec());
+    let joiner = carry(to_joiner, BEFORE + ONE_WAY, relays.to_vec());
     let side = |outgoing, events| Signalling { outgoing, events };
     (side(creator_out, creator), side(joiner_out, joiner))
 }
@@ -47,6 +54,7 @@ fn signalling() -> (Signalling, Signalling) {
 fn carry(
     mut messages: mpsc::Receiver<PeerMessage>,
     authenticated: Duration,
+    relays: Vec<RelayServer>,
 ) -> mpsc::Receiver<RendezvousEvent> {
     let (events, receiver) = mpsc::channel(128);
     let met = tokio::time::Instant::now() + authenticated;
@@ -54,6 +62,9 @@ fn carry(
         let stun = vec![format!("stun:{}", Internet::STUN)];
         let _ = events.send(RendezvousEvent::Welcome { stun }).await;
         sleep_until(met).await;
+        if !relays.is_empty() {
+            let _ = events.send(RendezvousEvent::Relays(relays)).await;
+        }
         let _ = events.send(RendezvousEvent::Authenticated).await;
         while let Some(message) = messages.recv().await {
             let due = tokio::time::Instant::now().max(met);
@@ -83,7 +94,16 @@ pub(super) async fn connect(seed: u8, left: Nat, right: Nat) -> (Outcome, Outcom
 
 /// Lets two endpoints meet; the left one is the creator.
 pub(super) async fn meet(left: &Endpoint, right: &Endpoint) -> (Outcome, Outcome) {
-    let (creator, joiner) = signalling();
+    meet_with(left, right, &[]).await
+}
+
+/// Lets two endpoints meet whom the server offers relays.
+pub(super) async fn meet_with(
+    left: &Endpoint,
+    right: &Endpoint,
+    relays: &[RelayServer],
+) -> (Outcome, Outcome) {
+    let (creator, joiner) = signalling(relays);
     let creator = left.begin(true, creator, None).unwrap();
     let joiner = right.begin(false, joiner, None).unwrap();
     let both = async { tokio::join!(creator, joiner) };

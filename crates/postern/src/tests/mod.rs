@@ -5,3 +5,5 @@ mod connect;
 mod internet;
 mod meeting;
 mod paths;
+mod relay;
+mod relayed;

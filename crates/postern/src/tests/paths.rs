@@ -42,7 +42,7 @@ fn home_of(connection: &Connection) -> u8 {
 }
 
 /// Sends two megabytes from one side to the other and compares them.
-async fn carries_data(from: &Connection, to: &Connection) {
+pub(super) async fn carries_data(from: &Connection, to: &Connection) {
     let data: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
     let (mut send, _back) = from.open_bi().await.unwrap();
     let expected = data.clone();

@@ -5,13 +5,19 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::signal::{
-    ByeReason, Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
+    ByeReason, Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, RelayServer, Report,
+    stun_address,
 };
+use postern_wire::stun::is_stun;
+use postern_wire::turn::ChannelNumber;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
 
 use super::limits::{self, later};
 use super::paths::{Paths, Step, same};
+use super::relays::{self, Relay, Relays};
 use super::summary;
-use crate::ice::{self, Agent, Candidate, Credentials, Path, Role};
+use crate::ice::{self, Agent, Candidate, CandidateKind, Credentials, Path, Role};
 use crate::signal::{self, RendezvousEvent};
 use crate::{Datagram, Transmit, Verdict};
 
@@ -26,6 +32,20 @@ pub struct ConnectorConfig {
     pub hosts: Vec<SocketAddr>,
     /// Whether loopback addresses may be used.
     pub allow_loopback: bool,
+    /// Which paths may be used.
+    pub policy: PathPolicy,
+}
+
+/// Which paths a connection may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PathPolicy {
+    /// Direct ones where possible, relayed ones until then.
+    #[default]
+    Any,
+    /// Direct ones only: no relay learns who speaks with whom.
+    DirectOnly,
+    /// Relayed ones only: the peer does not learn this side's addresses.
+    RelayOnly,
 }
 
 /// What to do, or what happened.
@@ -54,6 +74,30 @@ pub enum Event {
     OpenPath(Path),
     /// This path carries the connection: close the others.
     SettleOn(Path),
+    /// This side can be reached at a relayed address: what comes from the server in a
+    /// channel comes from a peer.
+    Relay(Relay),
+    /// Data to and from this peer of a relayed address is framed with the channel, or, with
+    /// none, handed to [`Connector::handle_relay_data`].
+    RelayChannel {
+        /// The relayed address.
+        relayed: SocketAddr,
+        /// The peer.
+        peer: SocketAddr,
+        /// The channel.
+        channel: Option<ChannelNumber>,
+    },
+    /// A peer sent this to the relayed address, without a channel; it is not STUN.
+    RelayData {
+        /// The relayed address.
+        relayed: SocketAddr,
+        /// The peer.
+        peer: SocketAddr,
+        /// The datagram.
+        payload: Vec<u8>,
+    },
+    /// The relayed address is gone.
+    RelayEnded(SocketAddr),
     /// Send what was told, and leave the mailbox.
     LeaveMailbox,
     /// There is no connection, and the machine is inert. Comes last; what was told before
@@ -108,6 +152,11 @@ struct Handshake {
 #[derive(Debug)]
 pub struct Connector {
     agent: Agent,
+    relays: Relays,
+    hosts: Vec<SocketAddr>,
+    policy: PathPolicy,
+    rng: ChaCha20Rng,
+    transmits: VecDeque<Transmit>,
     is_creator: bool,
     stage: Stage,
     in_mailbox: bool,
@@ -137,8 +186,16 @@ impl Connector {
             false => Role::Controlled,
         };
         let agent_config = limits::agent_config(config.allow_loopback);
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut agent_seed = [0; 32];
+        rng.fill_bytes(&mut agent_seed);
         let mut this = Self {
-            agent: Agent::new(now, seed, role, agent_config),
+            agent: Agent::new(now, agent_seed, role, agent_config),
+            relays: Relays::default(),
+            hosts: config.hosts.clone(),
+            policy: config.policy,
+            rng,
+            transmits: VecDeque::new(),
             is_creator: config.is_creator,
             stage: Stage::Connecting,
             in_mailbox: true,
@@ -162,8 +219,10 @@ impl Connector {
 
     /// Prepares the hello with the host candidates, which are known at once.
     fn introduce(&mut self, now: Instant, config: &ConnectorConfig) {
-        for &host in &config.hosts {
-            self.agent.add_host(now, host);
+        if self.policy != PathPolicy::RelayOnly {
+            for &host in &config.hosts {
+                self.agent.add_host(now, host);
+            }
         }
         let mut candidates = Vec::new();
         while let Some(event) = self.agent.poll_event() {
@@ -193,9 +252,25 @@ impl Connector {
         if self.stage == Stage::Ended {
             return Verdict::NotMine;
         }
-        let verdict = self.agent.handle_input(now, datagram);
+        let mut verdict = self.relays.handle_input(now, datagram);
+        if verdict == Verdict::NotMine {
+            verdict = self.agent.handle_input(now, datagram);
+        }
         self.follow(now);
         verdict
+    }
+
+    /// Sends a datagram of the connection from a relayed address to a peer for which there is
+    /// no channel yet.
+    pub fn handle_relay_data(
+        &mut self,
+        now: Instant,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+        payload: &[u8],
+    ) {
+        self.relays.send(now, relayed, peer, payload);
+        self.follow(now);
     }
 
     /// Takes note of the time.
@@ -204,6 +279,8 @@ impl Connector {
             return;
         }
         self.agent.handle_timeout(now);
+        self.relays.handle_timeout(now);
+        self.keep_relay(now);
         self.follow(now);
         if self
             .handshake
@@ -227,6 +304,7 @@ impl Connector {
         match event {
             RendezvousEvent::Welcome { stun } => self.on_welcome(now, &stun),
             RendezvousEvent::CodeReady(code) => self.events.push_back(Event::CodeReady(code)),
+            RendezvousEvent::Relays(servers) => self.on_relays(now, &servers),
             RendezvousEvent::PeerJoined => {}
             RendezvousEvent::Authenticated => {
                 self.deadline = Some(later(now, limits::CONNECT));
@@ -281,13 +359,15 @@ impl Connector {
         self.take(step);
     }
 
-    /// Nobody wants the connection any more: tells the peer if it still waits for one. The
-    /// machine is inert afterwards.
-    pub fn cancel(&mut self) {
+    /// Nobody wants the connection any more: tells the peer if it still waits for one, and
+    /// gives relays back. The machine is inert after what it yields then.
+    pub fn cancel(&mut self, now: Instant) {
         if self.stage == Stage::Connecting {
             let reason = ByeReason::Cancelled;
             self.tell(PeerMessage::Bye { reason });
         }
+        self.relays.close(now);
+        self.follow(now);
         self.stage = Stage::Ended;
     }
 
@@ -299,7 +379,7 @@ impl Connector {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.agent.poll_transmit()
+        self.transmits.pop_front()
     }
 
     /// What to do, or what happened next.
@@ -315,6 +395,7 @@ impl Connector {
         }
         let times = [
             self.agent.poll_timeout(),
+            self.relays.poll_timeout(),
             self.handshake.map(|handshake| handshake.patience),
             self.paths.retry_at(),
             self.deadline,
@@ -368,9 +449,14 @@ impl Connector {
 
     fn add_candidate(&mut self, now: Instant, line: &str) {
         match line.parse::<Candidate>() {
+            Ok(candidate) if self.refuses(&candidate) => {}
             Ok(candidate) => self.agent.add_remote_candidate(now, candidate),
             Err(error) => tracing::debug!(%error, "a candidate was left out"),
         }
+    }
+
+    fn refuses(&self, candidate: &Candidate) -> bool {
+        self.policy == PathPolicy::DirectOnly && candidate.kind == CandidateKind::Relayed
     }
 
     fn on_end_of_candidates(&mut self, now: Instant) {
@@ -398,7 +484,8 @@ impl Connector {
     }
 
     fn leave_if_done(&mut self, now: Instant) {
-        let quiet = self.candidates_told && self.candidates_heard;
+        let gathered = self.candidates_told && !self.relays.is_gathering();
+        let quiet = gathered && self.candidates_heard;
         let settled = quiet && self.agent.selected().is_some();
         let late = self.leave_at.is_some_and(|at| now >= at);
         if self.in_mailbox && self.stage == Stage::Established && (settled || late) {
@@ -411,8 +498,38 @@ impl Connector {
 /// What the agent says.
 impl Connector {
     fn follow(&mut self, now: Instant) {
-        while let Some(event) = self.agent.poll_event() {
-            self.on_agent_event(now, event);
+        loop {
+            while let Some(event) = self.agent.poll_event() {
+                self.on_agent_event(now, event);
+            }
+            while let Some(transmit) = self.agent.poll_transmit() {
+                self.route(now, transmit);
+            }
+            while let Some(transmit) = self.relays.poll_transmit() {
+                self.transmits.push_back(transmit);
+            }
+            match self.relays.poll_event() {
+                Some(event) => self.on_relay_event(now, event),
+                None => return,
+            }
+        }
+    }
+
+    /// A check from a relayed address goes through the relay.
+    fn route(&mut self, now: Instant, transmit: Transmit) {
+        let Transmit {
+            local,
+            remote,
+            payload,
+        } = transmit;
+        if self.relays.has(local) {
+            self.relays.send(now, local, remote, &payload);
+        } else {
+            self.transmits.push_back(Transmit {
+                local,
+                remote,
+                payload,
+            });
         }
     }
 
@@ -475,6 +592,91 @@ impl Connector {
         self.tell(PeerMessage::Report(summary(&report)));
         self.report = Some(report);
         self.await_report(now, self.peer_report.is_some());
+    }
+}
+
+/// Relays.
+impl Connector {
+    fn on_relays(&mut self, now: Instant, servers: &[RelayServer]) {
+        if self.policy == PathPolicy::DirectOnly {
+            return;
+        }
+        let hosts = std::mem::take(&mut self.hosts);
+        self.relays.begin(now, &mut self.rng, &hosts, servers);
+        self.hosts = hosts;
+    }
+
+    fn on_relay_event(&mut self, now: Instant, event: relays::Event) {
+        match event {
+            relays::Event::Allocated(relay) => {
+                let Relay {
+                    base,
+                    server,
+                    relayed,
+                } = relay;
+                self.events.push_back(Event::Relay(relay));
+                self.agent.add_relayed(now, base, relayed, server);
+            }
+            relays::Event::Bound {
+                relayed,
+                peer,
+                channel,
+            } => self.on_channel(relayed, peer, Some(channel)),
+            relays::Event::Unbound { relayed, peer } => self.on_channel(relayed, peer, None),
+            relays::Event::Data {
+                relayed,
+                peer,
+                payload,
+            } => self.on_relayed_data(now, relayed, peer, payload),
+            relays::Event::Ended { relayed } => {
+                self.agent.remove_relayed(now, relayed);
+                self.events.push_back(Event::RelayEnded(relayed));
+            }
+        }
+    }
+
+    fn on_channel(
+        &mut self,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+        channel: Option<ChannelNumber>,
+    ) {
+        self.events.push_back(Event::RelayChannel {
+            relayed,
+            peer,
+            channel,
+        });
+    }
+
+    fn on_relayed_data(
+        &mut self,
+        now: Instant,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+        payload: Vec<u8>,
+    ) {
+        if !is_stun(&payload) {
+            self.events.push_back(Event::RelayData {
+                relayed,
+                peer,
+                payload,
+            });
+            return;
+        }
+        let datagram = Datagram {
+            local: relayed,
+            remote: peer,
+            payload: &payload,
+        };
+        self.agent.handle_input(now, datagram);
+    }
+
+    /// The data of the connection does not pass through here: its channel must not fall
+    /// asleep.
+    fn keep_relay(&mut self, now: Instant) {
+        if let Some(path) = self.agent.selected() {
+            self.relays.keep(now, path.local, path.remote);
+        }
     }
 }
 

@@ -17,8 +17,10 @@
 mod connector;
 mod limits;
 mod paths;
+mod relays;
 
-pub use connector::{Connector, ConnectorConfig, Event, Failure};
+pub use connector::{Connector, ConnectorConfig, Event, Failure, PathPolicy};
+pub use relays::Relay;
 
 use crate::ice;
 use postern_wire::signal::Report;

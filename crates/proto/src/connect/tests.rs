@@ -46,6 +46,7 @@ impl Pair {
                 fingerprint: Fingerprint([number; 32]),
                 hosts: vec![SocketAddr::from(([192, 168, 1, number + 1], 5000))],
                 allow_loopback: false,
+                policy: PathPolicy::Any,
             };
             Connector::new(now, [number; 32], &config)
         };
@@ -340,7 +341,7 @@ fn an_attempt_that_is_cancelled_says_goodbye() {
     pair.open = false;
     pair.authenticate();
     pair.run_for(Duration::from_secs(1));
-    pair.sides[CREATOR].cancel();
+    pair.sides[CREATOR].cancel(pair.now);
     assert_eq!(pair.failure(JOINER), Failure::PeerLeft);
     assert!(pair.elapsed() < Duration::from_secs(2));
 }

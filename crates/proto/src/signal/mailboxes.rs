@@ -14,9 +14,11 @@ use super::limits::{Source, Sources, later};
 
 mod config;
 mod numbers;
+mod relays;
 
 pub use config::MailboxesConfig;
 use numbers::Numbers;
+pub use relays::RelayOffer;
 
 /// Most messages that a mailbox keeps for a joiner: the creator's key exchange, and room
 /// for what later versions say before it.
@@ -72,6 +74,7 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Mailboxes {
     config: MailboxesConfig,
+    relays: Option<RelayOffer>,
     clients: BTreeMap<ClientId, Client>,
     mailboxes: BTreeMap<u32, Mailbox>,
     numbers: Numbers,
@@ -152,7 +155,13 @@ impl Mailboxes {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             config,
+            relays: None,
         }
+    }
+
+    /// Offers relays to those who meet from here on.
+    pub fn offer_relays(&mut self, offer: RelayOffer) {
+        self.relays = Some(offer);
     }
 
     /// What has been counted.
@@ -374,12 +383,24 @@ impl Mailboxes {
         mailbox.due = mailbox.ends;
         self.deadlines.insert((mailbox.due, Due::Mailbox(number)));
         self.enter_mailbox(id, number);
-        self.introduce(creator, id, stored);
+        self.introduce(now, creator, id, stored);
         Ok(())
     }
 
-    fn introduce(&mut self, creator: ClientId, joiner: ClientId, stored: Vec<Vec<u8>>) {
+    fn introduce(
+        &mut self,
+        now: Instant,
+        creator: ClientId,
+        joiner: ClientId,
+        stored: Vec<Vec<u8>>,
+    ) {
         self.stats.joins = self.stats.joins.saturating_add(1);
+        for client in [creator, joiner] {
+            if let Some(offer) = &self.relays {
+                let relays = offer.issue(now, client);
+                self.transmit(client, &ServerMessage::Relays { relays });
+            }
+        }
         self.transmit(creator, &ServerMessage::Joined);
         self.transmit(joiner, &ServerMessage::Joined);
         for body in stored {

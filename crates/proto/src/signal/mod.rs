@@ -34,7 +34,8 @@ pub use exchange::Role;
 pub use failure::{Failure, ProtocolError, SendError, Wait};
 pub use limits::Rate;
 pub use mailboxes::{
-    ClientId, Event as MailboxesEvent, Mailboxes, MailboxesConfig, Stats as MailboxesStats,
+    ClientId, Event as MailboxesEvent, Mailboxes, MailboxesConfig, RelayOffer,
+    Stats as MailboxesStats,
 };
 pub use rendezvous::{Event as RendezvousEvent, Rendezvous, RendezvousConfig};
 pub use seal::PADDING;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use postern_wire::signal::{
     ClientMessage, CloseReason, Code, Envelope, ErrorKind, PURPOSE_TRANSFER, ParseError,
-    PeerMessage, ServerMessage, VERSION, WORDS_PER_CODE, word_list,
+    PeerMessage, RelayServer, ServerMessage, VERSION, WORDS_PER_CODE, word_list,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -61,6 +61,8 @@ pub enum Event {
     },
     /// The creator has a code to show.
     CodeReady(Code),
+    /// The server offers relays for this meeting.
+    Relays(Vec<RelayServer>),
     /// Both sides are in the mailbox.
     PeerJoined,
     /// The other side has proved that it knows the words.
@@ -88,6 +90,8 @@ pub struct Rendezvous {
     code: Option<Code>,
     state: State,
     welcomed: bool,
+    /// The server has offered relays, or none.
+    offered: bool,
     /// Waits for the key.
     queue: VecDeque<PeerMessage>,
     /// Waits for the confirmation.
@@ -147,6 +151,7 @@ impl Rendezvous {
             code,
             state: State::Asking,
             welcomed: false,
+            offered: false,
             queue: VecDeque::new(),
             early: Vec::new(),
             deadline: Some((later(now, config.reply_timeout), Wait::Server)),
@@ -260,6 +265,7 @@ impl Rendezvous {
             _ if !self.welcomed => self.fail_protocol(ProtocolError::Unexpected),
             ServerMessage::Mailbox { mailbox } => self.on_mailbox(now, mailbox),
             ServerMessage::Joined => self.on_joined(now),
+            ServerMessage::Relays { relays } => self.on_relays(relays),
             ServerMessage::Message { body } => self.on_body(&body),
             ServerMessage::Welcome { .. } => {}
         }
@@ -273,6 +279,13 @@ impl Rendezvous {
         } else {
             self.events.push_back(Event::Welcome { stun });
         }
+    }
+
+    fn on_relays(&mut self, relays: Vec<RelayServer>) {
+        if mem::replace(&mut self.offered, true) {
+            return self.fail_protocol(ProtocolError::Unexpected);
+        }
+        self.events.push_back(Event::Relays(relays));
     }
 
     fn on_mailbox(&mut self, now: Instant, mailbox: u32) {

@@ -42,7 +42,7 @@ pub use code::{Code, CodeError, MAX_MAILBOX, WORDS_PER_CODE, word_list, words_wi
 pub use envelope::{CONFIRMATION_LEN, Envelope, KEY_EXCHANGE_LEN};
 pub use frame::ParseError;
 pub use peer::{ByeReason, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report};
-pub use server::{CloseReason, ErrorKind, ServerMessage, stun_address};
+pub use server::{CloseReason, ErrorKind, RelayServer, ServerMessage, stun_address, turn_address};
 
 /// The version of the mailbox protocol and of the messages between peers.
 pub const VERSION: u32 = 1;
@@ -75,6 +75,13 @@ pub const MAX_STUN_SERVERS: usize = 16;
 
 /// Longest STUN URI in bytes.
 pub const MAX_STUN_URI: usize = 128;
+
+/// Most relays that a server may offer: two families of a few servers.
+pub const MAX_RELAYS: usize = 4;
+
+/// Longest user name or password of a relay in bytes; the ones that postern issues have
+/// about 30.
+pub const MAX_RELAY_CREDENTIAL: usize = 256;
 
 /// Longest explanation in a server's error in bytes.
 pub const MAX_TEXT: usize = 256;

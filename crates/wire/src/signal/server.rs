@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::client::is_mailbox;
 use super::frame::{self, Frame, ParseError, base64, is_printable, require};
-use super::{MAX_BODY, MAX_FRAME, MAX_STUN_SERVERS, MAX_STUN_URI, MAX_TEXT};
+use super::{
+    MAX_BODY, MAX_FRAME, MAX_RELAY_CREDENTIAL, MAX_RELAYS, MAX_STUN_SERVERS, MAX_STUN_URI, MAX_TEXT,
+};
 
 /// A message from the server to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,12 @@ pub enum ServerMessage {
     },
     /// Says that both sides are there: answers a join, and tells the creator of it.
     Joined,
+    /// Offers relays for this meeting, just before both sides are told that the other one
+    /// is there. A server without a relay does not send it.
+    Relays {
+        /// At most [`MAX_RELAYS`].
+        relays: Vec<RelayServer>,
+    },
     /// Is what the other side put.
     Message {
         /// Opaque bytes, at most [`MAX_BODY`].
@@ -49,6 +57,28 @@ pub enum ServerMessage {
     },
     /// Answers a ping.
     Pong,
+}
+
+/// A TURN server (RFC 8656), and credentials that it takes for a while.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayServer {
+    /// Its address as `turn:ip:port` (RFC 7065), printable ASCII of at most
+    /// [`MAX_STUN_URI`] bytes; [`turn_address`] reads it. UDP.
+    pub uri: String,
+    /// The user name, printable ASCII of 1 to [`MAX_RELAY_CREDENTIAL`] bytes.
+    pub username: String,
+    /// The password, of the same form.
+    pub password: String,
+}
+
+/// Shows no password, so that a log has none.
+impl std::fmt::Debug for RelayServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayServer")
+            .field("uri", &self.uri)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a mailbox is gone.
@@ -111,7 +141,7 @@ impl ServerMessage {
 
 impl Frame for ServerMessage {
     const TYPES: &'static [&'static str] = &[
-        "welcome", "mailbox", "joined", "message", "closed", "error", "pong",
+        "welcome", "mailbox", "joined", "relays", "message", "closed", "error", "pong",
     ];
     const LIMIT: usize = MAX_FRAME;
 
@@ -120,6 +150,7 @@ impl Frame for ServerMessage {
             Self::Welcome { stun, .. } => check_stun(stun),
             Self::Mailbox { mailbox } => require(is_mailbox(*mailbox), "mailbox"),
             Self::Message { body } => require(body.len() <= MAX_BODY, "body"),
+            Self::Relays { relays } => check_relays(relays),
             Self::Error { message, .. } => require(is_printable(message, MAX_TEXT), "message"),
             Self::Joined | Self::Closed { .. } | Self::Pong => Ok(()),
         }
@@ -130,6 +161,23 @@ fn check_stun(stun: &[String]) -> Result<(), ParseError> {
     require(stun.len() <= MAX_STUN_SERVERS, "stun")?;
     let good = stun.iter().all(|uri| is_printable(uri, MAX_STUN_URI));
     require(good, "stun")
+}
+
+fn check_relays(relays: &[RelayServer]) -> Result<(), ParseError> {
+    require(relays.len() <= MAX_RELAYS, "relays")?;
+    let is_credential = |text: &str| !text.is_empty() && is_printable(text, MAX_RELAY_CREDENTIAL);
+    let good = |relay: &RelayServer| {
+        let uri = is_printable(&relay.uri, MAX_STUN_URI);
+        uri && is_credential(&relay.username) && is_credential(&relay.password)
+    };
+    require(relays.iter().all(good), "relays")
+}
+
+/// The address in a TURN URI whose host is an IP address, as [`stun_address`] for STUN.
+#[must_use]
+pub fn turn_address(uri: &str) -> Option<SocketAddr> {
+    let host = uri.strip_prefix("turn:")?;
+    stun_address(&format!("stun:{host}"))
 }
 
 /// The address in a STUN URI whose host is an IP address: `stun:192.0.2.1:3478` or

@@ -377,6 +377,7 @@ fn any_server() -> impl Strategy<Value = ServerMessage> {
             .prop_map(|(version, stun)| ServerMessage::Welcome { version, stun }),
         (1..=MAX_MAILBOX).prop_map(|mailbox| ServerMessage::Mailbox { mailbox }),
         Just(ServerMessage::Joined),
+        vec(relay(), 0..=MAX_RELAYS).prop_map(|relays| ServerMessage::Relays { relays }),
         vec(any::<u8>(), 0..2000).prop_map(|body| ServerMessage::Message { body }),
         reason.prop_map(|reason| ServerMessage::Closed { reason }),
         (kind, text(MAX_TEXT)).prop_map(|(kind, message)| ServerMessage::Error { kind, message }),

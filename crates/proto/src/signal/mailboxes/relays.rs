@@ -1,0 +1,42 @@
+//! Relays for those who meet: TURN servers, and credentials that run out.
+
+use std::time::{Duration, Instant};
+
+use postern_wire::signal::RelayServer;
+
+use super::ClientId;
+use crate::stun::Credentials;
+
+/// How long the credentials of one meeting are good. An allocation has to be refreshed with
+/// them, so this bounds how long a connection can use the relay.
+const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// What a server offers to both sides of a mailbox when they have met.
+#[derive(Debug)]
+pub struct RelayOffer {
+    /// The TURN servers as `turn:ip:port`, at most
+    /// [`MAX_RELAYS`](postern_wire::signal::MAX_RELAYS).
+    pub uris: Vec<String>,
+    /// Makes the credentials; the TURN servers know the same secret.
+    pub credentials: Credentials,
+    /// Some moment, and the time since 1970 at that moment.
+    pub epoch: (Instant, Duration),
+}
+
+impl RelayOffer {
+    /// The relays for one client.
+    pub(super) fn issue(&self, now: Instant, client: ClientId) -> Vec<RelayServer> {
+        let (start, since_1970) = self.epoch;
+        let unix = since_1970.saturating_add(now.saturating_duration_since(start));
+        let id = client.0.to_string();
+        let Some(issued) = self.credentials.issue(unix, LIFETIME, Some(&id)) else {
+            return Vec::new();
+        };
+        let relay = |uri: &String| RelayServer {
+            uri: uri.clone(),
+            username: issued.username.clone(),
+            password: issued.password.clone(),
+        };
+        self.uris.iter().map(relay).collect()
+    }
+}

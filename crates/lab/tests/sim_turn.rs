@@ -190,7 +190,7 @@ impl Peer {
                 self.agent.add_relayed(now, base, relayed, server);
             }
             client::Event::Data { peer, payload } => {
-                let local = client.allocation().unwrap().relayed;
+                let local = client.relayed_for(peer.ip()).unwrap();
                 let datagram = Datagram {
                     local,
                     remote: peer,
@@ -205,10 +205,8 @@ impl Peer {
 
     fn route(&mut self, now: Instant, transmit: Transmit) {
         let client = self.client.as_mut();
-        let relayed = client.filter(|client| {
-            let allocation = client.allocation();
-            allocation.is_some_and(|allocation| allocation.relayed == transmit.local)
-        });
+        let relayed = client
+            .filter(|client| client.relayed_for(transmit.remote.ip()) == Some(transmit.local));
         let framed = match relayed {
             Some(client) => client.send(now, transmit.remote, &transmit.payload),
             None => Ok(Some(transmit)),

@@ -25,6 +25,7 @@ mod config;
 mod connections;
 mod data;
 mod event;
+mod fuzz;
 mod machine;
 mod message;
 mod peers;
@@ -44,6 +45,8 @@ pub use config::{
 pub use connections::ConnectError;
 pub use data::SendError;
 pub use event::{Allocation, Event, Failure};
+#[doc(hidden)]
+pub use fuzz::turn_client;
 pub use machine::Client;
 pub use servers::{MAX_SERVERS, Servers};
 

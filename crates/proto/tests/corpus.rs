@@ -12,7 +12,10 @@ type Target = (&'static str, fn(&[u8]));
 /// Every machine that strangers feed has a line here, a file in
 /// `fuzz/fuzz_targets/`, a section in `fuzz/Cargo.toml` and a directory in
 /// `fuzz/corpus/`.
-const TARGETS: &[Target] = &[("machine_turn_server", fuzz::machine_turn_server)];
+const TARGETS: &[Target] = &[
+    ("machine_turn_client", fuzz::machine_turn_client),
+    ("machine_turn_server", fuzz::machine_turn_server),
+];
 
 fn fuzz_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")

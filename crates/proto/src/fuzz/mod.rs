@@ -4,6 +4,8 @@
 //! stable Rust. Their names start with `machine_`: those of `postern-wire` read bytes,
 //! these drive a state machine.
 
+mod turn_client;
 mod turn_server;
 
+pub use turn_client::machine_turn_client;
 pub use turn_server::machine_turn_server;

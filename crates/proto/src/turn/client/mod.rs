@@ -25,7 +25,6 @@ mod config;
 mod connections;
 mod data;
 mod event;
-mod fuzz;
 mod machine;
 mod message;
 mod peers;
@@ -45,8 +44,6 @@ pub use config::{
 pub use connections::ConnectError;
 pub use data::SendError;
 pub use event::{Allocation, Event, Failure};
-#[doc(hidden)]
-pub use fuzz::turn_client;
 pub use machine::Client;
 pub use servers::{MAX_SERVERS, Servers};
 

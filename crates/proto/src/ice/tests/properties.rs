@@ -13,6 +13,8 @@ enum Action {
     Wait(u64),
     Timeout,
     Host(u8),
+    Relayed(u8),
+    EndOfRelayed(u8),
     Server(u8),
     EndOfHosts,
     Remote(u8, u32),
@@ -30,6 +32,8 @@ fn action() -> impl Strategy<Value = Action> {
         Just(Action::Timeout),
         any::<u8>().prop_map(Action::Host),
         any::<u8>().prop_map(Action::Server),
+        (0..8_u8).prop_map(Action::Relayed),
+        (0..8_u8).prop_map(Action::EndOfRelayed),
         Just(Action::EndOfHosts),
         (any::<u8>(), any::<u32>()).prop_map(|(n, p)| Action::Remote(n, p)),
         Just(Action::Credentials),
@@ -72,6 +76,10 @@ impl World {
             Action::Wait(time) => self.now = now.checked_add(ms(time)).unwrap(),
             Action::Timeout => agent.handle_timeout(now),
             Action::Host(n) => agent.add_host(now, address(1, n)),
+            Action::Relayed(n) => {
+                agent.add_relayed(now, at("45.45.8.8:8"), address(1, n), address(3, n));
+            }
+            Action::EndOfRelayed(n) => agent.remove_relayed(now, address(1, n)),
             Action::Server(n) => agent.add_stun_server(now, address(3, n)),
             Action::EndOfHosts => agent.end_of_hosts(now),
             Action::Remote(n, priority) => agent.add_remote_candidate(now, candidate(n, priority)),
@@ -117,7 +125,12 @@ impl World {
         let remotes = MAX_REMOTE_CANDIDATES + MAX_REMOTE_PEER_REFLEXIVE;
         assert!(self.agent.list.iter().count() <= MAX_PAIRS);
         assert!(self.agent.remotes.iter().count() <= remotes);
-        assert!(self.agent.locals.bases().count() <= MAX_HOSTS);
+        assert!(self.agent.locals.bases().count() <= MAX_HOSTS + MAX_RELAYED);
+        let consents = self.agent.consents.keys();
+        let known = |key: &&_| self.agent.list.is_valid(**key);
+        assert!(consents.clone().all(|key| known(&key)), "{consents:?}");
+        let selected = self.agent.selected;
+        assert!(selected.is_none_or(|key| self.agent.list.is_valid(key)));
         assert!(self.agent.gatherer.servers() <= MAX_STUN_SERVERS);
         assert!(self.agent.early.len() <= MAX_EARLY_CHECKS);
         self.agent.handle_timeout(self.now);
@@ -147,7 +160,11 @@ fn candidate(last: u8, priority: u32) -> Candidate {
         component: 1,
         priority,
         address: address(2, last),
-        kind: CandidateKind::Host,
+        kind: match last % 5 {
+            0 => CandidateKind::Relayed,
+            1 => CandidateKind::ServerReflexive,
+            _ => CandidateKind::Host,
+        },
         related: None,
     }
 }

@@ -74,14 +74,9 @@ impl Client {
 
     /// Whether there is an allocation for peers of this family.
     pub(super) fn check_family(&self, peer: IpAddr) -> Result<(), SendError> {
-        let allocation = self.allocation().ok_or(SendError::NotAllocated)?;
-        let relayed = [Some(allocation.relayed), allocation.additional];
-        let mut relayed = relayed.into_iter().flatten();
-        if relayed.any(|address| address.is_ipv4() == peer.is_ipv4()) {
-            Ok(())
-        } else {
-            Err(SendError::Family)
-        }
+        self.allocation().ok_or(SendError::NotAllocated)?;
+        let relayed = self.relayed_for(peer);
+        relayed.map(|_| ()).ok_or(SendError::Family)
     }
 
     fn frame(&mut self, now: Instant, peer: SocketAddr, data: &[u8]) -> Transmit {

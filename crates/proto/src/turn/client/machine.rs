@@ -1,7 +1,7 @@
 //! The client: its state, the five verbs, and what responses do.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,6 +111,16 @@ impl Client {
             | State::Closing
             | State::Ended => None,
         }
+    }
+
+    /// The relayed address that peers of this family see: the `local` of what goes to them and
+    /// comes from them.
+    #[must_use]
+    pub fn relayed_for(&self, peer: IpAddr) -> Option<SocketAddr> {
+        let allocation = self.allocation()?;
+        let relayed = [Some(allocation.relayed), allocation.additional];
+        let same = |relayed: &SocketAddr| relayed.is_ipv4() == peer.to_canonical().is_ipv4();
+        relayed.into_iter().flatten().find(same)
     }
 
     /// The server that is asked: another one after a redirection.

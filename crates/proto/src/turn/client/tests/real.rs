@@ -262,6 +262,12 @@ fn both_families_and_reservations_are_given() {
     let allocation = both.client.allocation().unwrap().clone();
     assert!(allocation.relayed.is_ipv4());
     assert!(allocation.additional.unwrap().is_ipv6());
+    let v6 = at("[2606:4700::1111]:53000").ip();
+    assert_eq!(both.client.relayed_for(v6), allocation.additional);
+    assert_eq!(
+        both.client.relayed_for(at(PEER).ip()),
+        Some(allocation.relayed)
+    );
     both.send("[2606:4700::1111]:53000", b"six");
     assert_eq!(both.relayed.len(), 1);
     let mut config = wishes(Transport::Datagram);

@@ -16,15 +16,15 @@ fn allocated() -> World {
 fn a_permission_lets_every_port_of_the_address_through_for_five_minutes() {
     let mut world = allocated();
     let relay = world.last_relay();
-    assert!(world.from_peer(relay, PEER).is_none());
+    assert!(world.peer_sends(relay, PEER).is_none());
     assert_eq!(world.permit(&alice(), &[PEER]), 0);
-    assert!(world.from_peer(relay, "8.8.8.8:1").is_some());
+    assert!(world.peer_sends(relay, "8.8.8.8:1").is_some());
     assert!(world.send(&alice(), "8.8.8.8:1").is_some());
-    assert!(world.from_peer(relay, OTHER_PEER).is_none());
+    assert!(world.peer_sends(relay, OTHER_PEER).is_none());
     world.pass(299);
-    assert!(world.from_peer(relay, PEER).is_some());
+    assert!(world.peer_sends(relay, PEER).is_some());
     world.pass(1);
-    assert!(world.from_peer(relay, PEER).is_none());
+    assert!(world.peer_sends(relay, PEER).is_none());
     assert!(world.send(&alice(), PEER).is_none());
 }
 
@@ -90,7 +90,7 @@ fn a_channel_is_bound_for_ten_minutes_and_permits_for_five() {
     world.pass(300);
     assert!(world.channel_data(&alice(), 0x4000).is_none());
     world.permit(&alice(), &[PEER]);
-    let framing = world.from_peer(relay, PEER).unwrap().framing;
+    let framing = world.peer_sends(relay, PEER).unwrap().framing;
     assert_eq!(framing, Framing::Channel(channel(0x4000)));
     world.refresh(&alice(), 3600);
     world.pass(299);
@@ -98,7 +98,7 @@ fn a_channel_is_bound_for_ten_minutes_and_permits_for_five() {
     world.permit(&alice(), &[PEER]);
     world.pass(1);
     assert!(world.channel_data(&alice(), 0x4000).is_none());
-    let framing = world.from_peer(relay, PEER).unwrap().framing;
+    let framing = world.peer_sends(relay, PEER).unwrap().framing;
     assert_eq!(framing, Framing::Indication(peer(PEER)));
 }
 

@@ -13,7 +13,7 @@ use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
 use crate::output::{self, Output};
 use crate::progress::Progress;
-use crate::session::{self, Outcome, Stage};
+use crate::session::{self, Outcome, PathArguments, Stage};
 
 /// The sender is there already, or the code is of no use: whoever has the code waits for
 /// nobody.
@@ -24,6 +24,8 @@ const WAIT: Duration = Duration::from_secs(30);
 pub(crate) struct Arguments {
     #[command(flatten)]
     server: ServerArguments,
+    #[command(flatten)]
+    paths_allowed: PathArguments,
     /// The directory to put the files into
     #[arg(long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
@@ -55,7 +57,7 @@ async fn receive(arguments: &Arguments, output: Output, stage: &Stage) -> Result
     let directory = OutputDir::open(&arguments.output);
     let directory = directory.map_err(|error| Failure::failed(error.kind(), chain(&error)))?;
     let code = code(arguments).await?;
-    let endpoint = stage.bind(&url)?;
+    let endpoint = stage.bind(&url, arguments.paths_allowed.policy())?;
     let connection = endpoint.join(&url, code, WAIT).await?;
     let result = take(arguments, output, &connection, directory).await;
     session::end(&connection, result.is_ok());

@@ -11,13 +11,15 @@ use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
 use crate::output::{Event, Output};
 use crate::progress::Progress;
-use crate::session::{self, Outcome, Stage};
+use crate::session::{self, Outcome, PathArguments, Stage};
 
 /// Options of `postern send`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     server: ServerArguments,
+    #[command(flatten)]
+    paths_allowed: PathArguments,
     /// How long to wait for the other side, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT.as_secs()))]
     wait: u64,
@@ -38,7 +40,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
 async fn send(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {
     let url = arguments.server.url()?;
     let source = Source::prepare(&arguments.paths).map_err(|error| unusable(&error))?;
-    let endpoint = stage.bind(&url)?;
+    let endpoint = stage.bind(&url, arguments.paths_allowed.policy())?;
     let invitation = endpoint
         .invite(&url, Duration::from_secs(arguments.wait))
         .await?;

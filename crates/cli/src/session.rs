@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use clap::Args;
 use postern::transfer::Summary;
 use postern::{Connection, ConnectionError, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
 
@@ -16,18 +17,39 @@ const END_KNOWN: Duration = Duration::from_millis(100);
 /// How long the last datagrams may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Which paths may be used.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct PathArguments {
+    /// Use the server's relay only, so that the other side does not learn this machine's addresses
+    #[arg(long)]
+    relay_only: bool,
+    /// Use direct paths only, so that no relay sees the encrypted data
+    #[arg(long)]
+    direct_only: bool,
+}
+
+impl PathArguments {
+    pub(crate) fn policy(&self) -> PathPolicy {
+        match (self.relay_only, self.direct_only) {
+            (true, _) => PathPolicy::RelayOnly,
+            (_, true) => PathPolicy::DirectOnly,
+            (false, false) => PathPolicy::Any,
+        }
+    }
+}
+
 /// The endpoint of a task, which outlives it so that the peer can be told of its end.
 #[derive(Debug, Default)]
 pub(crate) struct Stage(OnceLock<Endpoint>);
 
 impl Stage {
     /// Makes the endpoint; it can reach peers on this machine if the server is on it.
-    pub(crate) fn bind(&self, server: &ServerUrl) -> Result<Endpoint, Failure> {
-        let endpoint = if server.is_loopback() {
-            Endpoint::bind_with_loopback()
-        } else {
-            Endpoint::bind()
-        };
+    pub(crate) fn bind(&self, server: &ServerUrl, policy: PathPolicy) -> Result<Endpoint, Failure> {
+        let endpoint = Endpoint::bind_with(EndpointConfig {
+            loopback: server.is_loopback(),
+            policy,
+        });
         let endpoint = endpoint.map_err(|error| Failure::failed("system", chain(&error)))?;
         Ok(self.0.get_or_init(|| endpoint).clone())
     }

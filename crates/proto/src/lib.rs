@@ -22,6 +22,7 @@ pub mod connect;
 pub mod ice;
 pub mod signal;
 pub mod stun;
+pub mod turn;
 
 use std::net::SocketAddr;
 

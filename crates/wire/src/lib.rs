@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`stun`] | STUN messages (RFC 8489) and the ICE attributes (RFC 8445) |
 //! | [`signal`] | the mailbox protocol between `postern` and its server, and what peers seal to each other |
+//! | [`turn`] | the attributes and the ChannelData framing of TURN (RFC 8656, RFC 6062, RFC 8016) |
 //! | [`transfer`] | offers, files and receipts on a connection between two peers |
 #![warn(
     missing_docs,
@@ -20,3 +21,4 @@ pub mod fuzz;
 pub mod signal;
 pub mod stun;
 pub mod transfer;
+pub mod turn;

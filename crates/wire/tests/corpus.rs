@@ -16,6 +16,7 @@ const TARGETS: &[Target] = &[
     ("stun", fuzz::stun),
     ("signal", fuzz::signal),
     ("transfer", fuzz::transfer),
+    ("turn", fuzz::turn),
 ];
 
 fn fuzz_directory() -> PathBuf {

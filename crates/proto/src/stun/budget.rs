@@ -10,20 +10,36 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// What may be sent to a network in one window beyond what came from it. A bare Binding
 /// request of 20 bytes gets 32: this is room for 1,300 of them, a busy carrier-grade NAT,
 /// and gives whoever forges the source address 1.6 kB/s.
-const ALLOWANCE: u64 = 16 * 1024;
+pub(super) const ALLOWANCE: u64 = 16 * 1024;
 
 /// The most networks with an account: about 10 MB. When it is full the oldest account is
 /// dropped, which can only give a network its allowance again.
 const MAX_NETWORKS: usize = 65_536;
 
 /// Bytes received from and sent to each network: a /24 of IPv4, a /56 of IPv6.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Budget {
+    /// Bytes of a window; `None` is no limit at all.
+    allowance: Option<u64>,
     accounts: BTreeMap<Network, Account>,
     by_age: BTreeSet<(Instant, Network)>,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Some(ALLOWANCE))
+    }
+}
+
 impl Budget {
+    pub(super) const fn new(allowance: Option<u64>) -> Self {
+        Self {
+            allowance,
+            accounts: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+        }
+    }
+
     /// Accounts for a datagram from `source` and says whether `reply` bytes may go back;
     /// if so they are accounted for too.
     pub(super) fn allow(
@@ -33,10 +49,13 @@ impl Budget {
         received: usize,
         reply: usize,
     ) -> bool {
+        let Some(allowance) = self.allowance else {
+            return true;
+        };
         let account = self.account(now, Network::of(source));
         account.received = account.received.saturating_add(bytes(received));
         let sent = account.sent.saturating_add(bytes(reply));
-        let allowed = sent <= account.received.saturating_add(ALLOWANCE);
+        let allowed = sent <= account.received.saturating_add(allowance);
         if allowed {
             account.sent = sent;
         }

@@ -5,14 +5,19 @@
 //! - [`BindingServer`] tells clients their address and keeps no state about them, except
 //!   how much it sent to each network.
 //!
-//! Out of scope: authentication. Whoever builds a request with a key verifies the
-//! response to it: see [`Transactions::response`].
+//! - [`Credentials`] are those whom a server believes, by a password or for a time.
+//!
+//! Out of scope: authentication of responses. Whoever builds a request with a key verifies
+//! the response to it: see [`Transactions::response`].
 
+mod auth;
 mod budget;
 mod server;
 mod transactions;
 
-pub use server::BindingServer;
+pub(crate) use auth::{Authenticator, Origin, Refusal};
+pub use auth::{Credentials, Integrity, Key, Session, TimeLimited};
+pub use server::{Alternate, BindingServer};
 pub use transactions::{
     Event, MAX_OUTSTANDING, Request, RequestError, Response, RetransmitPolicy, Transactions,
     random_transaction_id,

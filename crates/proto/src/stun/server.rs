@@ -1,10 +1,10 @@
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
-    AttributeType, Builder, Class, ErrorCode, Message, Method, UnknownAttributes, XorMappedAddress,
-    is_stun,
+    AttributeType, Builder, ChangeRequest, Class, ErrorCode, Message, Method, OtherAddress,
+    Padding, ResponseOrigin, ResponsePort, UnknownAttributes, XorMappedAddress, is_stun,
 };
 
 use super::budget::Budget;
@@ -23,17 +23,73 @@ const KNOWN: &[AttributeType] = &[
     AttributeType::PASSWORD_ALGORITHM,
 ];
 
+/// Those that are understood when there is an [`Alternate`].
+const KNOWN_WITH_ALTERNATE: &[AttributeType] = &[
+    AttributeType::USERNAME,
+    AttributeType::USERHASH,
+    AttributeType::REALM,
+    AttributeType::NONCE,
+    AttributeType::PASSWORD_ALGORITHM,
+    AttributeType::CHANGE_REQUEST,
+    AttributeType::RESPONSE_PORT,
+    AttributeType::PADDING,
+];
+
+/// How often, for all clients together, a response may go to another port than the
+/// request came from: RESPONSE-PORT lets a client aim at its neighbours behind a NAT.
+const RESPONSE_PORT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The second address of a server that helps to discover NAT behaviour (RFC 5780).
+///
+/// The server listens at two IP addresses and two ports, which makes four sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alternate {
+    /// One address.
+    pub primary: SocketAddr,
+    /// The other one: neither its IP address nor its port is that of the first.
+    pub secondary: SocketAddr,
+}
+
+impl Alternate {
+    /// The socket that differs from `local` in IP address, in port or in both; `None` if
+    /// `local` is none of the four.
+    fn other(&self, local: SocketAddr, change: ChangeRequest) -> Option<SocketAddr> {
+        let (a, b) = (self.primary, self.secondary);
+        let other_ip = either(local.ip(), a.ip(), b.ip())?;
+        let other_port = either(local.port(), a.port(), b.port())?;
+        let ip = if change.ip { other_ip } else { local.ip() };
+        let port = if change.port {
+            other_port
+        } else {
+            local.port()
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+}
+
+/// The one of `a` and `b` that `this` is not.
+fn either<T: PartialEq>(this: T, a: T, b: T) -> Option<T> {
+    if this == a {
+        Some(b)
+    } else {
+        (this == b).then_some(a)
+    }
+}
+
 /// A STUN server (RFC 8489 section 12, "Basic Server Behavior"): it answers Binding
 /// requests with the address they came from.
 ///
 /// It is a poor amplifier. A response has XOR-MAPPED-ADDRESS and nothing else (32 bytes
-/// for IPv4, 44 for IPv6), plus FINGERPRINT if the request had one; and no network, a /24
-/// or a /56, is sent more in ten seconds than came from it and a fixed allowance.
+/// for IPv4, 44 for IPv6), plus FINGERPRINT if the request had one, and RESPONSE-ORIGIN
+/// and OTHER-ADDRESS if there is an [`Alternate`]; and no network, a /24 or a /56, is
+/// sent more in ten seconds than came from it and a fixed allowance.
 ///
 /// It has no timer and no events.
 #[derive(Debug, Default)]
 pub struct BindingServer {
     budget: Budget,
+    alternate: Option<Alternate>,
+    next_redirect: Option<Instant>,
     transmits: VecDeque<Transmit>,
 }
 
@@ -42,6 +98,21 @@ impl BindingServer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Discovers NAT behaviour for clients (RFC 5780) with this second address.
+    #[must_use]
+    pub const fn with_alternate(mut self, alternate: Option<Alternate>) -> Self {
+        self.alternate = alternate;
+        self
+    }
+
+    /// How many bytes a network may be sent in ten seconds beyond what came from it
+    /// (16,384 unless told); `None` is no limit, for load tests.
+    #[must_use]
+    pub fn with_allowance(mut self, bytes: Option<u64>) -> Self {
+        self.budget = Budget::new(bytes);
+        self
     }
 
     /// Takes what arrived.
@@ -59,9 +130,28 @@ impl BindingServer {
         Verdict::Consumed
     }
 
+    /// The response to a Binding request on a stream, whose far end is proven.
+    pub(crate) fn answer_on_stream(&self, datagram: &Datagram<'_>) -> Option<Vec<u8>> {
+        let message = binding(datagram)?;
+        let is_request = message.class() == Class::Request;
+        is_request.then(|| self.answer(datagram, &message).payload)
+    }
+
     /// The next response to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// Whether `reply` bytes may go to `source`, from which a datagram of `received`
+    /// bytes came and which has not proven that it is there.
+    pub(crate) fn allow(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        received: usize,
+        reply: usize,
+    ) -> bool {
+        self.budget.allow(now, source, received, reply)
     }
 
     fn respond(
@@ -76,15 +166,113 @@ impl BindingServer {
         if self.transmits.len() >= MAX_QUEUED {
             return None;
         }
-        let payload = response(message, datagram.remote);
+        let Answer {
+            local,
+            remote,
+            payload,
+        } = self.answer(datagram, message);
+        if remote.port() != datagram.remote.port() && !self.may_redirect(now) {
+            return None;
+        }
         let (source, received) = (datagram.remote.ip(), datagram.payload.len());
         self.budget
             .allow(now, source, received, payload.len())
             .then_some(Transmit {
-                local: datagram.local,
-                remote: datagram.remote,
+                local,
+                remote,
                 payload,
             })
+    }
+
+    fn may_redirect(&mut self, now: Instant) -> bool {
+        let allowed = self.next_redirect.is_none_or(|next| now >= next);
+        if allowed {
+            self.next_redirect = now.checked_add(RESPONSE_PORT_INTERVAL);
+        }
+        allowed
+    }
+
+    fn answer(&self, datagram: &Datagram<'_>, message: &Message<'_>) -> Answer {
+        let here = (datagram.local, datagram.remote);
+        let (builder, (local, remote)) = match self.response(datagram, message) {
+            Ok(response) => response,
+            Err(refusal) => (refusal, here),
+        };
+        let payload = if has_fingerprint(message) {
+            builder.fingerprint().build()
+        } else {
+            builder.build()
+        };
+        Answer {
+            local,
+            remote,
+            payload,
+        }
+    }
+
+    /// The response and from where to where it goes, or a refusal.
+    fn response(
+        &self,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+    ) -> Result<(Builder, (SocketAddr, SocketAddr)), Builder> {
+        let here = (datagram.local, datagram.remote);
+        let Some(alternate) = self.alternate else {
+            refuse_unknown(message, KNOWN)?;
+            return Ok((success(message, datagram.remote), here));
+        };
+        refuse_unknown(message, KNOWN_WITH_ALTERNATE)?;
+        let wish = Wish::parse(message).ok_or_else(|| bad_request(message))?;
+        let Some(local) = alternate.other(datagram.local, wish.change) else {
+            return Ok((success(message, datagram.remote), here));
+        };
+        let remote = SocketAddr::new(
+            datagram.remote.ip(),
+            wish.port.unwrap_or_else(|| datagram.remote.port()),
+        );
+        let both = ChangeRequest {
+            ip: true,
+            port: true,
+        };
+        let other = alternate.other(datagram.local, both).map(OtherAddress);
+        let builder = success(message, datagram.remote)
+            .attribute(&ResponseOrigin(local))
+            .maybe_attribute(other.as_ref())
+            .maybe_attribute(wish.padding.as_ref());
+        Ok((builder, (local, remote)))
+    }
+}
+
+struct Answer {
+    local: SocketAddr,
+    remote: SocketAddr,
+    payload: Vec<u8>,
+}
+
+/// What a client that discovers NAT behaviour asks for.
+struct Wish {
+    change: ChangeRequest,
+    port: Option<u16>,
+    padding: Option<Padding>,
+}
+
+impl Wish {
+    /// `None` if the request is malformed or wants RESPONSE-PORT and PADDING at once (RFC
+    /// 5780 section 7.6). The response gets no more padding than the request has.
+    fn parse(message: &Message<'_>) -> Option<Self> {
+        let change = message.get::<ChangeRequest>().ok()?;
+        let port = message.get::<ResponsePort>().ok()?;
+        let padding = message.get::<Padding>().ok()?;
+        let port_is_sound = port.is_none_or(|ResponsePort(port)| port != 0);
+        let both = port.is_some() && padding.is_some();
+        (port_is_sound && !both).then_some(Self {
+            change: change.unwrap_or(ChangeRequest {
+                ip: false,
+                port: false,
+            }),
+            port: port.map(|ResponsePort(port)| port),
+            padding,
+        })
     }
 }
 
@@ -109,17 +297,12 @@ fn can_be_answered(remote: SocketAddr) -> bool {
     remote.port() != 0 && !remote.ip().is_multicast() && !remote.ip().is_unspecified()
 }
 
-fn response(request: &Message<'_>, remote: SocketAddr) -> Vec<u8> {
-    let unknown = request.unknown_comprehension_required(KNOWN);
-    let response = if unknown.is_empty() {
-        success(request, remote)
+fn refuse_unknown(request: &Message<'_>, known: &[AttributeType]) -> Result<(), Builder> {
+    let unknown = request.unknown_comprehension_required(known);
+    if unknown.is_empty() {
+        Ok(())
     } else {
-        refusal(request, &unknown)
-    };
-    if has_fingerprint(request) {
-        response.fingerprint().build()
-    } else {
-        response.build()
+        Err(refusal(request, &unknown))
     }
 }
 
@@ -136,6 +319,11 @@ fn refusal(request: &Message<'_>, unknown: &UnknownAttributes) -> Builder {
     Builder::new(Class::Error, Method::BINDING, request.transaction_id())
         .attribute(&ErrorCode::UNKNOWN_ATTRIBUTE)
         .attribute(unknown)
+}
+
+fn bad_request(request: &Message<'_>) -> Builder {
+    Builder::new(Class::Error, Method::BINDING, request.transaction_id())
+        .attribute(&ErrorCode::BAD_REQUEST)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 mod signal;
 mod stun;
 mod transfer;
+mod turn;
 
 pub use signal::signal;
 pub use stun::stun;
 pub use transfer::transfer;
+pub use turn::turn;

@@ -42,7 +42,7 @@
 //! user names, realms and passwords as OpaqueString (RFC 8265): strings are used as they
 //! are given, so callers with non-ASCII credentials prepare them first.
 
-mod attribute;
+pub(crate) mod attribute;
 mod builder;
 mod error;
 mod header;

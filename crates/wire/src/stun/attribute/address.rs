@@ -73,7 +73,7 @@ impl Attribute<'_> for XorMappedAddress {
     }
 }
 
-fn decode_address(value: &[u8]) -> Result<SocketAddr, ValueError> {
+pub(crate) fn decode_address(value: &[u8]) -> Result<SocketAddr, ValueError> {
     let ([_, family, p0, p1], ip) = value.split_first_chunk().ok_or(ValueError::Length)?;
     let ip = match *family {
         FAMILY_IPV4 => IpAddr::from(exactly::<4>(ip)?),
@@ -83,7 +83,7 @@ fn decode_address(value: &[u8]) -> Result<SocketAddr, ValueError> {
     Ok(SocketAddr::new(ip, u16::from_be_bytes([*p0, *p1])))
 }
 
-fn encode_address(address: SocketAddr, value: &mut Vec<u8>) {
+pub(crate) fn encode_address(address: SocketAddr, value: &mut Vec<u8>) {
     let [p0, p1] = address.port().to_be_bytes();
     match address.ip() {
         IpAddr::V4(ip) => {
@@ -99,7 +99,7 @@ fn encode_address(address: SocketAddr, value: &mut Vec<u8>) {
 
 /// Combines the port with the top of the magic cookie, an IPv4 address with the cookie, and
 /// an IPv6 address with the cookie and the transaction id. It is its own inverse.
-fn xor_address(address: SocketAddr, TransactionId(id): TransactionId) -> SocketAddr {
+pub(crate) fn xor_address(address: SocketAddr, TransactionId(id): TransactionId) -> SocketAddr {
     let [c0, c1, c2, c3] = MAGIC_COOKIE.to_be_bytes();
     let port = address.port() ^ u16::from_be_bytes([c0, c1]);
     let ip = match address.ip() {

@@ -40,7 +40,7 @@ impl<'a> ErrorCode<'a> {
     /// 500: the server failed for the moment.
     pub const SERVER_ERROR: Self = Self::bare(500);
 
-    const fn bare(code: u16) -> Self {
+    pub(crate) const fn bare(code: u16) -> Self {
         Self { code, reason: "" }
     }
 

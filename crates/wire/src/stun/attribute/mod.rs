@@ -1,6 +1,6 @@
 //! Attributes: one file per family.
 
-mod address;
+pub(crate) mod address;
 mod discovery;
 mod error_code;
 mod ice;
@@ -122,31 +122,31 @@ impl fmt::Debug for AttributeType {
 }
 
 /// A value that must have exactly `N` bytes.
-fn exactly<const N: usize>(value: &[u8]) -> Result<[u8; N], ValueError> {
+pub(crate) fn exactly<const N: usize>(value: &[u8]) -> Result<[u8; N], ValueError> {
     value.try_into().map_err(|_| ValueError::Length)
 }
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     use super::*;
 
     /// The transaction id of RFC 5769 sections 2.1 to 2.3.
-    pub(super) const ID: TransactionId = TransactionId([
+    pub(crate) const ID: TransactionId = TransactionId([
         0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae,
     ]);
 
-    pub(super) fn encoded<'a>(attribute: &impl Attribute<'a>) -> Vec<u8> {
+    pub(crate) fn encoded<'a>(attribute: &impl Attribute<'a>) -> Vec<u8> {
         let mut value = Vec::new();
         attribute.encode(ID, &mut value);
         value
     }
 
-    pub(super) fn decoded<'a, A: Attribute<'a>>(value: &'a [u8]) -> Result<A, ValueError> {
+    pub(crate) fn decoded<'a, A: Attribute<'a>>(value: &'a [u8]) -> Result<A, ValueError> {
         A::decode(value, ID)
     }
 
     /// What the value without its last byte gives.
-    pub(super) fn one_short<'a, A: Attribute<'a>>(value: &'a [u8]) -> Result<A, ValueError> {
+    pub(crate) fn one_short<'a, A: Attribute<'a>>(value: &'a [u8]) -> Result<A, ValueError> {
         let (_, value) = value.split_last().unwrap();
         decoded(value)
     }

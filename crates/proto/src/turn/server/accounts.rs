@@ -1,0 +1,314 @@
+//! Quotas: what each user, each address and everybody together has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::types::Source;
+
+/// What may be had at once; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Allocations.
+    pub allocations: u32,
+    /// Permissions.
+    pub permissions: u32,
+    /// Channels.
+    pub channels: u32,
+    /// Connections with peers (RFC 6062).
+    pub connections: u32,
+    /// Bytes of relayed data a second, both directions together.
+    pub bytes_per_second: u64,
+}
+
+/// The limits that hold at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quotas {
+    /// For each user.
+    pub user: Limits,
+    /// For each client address: an IPv4 address or an IPv6 /64.
+    pub address: Limits,
+    /// For all together.
+    pub total: Limits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resource {
+    Allocation,
+    Permission,
+    Channel,
+    Connection,
+}
+
+/// The accounts of one allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder {
+    user: u32,
+    address: u32,
+}
+
+/// What is had.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    slots: Vec<Usage>,
+    free: Vec<u32>,
+    users: BTreeMap<Arc<str>, u32>,
+    addresses: BTreeMap<Source, u32>,
+    total: Usage,
+}
+
+#[derive(Debug, Default)]
+struct Usage {
+    allocations: u32,
+    permissions: u32,
+    channels: u32,
+    connections: u32,
+    owner: Owner,
+    meter: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+enum Owner {
+    #[default]
+    Nobody,
+    User(Arc<str>),
+    Address(Source),
+}
+
+impl Accounts {
+    /// Takes one allocation for a user at an address, and gives their accounts; `None` if
+    /// one of them, or all together, have as many as they may.
+    pub(super) fn open(
+        &mut self,
+        quotas: &Quotas,
+        user: &Arc<str>,
+        address: Source,
+    ) -> Option<Holder> {
+        let holder = Holder {
+            user: self.account_of_user(user),
+            address: self.account_of_address(address),
+        };
+        let taken = self.take(quotas, holder, Resource::Allocation);
+        if !taken {
+            self.close_if_idle(holder);
+        }
+        taken.then_some(holder)
+    }
+
+    /// Gives an allocation back, and what is left of its accounts.
+    pub(super) fn close(&mut self, holder: Holder) {
+        self.give_back(holder, Resource::Allocation);
+        self.close_if_idle(holder);
+    }
+
+    /// Takes one, unless a limit is reached.
+    pub(super) fn take(&mut self, quotas: &Quotas, holder: Holder, what: Resource) -> bool {
+        let fits = self.usage(holder.user).fits(&quotas.user, what)
+            && self.usage(holder.address).fits(&quotas.address, what)
+            && self.total.fits(&quotas.total, what);
+        if fits {
+            self.change(holder, |usage| {
+                let count = usage.count(what);
+                *count = count.saturating_add(1);
+            });
+        }
+        fits
+    }
+
+    pub(super) fn give_back(&mut self, holder: Holder, what: Resource) {
+        self.change(holder, |usage| {
+            let count = usage.count(what);
+            *count = count.saturating_sub(1);
+        });
+    }
+
+    /// Spends bandwidth, unless there is none left.
+    pub(super) fn spend(
+        &mut self,
+        now: Instant,
+        quotas: &Quotas,
+        holder: Holder,
+        bytes: usize,
+    ) -> bool {
+        let user = cost(bytes, quotas.user.bytes_per_second);
+        let address = cost(bytes, quotas.address.bytes_per_second);
+        let total = cost(bytes, quotas.total.bytes_per_second);
+        let allowed = self.usage(holder.user).can_spend(now, user)
+            && self.usage(holder.address).can_spend(now, address)
+            && self.total.can_spend(now, total);
+        if allowed {
+            self.total.spend(now, total);
+            if let Some(usage) = self.slot(holder.user) {
+                usage.spend(now, user);
+            }
+            if let Some(usage) = self.slot(holder.address) {
+                usage.spend(now, address);
+            }
+        }
+        allowed
+    }
+
+    /// The accounts of a user's allocation that goes to another address, if that may have
+    /// one more.
+    pub(super) fn relocate(
+        &mut self,
+        quotas: &Quotas,
+        old: Holder,
+        address: Source,
+        user: &Arc<str>,
+    ) -> Option<Holder> {
+        let new = Holder {
+            user: self.account_of_user(user),
+            address: self.account_of_address(address),
+        };
+        let fits = new.address == old.address
+            || self
+                .usage(new.address)
+                .fits(&quotas.address, Resource::Allocation);
+        if !fits {
+            self.close_if_idle(new);
+        }
+        fits.then_some(new)
+    }
+
+    /// Moves what is counted for one address to another one's account.
+    pub(super) fn transfer(&mut self, old: Holder, new: Holder, what: Resource, count: usize) {
+        let moved = u32::try_from(count).unwrap_or(u32::MAX);
+        if let Some(usage) = self.slot(old.address) {
+            let count = usage.count(what);
+            *count = count.saturating_sub(moved);
+        }
+        if let Some(usage) = self.slot(new.address) {
+            let count = usage.count(what);
+            *count = count.saturating_add(moved);
+        }
+    }
+
+    /// How many allocations there are.
+    pub(super) const fn allocations(&self) -> u32 {
+        self.total.allocations
+    }
+
+    fn account_of_user(&mut self, user: &Arc<str>) -> u32 {
+        match self.users.get(user) {
+            Some(index) => *index,
+            None => {
+                let index = self.insert(Owner::User(Arc::clone(user)));
+                self.users.insert(Arc::clone(user), index);
+                index
+            }
+        }
+    }
+
+    fn account_of_address(&mut self, address: Source) -> u32 {
+        match self.addresses.get(&address) {
+            Some(index) => *index,
+            None => {
+                let index = self.insert(Owner::Address(address));
+                self.addresses.insert(address, index);
+                index
+            }
+        }
+    }
+
+    fn insert(&mut self, owner: Owner) -> u32 {
+        let usage = Usage {
+            owner,
+            ..Usage::default()
+        };
+        let free = self.free.pop();
+        if let Some((index, slot)) =
+            free.and_then(|index| Some((index, self.slots.get_mut(to_usize(index))?)))
+        {
+            *slot = usage;
+            return index;
+        }
+        self.slots.push(usage);
+        u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn close_if_idle(&mut self, holder: Holder) {
+        for index in [holder.user, holder.address] {
+            let Some(usage) = self.slot(index) else {
+                continue;
+            };
+            if usage.allocations > 0 {
+                continue;
+            }
+            match std::mem::take(&mut usage.owner) {
+                Owner::Nobody => continue,
+                Owner::User(user) => self.users.remove(&user),
+                Owner::Address(address) => self.addresses.remove(&address),
+            };
+            self.free.push(index);
+        }
+    }
+
+    fn usage(&self, index: u32) -> &Usage {
+        self.slots.get(to_usize(index)).unwrap_or(&self.total)
+    }
+
+    fn slot(&mut self, index: u32) -> Option<&mut Usage> {
+        self.slots.get_mut(to_usize(index))
+    }
+
+    fn change(&mut self, holder: Holder, change: impl Fn(&mut Usage)) {
+        change(&mut self.total);
+        for index in [holder.user, holder.address] {
+            if let Some(usage) = self.slot(index) {
+                change(usage);
+            }
+        }
+    }
+}
+
+impl Usage {
+    const fn count(&mut self, what: Resource) -> &mut u32 {
+        match what {
+            Resource::Allocation => &mut self.allocations,
+            Resource::Permission => &mut self.permissions,
+            Resource::Channel => &mut self.channels,
+            Resource::Connection => &mut self.connections,
+        }
+    }
+
+    const fn fits(&self, limits: &Limits, what: Resource) -> bool {
+        let (count, limit) = match what {
+            Resource::Allocation => (self.allocations, limits.allocations),
+            Resource::Permission => (self.permissions, limits.permissions),
+            Resource::Channel => (self.channels, limits.channels),
+            Resource::Connection => (self.connections, limits.connections),
+        };
+        limit == 0 || count < limit
+    }
+
+    /// One second's worth may be spent at once, and the last train may overdraw it.
+    fn can_spend(&self, now: Instant, cost: Duration) -> bool {
+        cost.is_zero()
+            || self
+                .meter
+                .is_none_or(|meter| meter.saturating_duration_since(now) < Duration::from_secs(1))
+    }
+
+    fn spend(&mut self, now: Instant, cost: Duration) {
+        if !cost.is_zero() {
+            self.meter = Some(self.paid_until(now, cost));
+        }
+    }
+
+    fn paid_until(&self, now: Instant, cost: Duration) -> Instant {
+        let from = self.meter.map_or(now, |meter| meter.max(now));
+        from.checked_add(cost).unwrap_or(from)
+    }
+}
+
+/// The time that a rate takes for so many bytes; none without a limit.
+fn cost(bytes: usize, rate: u64) -> Duration {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let nanos = bytes.saturating_mul(1_000_000_000).checked_div(rate);
+    Duration::from_nanos(nanos.unwrap_or_default())
+}
+
+fn to_usize(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,194 @@
+//! CreatePermission (RFC 8656 section 10) and ChannelBind (section 12.2).
+
+use std::time::{Duration, Instant};
+
+use postern_wire::turn::AddressFamily;
+
+use super::Server;
+use super::accounts::Resource;
+use super::dispatch::{Answer, Caller};
+use super::later;
+use super::policy::PeerVerdict;
+use super::reject::Reject;
+use super::request::{Authenticated, ChannelBind, CreatePermission};
+use super::types::{AllocationId, PeerAddr, RelayTransport};
+
+/// How long a permission lives (RFC 8656 section 9).
+const PERMISSION: Duration = Duration::from_secs(300);
+/// How long a channel is bound (RFC 8656 section 12).
+const CHANNEL: Duration = Duration::from_secs(600);
+
+impl Server {
+    /// All of the peers, or none of them.
+    pub(super) fn create_permission(
+        &mut self,
+        now: Instant,
+        caller: &Caller,
+        Authenticated { session, request }: &Authenticated<CreatePermission>,
+    ) -> Answer {
+        let id = self.own(now, caller, session)?;
+        for peer in &request.peers {
+            self.check_permission(id, *peer)?;
+        }
+        self.settle(id, caller);
+        self.purge(now, id);
+        self.take_permissions(id, &request.peers)?;
+        for peer in &request.peers {
+            self.permit(now, id, *peer);
+        }
+        Ok(Some(caller.success()))
+    }
+
+    pub(super) fn channel_bind(
+        &mut self,
+        now: Instant,
+        caller: &Caller,
+        Authenticated { session, request }: &Authenticated<ChannelBind>,
+    ) -> Answer {
+        let id = self.own(now, caller, session)?;
+        let (channel, peer) = (request.channel, canonical(request.peer));
+        self.check_channel_peer(id, peer)?;
+        self.settle(id, caller);
+        self.purge(now, id);
+        let allocation = self.table.get(id).ok_or(Reject::MISMATCH)?;
+        let holder = allocation.holder;
+        let is_bound = allocation
+            .channels
+            .check(channel, peer)
+            .ok_or(Reject::BAD_REQUEST)?;
+        self.take_permissions(id, &[peer])?;
+        if !is_bound
+            && !self
+                .accounts
+                .take(&self.config.quotas, holder, Resource::Channel)
+        {
+            return Err(Reject::NO_CAPACITY);
+        }
+        self.permit(now, id, peer);
+        let expires = later(now, CHANNEL);
+        if let Some(allocation) = self.table.get_mut(id) {
+            allocation.channels.bind(channel, peer, expires);
+        }
+        self.bring_forward(id, expires);
+        Ok(Some(caller.success()))
+    }
+
+    /// The port of a permission does not count, unless the address is our own: there, it
+    /// is what tells a relay from the host.
+    fn check_permission(&self, id: AllocationId, peer: PeerAddr) -> Result<(), Reject> {
+        self.check_family_of(id, peer)?;
+        let transport = self.transport(id)?;
+        if self.may_reach(transport, canonical(peer)) {
+            Ok(())
+        } else {
+            Err(Reject::FORBIDDEN)
+        }
+    }
+
+    /// There are no channels on TCP relays (RFC 6062 section 5), and nobody at port 0.
+    fn check_channel_peer(&self, id: AllocationId, peer: PeerAddr) -> Result<(), Reject> {
+        if self.transport(id)? != RelayTransport::Udp {
+            return Err(Reject::BAD_REQUEST);
+        }
+        if peer.0.port() == 0 {
+            return Err(Reject::FORBIDDEN);
+        }
+        self.check_permission(id, peer)
+    }
+
+    fn transport(&self, id: AllocationId) -> Result<RelayTransport, Reject> {
+        let allocation = self.table.get(id).ok_or(Reject::MISMATCH)?;
+        Ok(allocation.transport)
+    }
+
+    pub(super) fn check_family_of(&self, id: AllocationId, peer: PeerAddr) -> Result<(), Reject> {
+        let allocation = self.table.get(id).ok_or(Reject::MISMATCH)?;
+        let family = AddressFamily::of(canonical(peer).0.ip());
+        if allocation.relays.get(family).is_some() {
+            Ok(())
+        } else {
+            Err(Reject::FAMILY_MISMATCH)
+        }
+    }
+
+    /// Counts the permissions that these peers need and do not have.
+    fn take_permissions(&mut self, id: AllocationId, peers: &[PeerAddr]) -> Result<(), Reject> {
+        let allocation = self.table.get(id).ok_or(Reject::MISMATCH)?;
+        let holder = allocation.holder;
+        let mut new: Vec<_> = peers
+            .iter()
+            .map(|peer| canonical(*peer).0.ip())
+            .filter(|ip| !allocation.permissions.contains(*ip))
+            .collect();
+        new.sort_unstable();
+        new.dedup();
+        for taken in 0..new.len() {
+            let fits = self
+                .accounts
+                .take(&self.config.quotas, holder, Resource::Permission);
+            if !fits {
+                self.release(holder, Resource::Permission, taken);
+                return Err(Reject::NO_CAPACITY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs or refreshes a permission that was counted.
+    fn permit(&mut self, now: Instant, id: AllocationId, peer: PeerAddr) {
+        let expires = later(now, PERMISSION);
+        if let Some(allocation) = self.table.get_mut(id) {
+            allocation
+                .permissions
+                .install(canonical(peer).0.ip(), expires);
+        }
+        self.bring_forward(id, expires);
+    }
+
+    /// Drops what has run out, and gives it back.
+    pub(super) fn purge(&mut self, now: Instant, id: AllocationId) {
+        let Some(allocation) = self.table.get_mut(id) else {
+            return;
+        };
+        let holder = allocation.holder;
+        let permissions = allocation.permissions.retain(now, |_| true);
+        let channels = allocation.channels.purge(now);
+        self.release(holder, Resource::Permission, permissions);
+        self.release(holder, Resource::Channel, channels);
+    }
+
+    /// Drops permissions that the policy or the loss of a relay have made void, and
+    /// connections with such peers.
+    pub(super) fn drop_forbidden(&mut self, now: Instant, id: AllocationId) {
+        let policy = &self.config.policy;
+        let Some(allocation) = self.table.get_mut(id) else {
+            return;
+        };
+        let holder = allocation.holder;
+        let has = [AddressFamily::V4, AddressFamily::V6]
+            .map(|family| (family, allocation.relays.get(family).is_some()));
+        let keep = |ip| {
+            has.contains(&(AddressFamily::of(ip), true))
+                && policy.verdict(ip) != PeerVerdict::Denied
+        };
+        let dropped = allocation.permissions.retain(now, keep);
+        let void: Vec<_> = allocation
+            .connections
+            .iter()
+            .filter(|(peer, _)| !keep(peer.0.ip()))
+            .map(|(_, connection)| *connection)
+            .collect();
+        self.release(holder, Resource::Permission, dropped);
+        for connection in void {
+            self.end_connection(connection);
+        }
+    }
+}
+
+/// A peer, with an IPv4-mapped address unwrapped.
+pub(super) fn canonical(PeerAddr(peer): PeerAddr) -> PeerAddr {
+    PeerAddr(std::net::SocketAddr::new(
+        peer.ip().to_canonical(),
+        peer.port(),
+    ))
+}

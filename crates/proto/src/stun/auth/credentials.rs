@@ -115,6 +115,14 @@ impl Credentials {
         self.hashes.get(hash).map(Arc::clone)
     }
 
+    /// Whom the credentials of this name belong to.
+    pub(super) fn account(&self, user: &Arc<str>) -> Arc<str> {
+        match user.find(':').and_then(|colon| user.get(colon..)) {
+            Some(id) if !self.users.contains_key(user) => id.into(),
+            _ => Arc::clone(user),
+        }
+    }
+
     /// The keys that a user of this name can have at `unix`.
     pub(super) fn keys(&self, unix: u64, user: &str, algorithm: Algorithm) -> Vec<Key> {
         if let Some(keys) = self.users.get(user) {

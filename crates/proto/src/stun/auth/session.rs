@@ -80,6 +80,9 @@ pub enum Integrity {
 pub struct Session {
     /// The user name, in clear also when the request had USERHASH.
     pub user: Arc<str>,
+    /// Who that is: the user name, or for time-limited credentials the part behind the
+    /// time with its colon, so that new ones are those of the same user.
+    pub account: Arc<str>,
     /// The key of the request.
     pub key: Key,
     /// How the request was sealed.

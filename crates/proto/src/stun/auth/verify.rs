@@ -80,8 +80,13 @@ impl Authenticator {
                 Session::sealed(key, integrity, message)
             })
             .ok_or(Refusal::Unauthenticated)?;
+        let account = match known.filter(|known| known.user == user) {
+            Some(known) => Arc::clone(&known.account),
+            None => self.credentials.account(&user),
+        };
         Ok(Session {
             user,
+            account,
             key,
             integrity,
         })

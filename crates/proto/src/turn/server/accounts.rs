@@ -227,6 +227,18 @@ impl Accounts {
         u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let usage = &self.total;
+        let counts = [
+            usage.allocations,
+            usage.permissions,
+            usage.channels,
+            usage.connections,
+        ];
+        counts == [0; 4] && self.users.is_empty() && self.addresses.is_empty()
+    }
+
     pub(super) fn close_if_idle(&mut self, holder: Holder) {
         for index in [holder.user, holder.address] {
             let Some(usage) = self.slot(index) else {

@@ -1,5 +1,6 @@
 //! Allocate (RFC 8656 section 7, RFC 6062 section 5.1), and the end of allocations.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{Builder, Class, ErrorCode, Method, XorMappedAddress};
@@ -33,7 +34,7 @@ pub(super) struct Reservation {
     family: AddressFamily,
     address: RelayAddress,
     port: RelayPort,
-    session: Session,
+    account: Arc<str>,
     expires: Instant,
 }
 
@@ -66,7 +67,7 @@ impl Server {
             self.table.forget_client(id, &caller.client);
             return Ok(None);
         }
-        if allocation.created_by != caller.id || allocation.session.user != session.user {
+        if allocation.created_by != caller.id || allocation.session.account != session.account {
             return Err(Reject::MISMATCH);
         }
         if allocation.opening.is_some() {
@@ -85,7 +86,7 @@ impl Server {
         let source = Source::from(caller.client.client.0.ip());
         let holder = self
             .accounts
-            .open(&self.config.quotas, &session.user, source)
+            .open(&self.config.quotas, &session.account, source)
             .ok_or_else(|| Reject::new(ErrorCode::ALLOCATION_QUOTA_REACHED))?;
         match self.plan(now, &request, &session) {
             Ok(plan) => {
@@ -135,7 +136,7 @@ impl Server {
         let is_theirs = self
             .reservations
             .get(&token)
-            .is_some_and(|kept| kept.session.user == session.user && now < kept.expires);
+            .is_some_and(|kept| kept.account == session.account && now < kept.expires);
         if !is_theirs {
             return Err(Reject::NO_CAPACITY);
         }
@@ -227,7 +228,7 @@ impl Server {
                 advertised: relay.advertised,
             },
             port: RelayPort(relay.port.0.saturating_add(1)),
-            session: session.clone(),
+            account: Arc::clone(&session.account),
             expires,
         };
         self.reservations.insert(token, reservation);
@@ -238,6 +239,16 @@ impl Server {
     pub(super) fn on_reservation_due(&mut self, token: ReservationToken) {
         if let Some(kept) = self.reservations.remove(&token) {
             self.ports.give_back(kept.address.bind, kept.port);
+        }
+    }
+
+    /// A port is kept no longer than the allocation that asked for it: else a user could
+    /// keep more ports than allocations.
+    fn end_reservation(&mut self, token: ReservationToken) {
+        if let Some(kept) = self.reservations.get(&token) {
+            self.deadlines
+                .remove(kept.expires, Deadline::Reservation(token));
+            self.on_reservation_due(token);
         }
     }
 
@@ -431,6 +442,9 @@ impl Server {
             let relay = relay_id(id, family);
             self.events.push_back(Event::CloseRelay { relay });
         }
+        if let Some(token) = allocation.reservation {
+            self.end_reservation(token);
+        }
         let holder = allocation.holder;
         self.release(holder, Resource::Permission, allocation.permissions.len());
         self.release(holder, Resource::Channel, allocation.channels.len());
@@ -450,11 +464,13 @@ impl Server {
         let Some(id) = self.table.of_client(client) else {
             return;
         };
-        let is_stuck = self
-            .table
-            .get(id)
-            .is_some_and(|allocation| allocation.ticket.is_none());
-        if is_stuck {
+        let Some(allocation) = self.table.get_mut(id) else {
+            return;
+        };
+        if allocation.client != *client {
+            allocation.former = None;
+            self.table.forget_client(id, client);
+        } else if allocation.ticket.is_none() {
             self.end_allocation(id);
         }
     }

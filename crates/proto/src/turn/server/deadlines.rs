@@ -31,6 +31,11 @@ impl Deadlines {
         self.0.remove(&(due, what));
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.first().map(|(due, _)| *due)
     }

@@ -144,6 +144,8 @@ impl Server {
         if !is_turn(caller.method) {
             return;
         }
+        // What has run out is not to be answered for because a timer is late.
+        self.handle_timeout(now);
         match self.authenticate(now, client, message) {
             Ok(session) => self.on_authenticated(now, &caller, session, message),
             Err(reject) => self.refuse(now, &caller, &reject, message.as_bytes().len()),
@@ -223,7 +225,7 @@ impl Server {
 
     /// The allocation that a request is about, and that is its sender's.
     pub(super) fn own(
-        &self,
+        &mut self,
         now: Instant,
         caller: &Caller,
         session: &Session,
@@ -232,12 +234,16 @@ impl Server {
             .table
             .of_client(&caller.client)
             .ok_or(Reject::MISMATCH)?;
-        let allocation = self.table.get(id).ok_or(Reject::MISMATCH)?;
+        let allocation = self.table.get_mut(id).ok_or(Reject::MISMATCH)?;
         if !allocation.is_live(now) {
             return Err(Reject::MISMATCH);
         }
-        if allocation.session.user != session.user {
+        if allocation.session.account != session.account {
             return Err(Reject::new(ErrorCode::WRONG_CREDENTIALS));
+        }
+        if allocation.session != *session {
+            // The client has new credentials: late answers are sealed with them too.
+            allocation.session = session.clone();
         }
         Ok(id)
     }

@@ -52,7 +52,7 @@ impl Server {
         }
         let id = self.of_ticket(now, ticket).ok_or(Reject::BAD_REQUEST)?;
         let allocation = self.table.get(id).ok_or(Reject::BAD_REQUEST)?;
-        if allocation.session.user != session.user {
+        if allocation.session.account != session.account {
             return Err(Reject::new(ErrorCode::WRONG_CREDENTIALS));
         }
         let needs_stream = allocation.transport == RelayTransport::Tcp;
@@ -101,7 +101,7 @@ impl Server {
     fn move_accounts(&mut self, caller: &Caller, id: AllocationId) -> Result<(), Reject> {
         let quota = Reject::new(ErrorCode::ALLOCATION_QUOTA_REACHED);
         let allocation = self.table.get(id).ok_or(Reject::BAD_REQUEST)?;
-        let (user, old) = (allocation.session.user.clone(), allocation.holder);
+        let (user, old) = (allocation.session.account.clone(), allocation.holder);
         let had = [
             (Resource::Permission, allocation.permissions.len()),
             (Resource::Channel, allocation.channels.len()),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use postern_wire::turn::AddressFamily;
 
 use super::Server;
-use super::accounts::Resource;
+use super::accounts::{Holder, Resource};
 use super::dispatch::{Answer, Caller};
 use super::later;
 use super::policy::PeerVerdict;
@@ -17,6 +17,12 @@ use super::types::{AllocationId, PeerAddr, RelayTransport};
 const PERMISSION: Duration = Duration::from_secs(300);
 /// How long a channel is bound (RFC 8656 section 12).
 const CHANNEL: Duration = Duration::from_secs(600);
+
+/// The most permissions of one allocation, whatever the quotas: a client that pairs with
+/// more hosts than this at a time is not connecting, but scanning.
+const MAX_PERMISSIONS: usize = 1024;
+/// The same for channels, of which there are 4,096 numbers.
+const MAX_CHANNELS: usize = 1024;
 
 impl Server {
     /// All of the peers, or none of them.
@@ -56,13 +62,13 @@ impl Server {
             .channels
             .check(channel, peer)
             .ok_or(Reject::BAD_REQUEST)?;
-        self.take_permissions(id, &[peer])?;
-        if !is_bound
-            && !self
-                .accounts
-                .take(&self.config.quotas, holder, Resource::Channel)
-        {
-            return Err(Reject::NO_CAPACITY);
+        let count = allocation.channels.len();
+        if !is_bound {
+            self.take_channel(holder, count)?;
+        }
+        if let Err(reject) = self.take_permissions(id, &[peer]) {
+            self.release(holder, Resource::Channel, usize::from(!is_bound));
+            return Err(reject);
         }
         self.permit(now, id, peer);
         let expires = later(now, CHANNEL);
@@ -71,6 +77,15 @@ impl Server {
         }
         self.bring_forward(id, expires);
         Ok(Some(caller.success()))
+    }
+
+    fn take_channel(&mut self, holder: Holder, count: usize) -> Result<(), Reject> {
+        let quotas = &self.config.quotas;
+        if count < MAX_CHANNELS && self.accounts.take(quotas, holder, Resource::Channel) {
+            Ok(())
+        } else {
+            Err(Reject::NO_CAPACITY)
+        }
     }
 
     /// The port of a permission does not count, unless the address is our own: there, it
@@ -122,6 +137,9 @@ impl Server {
             .collect();
         new.sort_unstable();
         new.dedup();
+        if allocation.permissions.len().saturating_add(new.len()) > MAX_PERMISSIONS {
+            return Err(Reject::NO_CAPACITY);
+        }
         for taken in 0..new.len() {
             let fits = self
                 .accounts

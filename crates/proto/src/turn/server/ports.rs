@@ -9,6 +9,11 @@ use rand_core::RngCore;
 
 use super::types::RelayPort;
 
+/// Ports in a word of the pool.
+const WORD: u16 = 64;
+/// Words of the pool.
+const WORDS: usize = 1024;
+
 /// Draws before the pool is searched in order: with half of the ports free, one in a
 /// million comes that far.
 const DRAWS: u32 = 20;
@@ -34,10 +39,10 @@ pub(super) enum Parity {
     EvenAndNext,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pool {
-    /// One bit for each of 65,536 ports, in words that are made when they are needed.
-    taken: BTreeMap<u16, u64>,
+    /// One bit for each of 65,536 ports.
+    taken: Vec<u64>,
 }
 
 impl Ports {
@@ -58,7 +63,10 @@ impl Ports {
                 let port = self.draw()?;
                 self.fits(ip, port, parity).then_some(port)
             })
-            .or_else(|| self.search(ip, parity))?;
+            .or_else(|| {
+                let start = self.draw()?;
+                self.search(ip, parity, start)
+            })?;
         let pool = self.pools.entry(ip).or_default();
         pool.set(port, true);
         if parity == Parity::EvenAndNext {
@@ -81,11 +89,21 @@ impl Ports {
         u16::try_from(u32::from(self.min).checked_add(offset)?).ok()
     }
 
-    /// The first port that fits behind a drawn one.
-    fn search(&mut self, ip: IpAddr, parity: Parity) -> Option<u16> {
-        let start = self.draw()?;
-        (start..=self.max)
-            .chain(self.min..start)
+    /// The first port that fits behind a drawn one, found by words of 64 ports.
+    fn search(&self, ip: IpAddr, parity: Parity, start: u16) -> Option<u16> {
+        let (first, last) = (start / WORD, self.max / WORD);
+        (first..=last)
+            .chain(self.min / WORD..first)
+            .find_map(|word| self.search_word(ip, parity, word))
+    }
+
+    fn search_word(&self, ip: IpAddr, parity: Parity, word: u16) -> Option<u16> {
+        let free = self.pools.get(&ip).map_or(u64::MAX, |pool| pool.free(word));
+        if free == 0 {
+            return None;
+        }
+        (0..WORD)
+            .filter_map(|offset| word.checked_mul(WORD)?.checked_add(offset))
             .find(|port| self.fits(ip, *port, parity))
     }
 
@@ -95,39 +113,51 @@ impl Ports {
             Parity::Any => self.is_free(ip, port),
             Parity::Even => even && self.is_free(ip, port),
             Parity::EvenAndNext => {
-                let next = port.checked_add(1).filter(|next| *next <= self.max);
+                let next = port.checked_add(1);
                 even && self.is_free(ip, port) && next.is_some_and(|next| self.is_free(ip, next))
             }
         }
     }
 
     fn is_free(&self, ip: IpAddr, port: u16) -> bool {
-        !self.pools.get(&ip).is_some_and(|pool| pool.is_taken(port))
+        let is_ours = (self.min..=self.max).contains(&port);
+        let taken = self.pools.get(&ip).is_some_and(|pool| pool.is_taken(port));
+        is_ours && !taken
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            taken: vec![0; WORDS],
+        }
     }
 }
 
 impl Pool {
     fn is_taken(&self, port: u16) -> bool {
-        self.taken
-            .get(&(port / 64))
-            .is_some_and(|word| word & bit(port) != 0)
+        self.free(port / WORD) & bit(port % WORD) == 0
+    }
+
+    /// The free ones of 64 ports.
+    fn free(&self, word: u16) -> u64 {
+        self.taken.get(usize::from(word)).map_or(0, |word| !word)
     }
 
     fn set(&mut self, port: u16, taken: bool) {
-        let word = self.taken.entry(port / 64).or_default();
-        if taken {
-            *word |= bit(port);
-        } else {
-            *word &= !bit(port);
-        }
-        if *word == 0 {
-            self.taken.remove(&(port / 64));
+        if let Some(word) = self.taken.get_mut(usize::from(port / WORD)) {
+            if taken {
+                *word |= bit(port % WORD);
+            } else {
+                *word &= !bit(port % WORD);
+            }
         }
     }
 }
 
-const fn bit(port: u16) -> u64 {
-    1_u64.rotate_left((port % 64) as u32)
+/// The bit of one of 64 ports.
+const fn bit(offset: u16) -> u64 {
+    1_u64.rotate_left(offset as u32)
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ use super::{ConnectError, Event, Server, later};
 /// sections 5.2 and 5.3.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The most connections of one allocation, whatever the quotas: a client has as many
+/// streams to us, of which no address has more than 65,535.
+const MAX_CONNECTIONS: usize = 1024;
+
 /// Connections with peers by CONNECTION-ID.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
@@ -198,7 +202,7 @@ impl Server {
             .ok_or(Reject::BAD_REQUEST)?;
         let owner = self.table.get(connection.relay.allocation);
         let owner = owner.filter(|allocation| allocation.is_live(now));
-        if owner.ok_or(Reject::BAD_REQUEST)?.session.user != session.user {
+        if owner.ok_or(Reject::BAD_REQUEST)?.session.account != session.account {
             return Err(Reject::new(ErrorCode::WRONG_CREDENTIALS));
         }
         let State::Unbound { until } = connection.state else {
@@ -256,7 +260,11 @@ impl Server {
 
     /// Draws an id and counts the connection; `None` if there are too many.
     fn open_connection(&mut self, relay: RelayId, peer: PeerAddr, state: State) -> Option<u32> {
-        let holder = self.table.get(relay.allocation)?.holder;
+        let allocation = self.table.get(relay.allocation)?;
+        if allocation.connections.len() >= MAX_CONNECTIONS {
+            return None;
+        }
+        let holder = allocation.holder;
         if !self
             .accounts
             .take(&self.config.quotas, holder, Resource::Connection)

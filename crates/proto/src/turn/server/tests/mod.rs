@@ -1,1 +1,23 @@
+//! A server, its clients and a clock.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that overflows, misses a variant or panics has failed"
+)]
 
+mod allocating;
+mod challenge;
+mod connections;
+mod data;
+mod ending;
+mod memory;
+mod mobility;
+mod model;
+mod permissions;
+mod policy;
+mod properties;
+mod quotas;
+mod refreshing;
+mod world;

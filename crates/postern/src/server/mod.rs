@@ -306,9 +306,9 @@ fn bind_each<S>(
     addresses: &[SocketAddr],
     bind: impl Fn(SocketAddr) -> io::Result<S>,
 ) -> Result<Vec<S>, ServerError> {
-    let sockets = addresses.iter().map(|&address| {
-        bind(address).map_err(|source| ServerError::Listen { address, source })
-    });
+    let sockets = addresses
+        .iter()
+        .map(|&address| bind(address).map_err(|source| ServerError::Listen { address, source }));
     sockets.collect()
 }
 

@@ -6,9 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postern_proto::stun::Credentials;
-use postern_proto::turn::server::{
-    Config, Limits, PeerPolicy, Quotas, RelayAddress,
-};
+use postern_proto::turn::server::{Config, Limits, PeerPolicy, Quotas, RelayAddress};
 
 pub use postern_proto::turn::server::{Cidr, CidrError};
 

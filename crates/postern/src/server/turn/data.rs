@@ -148,11 +148,7 @@ impl Shard {
     }
 
     /// Data as it is written into a client's stream.
-    fn to_stream<'a>(
-        &mut self,
-        framing: Framing,
-        data: impl Iterator<Item = &'a [u8]>,
-    ) -> Vec<u8> {
+    fn to_stream<'a>(&mut self, framing: Framing, data: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
         let mut bytes = Vec::new();
         for datagram in data {
             match framing {
@@ -189,12 +185,13 @@ impl<'a> Run<'a> {
     /// The run that a train begins with; `None` if its first datagram is not ChannelData.
     fn find(train: &'a [u8], stride: usize) -> Option<Self> {
         let first = train.get(..stride.min(train.len()))?;
-        if !matches!(first.first(), Some(0x40..=0x4f)) {
+        if !matches!(first.first(), Some(0x40..=0x7f)) {
             return None;
         }
         let ChannelData { channel, .. } = ChannelData::parse(first).ok()?;
-        let on_channel =
-            |datagram: &&[u8]| ChannelData::parse(datagram).is_ok_and(|data| data.channel == channel);
+        let on_channel = |datagram: &&[u8]| {
+            ChannelData::parse(datagram).is_ok_and(|data| data.channel == channel)
+        };
         let length = train
             .chunks(stride)
             .take_while(on_channel)

@@ -16,7 +16,13 @@ use super::sockets::Via;
 
 impl Shard {
     /// A train from one client, or from a stranger.
-    pub(super) fn from_clients(&mut self, now: Instant, via: Via, meta: &RecvMeta, train: &[u8]) {
+    pub(super) fn on_client_train(
+        &mut self,
+        now: Instant,
+        via: Via,
+        meta: &RecvMeta,
+        train: &[u8],
+    ) {
         let Some(server) = self.sockets.arrived_at(via, meta.dst_ip) else {
             return;
         };
@@ -89,7 +95,7 @@ impl Shard {
     }
 
     /// A train from one peer.
-    pub(super) fn from_peer(
+    pub(super) fn on_peer_train(
         &mut self,
         now: Instant,
         relay: RelayId,
@@ -111,7 +117,7 @@ impl Shard {
     fn backward<'a>(&mut self, backward: &Backward, data: impl Iterator<Item = &'a [u8]>) {
         let client = backward.client;
         if client.transport.is_stream() {
-            let bytes = self.to_stream(backward.framing, data);
+            let bytes = self.for_stream(backward.framing, data);
             self.streams.send(&client, bytes);
             return;
         }
@@ -148,7 +154,11 @@ impl Shard {
     }
 
     /// Data as it is written into a client's stream.
-    fn to_stream<'a>(&mut self, framing: Framing, data: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    fn for_stream<'a>(
+        &mut self,
+        framing: Framing,
+        data: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         for datagram in data {
             match framing {

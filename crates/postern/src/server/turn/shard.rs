@@ -111,8 +111,8 @@ impl Shard {
         for (buffer, meta) in buffers.iter().zip(&metas).take(received) {
             let train = buffer.get(..meta.len).unwrap_or_default();
             match via {
-                Via::Listener(_) => self.from_clients(now, via, meta, train),
-                Via::Relay(relay) => self.from_peer(now, relay, meta, train),
+                Via::Listener(_) => self.on_client_train(now, via, meta, train),
+                Via::Relay(relay) => self.on_peer_train(now, relay, meta, train),
             }
         }
         self.batch.flush(&self.sockets);

@@ -1,12 +1,13 @@
 # What people type. `make help` lists it.
 
 SHELL := bash
+export SIZE ROUNDS DELAY LOSS RATE
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help check test demo fuzz setup
+.PHONY: help check test demo fuzz setup bench-transfer
 
 help: ## Say what there is
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
 
 setup: ## Install what is missing (apt, with sudo when not root)
 	@scripts/setup
@@ -22,6 +23,9 @@ test: setup ## All tests, in real network namespaces too
 
 demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")
 	cargo run --release -p postern-cli --locked -- demo $(ARGS)
+
+bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1000000000 ROUNDS=5 DELAY=ms LOSS=0.01 RATE=Mbit/s)
+	cargo bench -p postern-cli --bench transfer --locked
 
 TARGET ?= stun
 SECONDS ?= 60

@@ -12,7 +12,12 @@ use crate::failure::Failure;
 #[derive(Debug, Args)]
 pub(crate) struct ServerArguments {
     /// The server both sides use, as it printed its URL
-    #[arg(long, value_name = "URL", env = "POSTERN_SERVER")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "POSTERN_SERVER",
+        hide_env_values = true
+    )]
     server: Option<String>,
 }
 

@@ -53,7 +53,7 @@ impl Failure {
     pub(crate) fn interrupted() -> Self {
         Self {
             code: INTERRUPTED,
-            ..Self::failed("cancelled", "interrupted")
+            ..Self::failed("cancelled", "interrupted before everything was done")
         }
     }
 
@@ -82,20 +82,43 @@ impl Failure {
     }
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. Sentences end with advice after a semicolon; the
+/// causes belong before it.
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let text = error.to_string();
+    let (what, advice) = match text.split_once("; ") {
+        Some((what, advice)) => (what, Some(advice)),
+        None => (text.as_str(), None),
+    };
+    let mut sentence = what.to_owned();
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
+        let cause_text = plain(cause.to_string());
         // Many errors repeat their cause in their own text.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
+        if !text.contains(&cause_text) && !sentence.contains(&cause_text) {
+            sentence.push_str(": ");
+            sentence.push_str(&cause_text);
         }
         source = cause.source();
     }
-    text
+    if let Some(advice) = advice {
+        sentence.push_str("; ");
+        sentence.push_str(advice);
+    }
+    plain(sentence)
+}
+
+/// The text without the system's numbers for errors, which it has words for.
+fn plain(text: String) -> String {
+    let Some((before, rest)) = text.split_once(" (os error ") else {
+        return text;
+    };
+    match rest.split_once(')') {
+        Some((number, after)) if number.bytes().all(|b| b.is_ascii_digit()) => {
+            format!("{before}{after}")
+        }
+        Some(_) | None => text,
+    }
 }
 
 impl From<EstablishError> for Failure {
@@ -108,7 +131,7 @@ impl From<EstablishError> for Failure {
             EstablishError::PeerLeft => Self::peer("not_connected", message),
             EstablishError::ServerLost => Self::failed("server_unreachable", message),
             EstablishError::NoPath(_) => Self::failed("no_path", message),
-            EstablishError::Handshake(_) => Self::failed("handshake", message),
+            EstablishError::Handshake => Self::failed("handshake", message),
             EstablishError::Ended | EstablishError::Crypto(_) | EstablishError::Entropy(_) => {
                 Self::failed("system", message)
             }
@@ -148,8 +171,35 @@ fn from_rendezvous(failure: &Rendezvous) -> Failure {
 
 fn from_connect(error: &ConnectError) -> Failure {
     let kind = match error {
-        ConnectError::Resolve { .. } | ConnectError::Unreachable { .. } => "server_unreachable",
+        ConnectError::Resolve { .. }
+        | ConnectError::Unreachable { .. }
+        | ConnectError::Silent { .. } => "server_unreachable",
         ConnectError::WrongPin { .. } | ConnectError::Tls { .. } => "server_certificate",
+        ConnectError::NotTls { .. } => "server",
     };
     Failure::failed(kind, chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn the_cause_stands_before_the_advice_and_without_numbers() {
+        let error = ConnectError::Unreachable {
+            url: "wss://a/".to_owned(),
+            source: io::Error::from_raw_os_error(111),
+        };
+        let sentence = chain(&error);
+        let begins = "the server wss://a/ could not be reached: Connection refused; check";
+        assert!(sentence.starts_with(begins), "{sentence}");
+    }
+
+    #[test]
+    fn an_error_without_a_cause_is_its_own_sentence() {
+        let error = io::Error::other("nothing (os error nine) to see; move on");
+        assert_eq!(chain(&error), "nothing (os error nine) to see; move on");
+    }
 }

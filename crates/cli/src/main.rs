@@ -4,6 +4,7 @@ mod config;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod demo;
 mod failure;
+mod generate;
 mod interrupt;
 mod output;
 mod progress;
@@ -11,6 +12,7 @@ mod receive;
 mod send;
 mod server;
 mod session;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -21,7 +23,7 @@ use failure::Failure;
 
 /// Connect programs and send files, whatever routers are between.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(name = "postern", version, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -38,25 +40,44 @@ enum Command {
     /// Show the whole of it on this machine: two homes, two NATs, a server, a file
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Demo(demo::Arguments),
+    /// Print what lets a shell complete the options of this program
+    Completions(generate::Completions),
+    /// Print the manual page
+    Man(generate::Man),
 }
 
 fn main() -> ExitCode {
+    start_log();
+    let json = usage::wants_json(std::env::args_os());
+    let arguments = match usage::parse(json) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.in_json(json).exit_code(),
+    }
+}
+
+/// The log is for finding faults: it is off unless POSTERN_LOG asks for it.
+fn start_log() {
     let filter = EnvFilter::try_from_env("POSTERN_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let result = match Arguments::parse().command {
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(arguments)),
         // The demonstration enters namespaces, which must happen before threads exist.
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Command::Demo(arguments) => demo::run(arguments),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.exit_code(),
+        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Man(arguments) => generate::man(&arguments),
     }
 }
 

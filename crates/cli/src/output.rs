@@ -1,7 +1,11 @@
 //! What the program says: lines for people, or one JSON object a line (docs/json.md).
+//!
+//! Whatever a peer, a server or the name of a file brings into a text, nothing reaches a
+//! terminal from here that could steer it.
 
 use std::io::{self, IsTerminal, Write};
 
+use postern::transfer::escape;
 use serde::Serialize;
 
 /// Where and how to say things.
@@ -64,7 +68,7 @@ impl Output {
         let text = if self.json {
             to_json(event)
         } else {
-            line.to_owned()
+            harmless(line)
         };
         if !text.is_empty() {
             let _ = writeln!(io::stdout().lock(), "{text}");
@@ -75,12 +79,62 @@ impl Output {
 /// Prints an error: a sentence on standard error, and for programs a line as well.
 pub(crate) fn report_error(json: bool, kind: &str, message: &str) {
     if json {
-        let event = Event::Error { kind, message };
-        let _ = writeln!(io::stdout().lock(), "{}", to_json(&event));
+        report_to_programs(kind, message);
     }
+    let message = harmless_line(message);
     let _ = writeln!(io::stderr().lock(), "postern: {message}");
+}
+
+/// Prints an error for programs alone.
+pub(crate) fn report_to_programs(kind: &str, message: &str) {
+    let event = Event::Error { kind, message };
+    let _ = writeln!(io::stdout().lock(), "{}", to_json(&event));
+}
+
+/// Shows a question if there is somebody to answer it. It goes to standard error, so that
+/// standard output stays what was asked for.
+pub(crate) fn ask(question: &str) {
+    if io::stdin().is_terminal() {
+        let mut stderr = io::stderr().lock();
+        let _ = stderr.write_all(harmless_line(question).as_bytes());
+        let _ = stderr.flush();
+    }
+}
+
+/// The text without anything that could steer a terminal, its line breaks excepted.
+fn harmless(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(harmless_line).collect();
+    lines.join("\n")
+}
+
+/// The same for a single line. Names in it are escaped already: their backslashes stay.
+fn harmless_line(text: &str) -> String {
+    let parts: Vec<_> = text
+        .split('\\')
+        .map(|part| escape(part.as_bytes()))
+        .collect();
+    parts.join("\\")
 }
 
 fn to_json(event: &Event<'_>) -> String {
     serde_json::to_string(event).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_printed_steers_a_terminal() {
+        let text = "Receive \u{1b}[2Jphoto.jpg\r\u{202e}gpj?";
+        let shown = "Receive \\u{1b}[2Jphoto.jpg\\u{d}\\u{202e}gpj?";
+        assert_eq!(harmless(text), shown);
+        assert_eq!(harmless_line("a\nb"), "a\\u{a}b");
+    }
+
+    #[test]
+    fn own_line_breaks_and_what_is_escaped_already_stay() {
+        let text = "Sending a\\u{1b}b.\n\n    postern receive\n";
+        assert_eq!(harmless(text), text);
+    }
 }

@@ -1,8 +1,9 @@
 //! `postern receive`
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 use postern::transfer::{self, Offer, OutputDir, ReceiveError, ReceivePolicy};
@@ -10,11 +11,12 @@ use postern::{Code, Connection};
 
 use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::progress::Progress;
-use crate::session::{self, Outcome};
+use crate::session::{self, Outcome, Stage};
 
-/// How long the sender, who is there already, may take to answer.
+/// The sender is there already, or the code is of no use: whoever has the code waits for
+/// nobody.
 const WAIT: Duration = Duration::from_secs(30);
 
 /// Options of `postern receive`.
@@ -31,6 +33,9 @@ pub(crate) struct Arguments {
     /// Replace files that exist already
     #[arg(long)]
     overwrite: bool,
+    /// Accept files whose names begin with a dot, which programs may obey
+    #[arg(long)]
+    hidden: bool,
     /// Print one JSON object a line (docs/json.md)
     #[arg(long)]
     json: bool,
@@ -41,19 +46,19 @@ pub(crate) struct Arguments {
 
 /// Receives files.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = Output::new(arguments.json);
-    session::until_interrupted(output, receive(&arguments, output)).await
+    let (output, stage) = (Output::new(arguments.json), Stage::default());
+    session::until_interrupted(&stage, receive(&arguments, output, &stage)).await
 }
 
-async fn receive(arguments: &Arguments, output: Output) -> Result<(), Failure> {
+async fn receive(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {
     let url = arguments.server.url()?;
     let directory = OutputDir::open(&arguments.output);
     let directory = directory.map_err(|error| Failure::failed(error.kind(), chain(&error)))?;
     let code = code(arguments).await?;
-    let endpoint = session::bind(&url)?;
+    let endpoint = stage.bind(&url)?;
     let connection = endpoint.join(&url, code, WAIT).await?;
     let result = take(arguments, output, &connection, directory).await;
-    session::end(&endpoint, &connection, result.is_ok()).await;
+    session::end(&connection, result.is_ok());
     result
 }
 
@@ -67,17 +72,26 @@ async fn take(
     let (mut out, stream) = session::open(connection).await?;
     let policy = ReceivePolicy {
         overwrite: arguments.overwrite,
+        hidden: arguments.hidden,
         ..ReceivePolicy::default()
     };
     let mut progress = Progress::new(output);
-    let began = Instant::now();
-    let accept = async |offer: &Offer| arguments.yes || ask(offer).await;
+    let asking = AtomicBool::new(false);
+    let accept = async |offer: &Offer| arguments.yes || ask(offer, &asking).await;
     let show = |amount| progress.show(amount);
-    let result = transfer::receive(directory, policy, accept, &mut out, stream, show).await;
+    let receiving = transfer::receive(directory, policy, accept, &mut out, stream, show);
+    let result = tokio::select! {
+        biased;
+        result = receiving => result,
+        () = gone(connection, &asking) => Err(ReceiveError::Disconnected(None)),
+    };
     progress.finish();
     following.abort();
-    let summary = result.map_err(|error| failed(&error))?;
-    Outcome::new(summary, began, connection).tell(output, "Received");
+    let summary = match result {
+        Ok(summary) => summary,
+        Err(error) => return Err(failed(&error, connection).await),
+    };
+    Outcome::new(summary, progress.seconds(), connection).tell(output, "Received");
     Ok(())
 }
 
@@ -92,8 +106,19 @@ async fn code(arguments: &Arguments) -> Result<Code, Failure> {
     })
 }
 
-async fn ask(offer: &Offer) -> bool {
+/// Waits until the other side is gone while somebody is asked: the answer would be of no
+/// use. At any other time the transfer notices by itself.
+async fn gone(connection: &Connection, asking: &AtomicBool) {
+    connection.closed().await;
+    if !asking.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn ask(offer: &Offer, asking: &AtomicBool) -> bool {
+    asking.store(true, Ordering::Relaxed);
     let answer = prompt(format!("Receive {}? [Y/n] ", describe(offer))).await;
+    asking.store(false, Ordering::Relaxed);
     matches!(
         answer.as_deref().map(str::trim),
         Some("" | "y" | "Y" | "yes")
@@ -120,16 +145,10 @@ fn describe(offer: &Offer) -> String {
     }
 }
 
-/// Asks on the terminal; `None` when there is nobody to answer. The question goes to
-/// standard error, so that standard output stays what was asked for.
+/// Asks on the terminal; `None` when there is nobody to answer.
 async fn prompt(question: String) -> Option<String> {
     let asked = tokio::task::spawn_blocking(move || {
-        let mut stderr = io::stderr().lock();
-        if io::stdin().is_terminal() {
-            let _ = stderr.write_all(question.as_bytes());
-            let _ = stderr.flush();
-        }
-        drop(stderr);
+        output::ask(&question);
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer).ok()?;
         (read > 0).then_some(answer)
@@ -137,13 +156,23 @@ async fn prompt(question: String) -> Option<String> {
     asked.await.ok().flatten()
 }
 
-fn failed(error: &ReceiveError) -> Failure {
+async fn failed(error: &ReceiveError, connection: &Connection) -> Failure {
     let kind = error.kind();
+    if let ReceiveError::Disconnected(_) = error
+        && let Some(end) = session::end_of(connection).await
+    {
+        return Failure::failed(kind, end);
+    }
     if matches!(error, ReceiveError::Declined) {
         return Failure::peer(
             kind,
             "the files were declined; pass --yes to accept without being asked",
         );
+    }
+    if let ReceiveError::Hidden(name) = error {
+        let advice = "pass --hidden to take it, or have it sent under another name";
+        let message = format!("{name} is a hidden file, which programs may obey; {advice}");
+        return Failure::failed(kind, message);
     }
     if let ReceiveError::Exists(name) = error {
         let advice = "choose another directory with --output, or pass --overwrite";

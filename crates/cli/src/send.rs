@@ -1,17 +1,17 @@
 //! `postern send`
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use postern::transfer::{self, SendError, Source, SourceError, escape};
-use postern::{Connection, Invitation};
+use postern::{Connection, Invitation, MAX_WAIT};
 
 use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
 use crate::output::{Event, Output};
 use crate::progress::Progress;
-use crate::session::{self, Outcome};
+use crate::session::{self, Outcome, Stage};
 
 /// Options of `postern send`.
 #[derive(Debug, Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     server: ServerArguments,
     /// How long to wait for the other side, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=MAX_WAIT.as_secs()))]
     wait: u64,
     /// Print one JSON object a line (docs/json.md)
     #[arg(long)]
@@ -31,21 +31,21 @@ pub(crate) struct Arguments {
 
 /// Sends files.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = Output::new(arguments.json);
-    session::until_interrupted(output, send(&arguments, output)).await
+    let (output, stage) = (Output::new(arguments.json), Stage::default());
+    session::until_interrupted(&stage, send(&arguments, output, &stage)).await
 }
 
-async fn send(arguments: &Arguments, output: Output) -> Result<(), Failure> {
+async fn send(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {
     let url = arguments.server.url()?;
     let source = Source::prepare(&arguments.paths).map_err(|error| unusable(&error))?;
-    let endpoint = session::bind(&url)?;
+    let endpoint = stage.bind(&url)?;
     let invitation = endpoint
         .invite(&url, Duration::from_secs(arguments.wait))
         .await?;
     announce(arguments, output, &source, &invitation);
     let connection = invitation.connection().await?;
     let result = deliver(output, &connection, source).await;
-    session::end(&endpoint, &connection, result.is_ok()).await;
+    session::end(&connection, result.is_ok());
     result
 }
 
@@ -59,8 +59,11 @@ fn announce(arguments: &Arguments, output: Output, source: &Source, invitation: 
         _ => format!("{} files", source.files()),
     };
     let size = session::size(source.bytes());
+    let minutes = arguments.wait.div_ceil(60);
     let line = format!(
-        "Sending {what} ({size}). On the other computer, run:\n\n    postern receive {server}{code}\n"
+        "Sending {what} ({size}). On the other computer, run:\n\n    \
+         postern receive {server}{code}\n\n\
+         Waiting for the other side, for {minutes} min at most."
     );
     output.say(&Event::Code { code: &code }, &line);
 }
@@ -69,12 +72,14 @@ async fn deliver(output: Output, connection: &Connection, source: Source) -> Res
     let (mut out, stream) = session::open(connection).await?;
     let following = crate::progress::follow_paths(output, connection);
     let mut progress = Progress::new(output);
-    let began = Instant::now();
     let result = transfer::send(source, &mut out, stream, |amount| progress.show(amount)).await;
     progress.finish();
     following.abort();
-    let summary = result.map_err(|error| failed(&error))?;
-    Outcome::new(summary, began, connection).tell(output, "Sent");
+    let summary = match result {
+        Ok(summary) => summary,
+        Err(error) => return Err(failed(&error, connection).await),
+    };
+    Outcome::new(summary, progress.seconds(), connection).tell(output, "Sent");
     Ok(())
 }
 
@@ -82,14 +87,17 @@ fn unusable(error: &SourceError) -> Failure {
     Failure::failed(error.kind(), chain(error))
 }
 
-fn failed(error: &SendError) -> Failure {
+async fn failed(error: &SendError, connection: &Connection) -> Failure {
     let (kind, message) = (error.kind(), chain(error));
     match error {
         SendError::Refused(_) => Failure::peer(kind, message),
+        SendError::Disconnected(_) => {
+            let end = session::end_of(connection).await;
+            Failure::failed(kind, end.unwrap_or(message))
+        }
         SendError::PeerFailed(_)
         | SendError::Changed(_)
         | SendError::Read(..)
-        | SendError::Disconnected(_)
         | SendError::Invalid(_)
         | SendError::Violation(_) => Failure::failed(kind, message),
     }

@@ -23,6 +23,10 @@ pub(crate) struct Arguments {
     /// The UDP port of STUN; 0 lets the system choose
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_STUN_PORT)]
     stun_port: u16,
+    /// The address at which clients reach the server, if it is not the one it listens on: behind a
+    /// NAT, or when it listens on every address; repeat it for several
+    #[arg(long, value_name = "IP")]
+    public_ip: Vec<IpAddr>,
     /// The certificate chain in PEM form; without it the server makes its own, and its URL pins it
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
@@ -41,6 +45,7 @@ impl Arguments {
             listen: self.listen.clone(),
             port: self.port,
             stun_port: self.stun_port,
+            public: self.public_ip.clone(),
             certificate: files.map(|(chain, key)| CertificateFiles { chain, key }),
         }
     }
@@ -49,9 +54,9 @@ impl Arguments {
 /// Runs a server until it is interrupted.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
-    let server = Server::bind(arguments.config()).await;
-    let server = server.map_err(|error| describe(&error).in_json(arguments.json))?;
-    let (url, stun) = (server.url().to_string(), server.stun_uris());
+    let server = Server::bind(arguments.config());
+    let server = server.map_err(|error| describe(&error))?;
+    let (url, stun) = (server.url().to_string(), server.stun_uris().to_vec());
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
     output.say(
         &Event::Ready {
@@ -61,7 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         &line,
     );
     tokio::select! {
-        () = server.run() => Err(Failure::failed("system", "the server stopped").in_json(arguments.json)),
+        () = server.run() => Err(Failure::failed("system", "the server stopped")),
         () = interrupted() => Ok(()),
     }
 }

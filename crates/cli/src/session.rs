@@ -1,38 +1,57 @@
 //! What sending and receiving have in common.
 
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use postern::transfer::Summary;
-use postern::{Connection, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
+use postern::{Connection, ConnectionError, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
 
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
 use crate::output::{Event, Output};
 
+/// A stream that broke with its connection knows it a moment before the connection does.
+const END_KNOWN: Duration = Duration::from_millis(100);
+
 /// How long the last datagrams may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The endpoint of a task, which outlives it so that the peer can be told of its end.
+#[derive(Debug, Default)]
+pub(crate) struct Stage(OnceLock<Endpoint>);
+
+impl Stage {
+    /// Makes the endpoint; it can reach peers on this machine if the server is on it.
+    pub(crate) fn bind(&self, server: &ServerUrl) -> Result<Endpoint, Failure> {
+        let endpoint = if server.is_loopback() {
+            Endpoint::bind_with_loopback()
+        } else {
+            Endpoint::bind()
+        };
+        let endpoint = endpoint.map_err(|error| Failure::failed("system", chain(&error)))?;
+        Ok(self.0.get_or_init(|| endpoint).clone())
+    }
+
+    /// Waits until the peer has been told, but not for ever.
+    async fn finish(&self) {
+        if let Some(endpoint) = self.0.get() {
+            let _ = tokio::time::timeout(FAREWELL, endpoint.finish()).await;
+        }
+    }
+}
 
 /// Runs a task until it ends or the user interrupts, which drops it: unfinished files
 /// are removed and the peer is told.
 pub(crate) async fn until_interrupted(
-    output: Output,
+    stage: &Stage,
     task: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let result = tokio::select! {
         result = task => result,
         () = interrupted() => Err(Failure::interrupted()),
     };
-    result.map_err(|failure| failure.in_json(output.is_json()))
-}
-
-/// An endpoint that can reach peers on this machine if the server is on it.
-pub(crate) fn bind(server: &ServerUrl) -> Result<Endpoint, Failure> {
-    let endpoint = if server.is_loopback() {
-        Endpoint::bind_with_loopback()
-    } else {
-        Endpoint::bind()
-    };
-    endpoint.map_err(|error| Failure::failed("system", chain(&error)))
+    stage.finish().await;
+    result
 }
 
 /// The stream of a transfer; the creator of the code opens it.
@@ -41,19 +60,30 @@ pub(crate) async fn open(connection: &Connection) -> Result<(SendStream, RecvStr
         true => connection.open_bi().await,
         false => connection.accept_bi().await,
     };
-    stream.map_err(|error| {
-        Failure::peer(
-            "not_connected",
-            format!("the other side went away: {error}"),
-        )
-    })
+    stream.map_err(|error| Failure::peer("not_connected", broken(&error)))
 }
 
-/// Tells the peer that the connection is over, and waits until it has left.
-pub(crate) async fn end(endpoint: &Endpoint, connection: &Connection, done: bool) {
+/// Why a stream broke, if that is because the connection is over.
+pub(crate) async fn end_of(connection: &Connection) -> Option<String> {
+    let over = tokio::time::timeout(END_KNOWN, connection.closed()).await;
+    over.ok().map(|error| broken(&error))
+}
+
+fn broken(error: &ConnectionError) -> String {
+    let what = if let ConnectionError::ApplicationClosed(_) = error {
+        "the other side stopped".to_owned()
+    } else if let ConnectionError::TimedOut = error {
+        "nothing came from the other side any more".to_owned()
+    } else {
+        format!("the connection ended ({})", chain(error))
+    };
+    format!("{what} before the transfer was complete; start it again")
+}
+
+/// Tells the peer that the connection is over.
+pub(crate) fn end(connection: &Connection, done: bool) {
     let (code, reason) = if done { (0, "done") } else { (1, "failed") };
     connection.close(code, reason);
-    let _ = tokio::time::timeout(FAREWELL, endpoint.finish()).await;
 }
 
 /// A size for people: decimal, three digits.
@@ -70,10 +100,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn new(summary: Summary, began: Instant, connection: &Connection) -> Self {
+    pub(crate) fn new(summary: Summary, seconds: f64, connection: &Connection) -> Self {
         Self {
             summary,
-            seconds: began.elapsed().as_secs_f64(),
+            seconds,
             path: connection.path(),
         }
     }

@@ -10,6 +10,9 @@ fn main() {}
 #[cfg(target_os = "linux")]
 #[path = "netns/cases.rs"]
 mod cases;
+#[cfg(target_os = "linux")]
+#[path = "netns/probe.rs"]
+mod probe;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

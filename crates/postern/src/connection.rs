@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use noq::{PathEvent, PathId, VarInt};
 use tokio::sync::watch;
@@ -166,55 +166,84 @@ impl Connection {
     }
 }
 
-/// Publishes which path a connection uses.
+/// Publishes which path a connection uses, and closes those that it no longer needs.
 pub(crate) struct PathFollower {
     quic: noq::WeakConnectionHandle,
     table: PathTable,
-    began: std::time::Instant,
-    established: Vec<PathId>,
+    began: Instant,
+    /// Paths that carry data, oldest first, by the addresses QUIC knows them by.
+    open: Vec<(PathId, SocketAddr)>,
     publisher: watch::Sender<PathInfo>,
 }
 
 impl PathFollower {
     /// Begins with the path of the handshake; `None` when the connection is already gone.
+    /// `began` is when both sides had authenticated each other.
     pub(crate) fn begin(
         quic: &noq::Connection,
         table: PathTable,
-        began: std::time::Instant,
+        began: Instant,
     ) -> Option<(Self, watch::Receiver<PathInfo>)> {
-        let now = clock::now();
-        let elapsed = now.saturating_duration_since(began);
-        let info = describe(quic, &table, PathId::ZERO, elapsed)?;
+        let elapsed = clock::now().saturating_duration_since(began);
+        let address = quic.path(PathId::ZERO)?.remote_address().ok()?;
+        let info = describe(quic, &table, (PathId::ZERO, address), elapsed)?;
         let (publisher, receiver) = watch::channel(info);
         let follower = Self {
             quic: quic.weak_handle(),
             table,
             began,
-            established: vec![PathId::ZERO],
+            open: vec![(PathId::ZERO, address)],
             publisher,
         };
         Some((follower, receiver))
     }
 
-    /// Reacts to an event of the connection.
-    pub(crate) fn on_event(&mut self, event: &PathEvent) {
+    /// Reacts to an event of the connection; yields the path that was lost, if one was.
+    pub(crate) fn on_event(&mut self, event: &PathEvent) -> Option<AddressPair> {
+        let mut lost = None;
         if let PathEvent::Established { id, .. } = event {
-            self.established.push(*id);
+            self.on_established(*id);
         }
         if let PathEvent::Abandoned { id, .. } = event {
-            self.established.retain(|known| known != id);
+            lost = self.on_abandoned(*id);
         }
         self.publish();
+        lost
     }
 
-    /// The newest established path is the one in use: older ones are being closed.
-    fn publish(&self) {
-        let now = clock::now();
-        let elapsed = now.saturating_duration_since(self.began);
-        let (Some(quic), Some(&id)) = (self.quic.upgrade(), self.established.last()) else {
+    fn on_established(&mut self, id: PathId) {
+        let path = self.quic.upgrade().and_then(|quic| quic.path(id));
+        if let Some(address) = path.and_then(|path| path.remote_address().ok()) {
+            self.open.push((id, address));
+        }
+    }
+
+    fn on_abandoned(&mut self, id: PathId) -> Option<AddressPair> {
+        let place = self.open.iter().position(|(known, _)| *known == id)?;
+        let (_, address) = self.open.remove(place);
+        let still_there = self.open.iter().any(|(_, known)| *known == address);
+        let pair = self.table.pair_at(address)?;
+        (!still_there).then_some(pair)
+    }
+
+    /// Closes every path but the one at `address`.
+    pub(crate) fn settle_on(&self, address: SocketAddr) {
+        let Some(quic) = self.quic.upgrade() else {
             return;
         };
-        let Some(info) = describe(&quic, &self.table, id, elapsed) else {
+        let others = self.open.iter().filter(|(_, known)| *known != address);
+        for path in others.filter_map(|(id, _)| quic.path(*id)) {
+            let _ = path.close();
+        }
+    }
+
+    /// The newest open path is the one in use: older ones are being closed.
+    fn publish(&self) {
+        let elapsed = clock::now().saturating_duration_since(self.began);
+        let (Some(quic), Some(&newest)) = (self.quic.upgrade(), self.open.last()) else {
+            return;
+        };
+        let Some(info) = describe(&quic, &self.table, newest, elapsed) else {
             return;
         };
         self.publisher.send_if_modified(|current| {
@@ -230,11 +259,10 @@ impl PathFollower {
 fn describe(
     quic: &noq::Connection,
     table: &PathTable,
-    id: PathId,
+    (id, address): (PathId, SocketAddr),
     elapsed: Duration,
 ) -> Option<PathInfo> {
-    let address = quic.path(id)?.remote_address().ok()?;
-    let AddressPair { local, remote } = table.path_at(address)?.pair;
+    let AddressPair { local, remote } = table.pair_at(address)?;
     Some(PathInfo {
         kind: PathKind::Direct,
         protocol: PathProtocol::Udp,

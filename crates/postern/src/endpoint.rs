@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use noq::TokioRuntime;
 use postern_wire::signal::{Code, Fingerprint};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
@@ -20,7 +20,7 @@ use crate::net::{
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
-use crate::session::{EstablishError, Inbox, Listener, Session};
+use crate::session::{EstablishError, Inbox, Listener, Outcome, Session};
 
 /// STUN datagrams waiting for one session.
 const STUN_QUEUE: usize = 64;
@@ -62,7 +62,7 @@ pub struct Endpoint(Arc<Shared>);
 #[derive(Debug)]
 pub struct Invitation {
     code: Code,
-    result: oneshot::Receiver<Result<Connection, EstablishError>>,
+    result: oneshot::Receiver<Outcome>,
 }
 
 impl Invitation {
@@ -127,6 +127,7 @@ impl Endpoint {
             sender: Arc::new(AsyncMutex::new(sender)),
             sessions: Mutex::default(),
             next: AtomicU64::new(1),
+            attempts: watch::Sender::new(0),
             routers: OnceLock::new(),
         });
         let routers = [
@@ -176,9 +177,11 @@ impl Endpoint {
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
 
-    /// Waits until every connection has told its peer that it is over. To be called
-    /// before the program ends.
+    /// Waits until no attempt at connecting is left, and every connection has told its
+    /// peer that it is over. To be called before the program ends.
     pub async fn finish(&self) {
+        let mut attempts = self.0.attempts.subscribe();
+        let _ = attempts.wait_for(|count| *count == 0).await;
         self.0.quic.wait_idle().await;
     }
 
@@ -188,20 +191,17 @@ impl Endpoint {
         is_creator: bool,
         signalling: Signalling,
         code: Option<oneshot::Sender<Code>>,
-    ) -> Result<oneshot::Receiver<Result<Connection, EstablishError>>, EstablishError> {
-        let (sender, result) = oneshot::channel();
+    ) -> Result<oneshot::Receiver<Outcome>, EstablishError> {
+        let (outcome, result) = oneshot::channel();
         let inbox = self.0.register();
-        let listener = Listener {
-            code,
-            result: sender,
-        };
+        let listener = Listener { code, outcome };
         let session = Session::new(self.0.clone(), inbox, is_creator, signalling, listener)?;
         tokio::spawn(session.run());
         Ok(result)
     }
 }
 
-fn failure(result: Result<Connection, EstablishError>) -> EstablishError {
+fn failure(result: Outcome) -> EstablishError {
     result.err().unwrap_or(EstablishError::Ended)
 }
 
@@ -218,6 +218,16 @@ struct Mailbag {
     incoming: mpsc::Sender<noq::Incoming>,
 }
 
+/// One attempt at connecting that goes on.
+#[derive(Debug)]
+pub(crate) struct Attempt(watch::Sender<usize>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
 /// What the sessions of an endpoint share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -229,6 +239,7 @@ pub(crate) struct Shared {
     sender: Arc<AsyncMutex<Sender>>,
     sessions: Mutex<BTreeMap<SessionId, Mailbag>>,
     next: AtomicU64,
+    attempts: watch::Sender<usize>,
     routers: OnceLock<[AbortHandle; 2]>,
 }
 
@@ -257,6 +268,15 @@ impl Shared {
         self.identity.fingerprint()
     }
 
+    /// Whether the endpoint offers addresses that only this machine can reach.
+    pub(crate) fn uses_loopback(&self) -> bool {
+        let bound = self
+            .addresses
+            .iter()
+            .any(|address| address.ip().is_loopback());
+        bound || self.filter == AddressFilter::WithLoopback
+    }
+
     /// Sends one STUN datagram.
     pub(crate) async fn send(&self, pair: AddressPair, payload: &[u8]) -> io::Result<()> {
         self.sender.lock().await.send(pair, payload).await
@@ -279,6 +299,12 @@ impl Shared {
             same_family.map(|&ip| SocketAddr::new(ip, bound.port()))
         });
         specific.copied().chain(on_interfaces).collect()
+    }
+
+    /// Counts an attempt at connecting until it is dropped.
+    pub(crate) fn attempt(&self) -> Attempt {
+        self.attempts.send_modify(|count| *count += 1);
+        Attempt(self.attempts.clone())
     }
 
     fn register(&self) -> Inbox {
@@ -318,15 +344,16 @@ async fn route_stun(shared: Weak<Shared>, mut stun: StunReceiver) {
     }
 }
 
-/// Hands each incoming handshake to the session whose path it came over.
+/// Hands each incoming handshake to the newest session that admitted its path: older ones
+/// have their connection.
 async fn route_incoming(shared: Weak<Shared>, quic: noq::Endpoint) {
     while let Some(incoming) = quic.accept().await {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        let path = shared.paths.path_at(incoming.remote_address());
-        let sessions = shared.sessions();
-        match path.and_then(|path| sessions.get(&path.session)) {
+        let sessions = shared.paths.sessions_at(incoming.remote_address());
+        let mailbags = shared.sessions();
+        match sessions.iter().find_map(|session| mailbags.get(session)) {
             Some(mailbag) => drop(mailbag.incoming.try_send(incoming)),
             None => incoming.ignore(),
         }

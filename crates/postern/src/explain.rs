@@ -1,19 +1,6 @@
 //! Why there is no direct path, in a sentence.
 
-use postern_proto::ice;
 use postern_wire::signal::Report;
-
-/// What the agent saw, as it is told to the peer.
-pub(crate) fn summary(report: &ice::Report) -> Report {
-    let count = |checks: u64| u32::try_from(checks).unwrap_or(u32::MAX);
-    Report {
-        reflexive: report.stun_servers_answered > 0,
-        checks_sent: count(report.checks_sent),
-        checks_received: count(report.checks_received),
-        mapped_differs: report.local_endpoint_dependent,
-        udp_blocked: report.stun_servers > 0 && report.stun_servers_answered == 0,
-    }
-}
 
 /// One sentence about both sides' networks and what that means.
 pub(crate) fn explain(ours: &Report, theirs: Option<&Report>) -> String {

@@ -1,6 +1,7 @@
 //! Drives the rendezvous machine over a WebSocket to the server.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -17,7 +18,12 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::clock::{self, until};
 use crate::entropy;
 use crate::server_url::ServerUrl;
+use crate::stun_servers;
 use crate::tls::{self, ConnectError};
+
+/// The longest time that a program may wait for the other side: servers end a mailbox
+/// later.
+pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// Messages waiting in either direction. A hello, some candidates and a report.
 const QUEUE: usize = 128;
@@ -56,7 +62,7 @@ pub enum SignallingError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server does not speak postern's protocol.
-    #[error("{url} answers, but not as a postern server does")]
+    #[error("{url} answers, but not as a postern server does; check its address and port")]
     NotPostern {
         /// The server.
         url: String,
@@ -77,7 +83,7 @@ pub(crate) async fn enter(
     wait: Duration,
 ) -> Result<Signalling, SignallingError> {
     let seed = entropy::seed()?;
-    let socket = open(url).await?;
+    let (socket, server) = open(url).await?;
     let config = RendezvousConfig {
         wait,
         ..RendezvousConfig::default()
@@ -92,14 +98,16 @@ pub(crate) async fn enter(
     let driver = Driver {
         machine,
         socket,
+        server,
         events: sender,
     };
     tokio::spawn(driver.run(messages));
     Ok(Signalling { outgoing, events })
 }
 
-async fn open(url: &ServerUrl) -> Result<Socket, SignallingError> {
-    let stream = tls::connect(url).await?;
+/// Opens the WebSocket; also gives the address that the server has.
+async fn open(url: &ServerUrl) -> Result<(Socket, IpAddr), SignallingError> {
+    let (stream, address) = tls::connect(url).await?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME));
@@ -111,12 +119,13 @@ async fn open(url: &ServerUrl) -> Result<Socket, SignallingError> {
         source: Box::new(source),
     };
     let (socket, _) = result.unwrap_or_else(timed_out).map_err(not_postern)?;
-    Ok(socket)
+    Ok((socket, address.ip()))
 }
 
 struct Driver {
     machine: Rendezvous,
     socket: Socket,
+    server: IpAddr,
     events: mpsc::Sender<RendezvousEvent>,
 }
 
@@ -169,11 +178,20 @@ impl Driver {
         }
         while let Some(event) = self.machine.poll_event() {
             let last = matches!(event, RendezvousEvent::Failed(_) | RendezvousEvent::Closed);
-            if self.events.send(event).await.is_err() || last {
+            if self.events.send(self.guarded(event)).await.is_err() || last {
                 return false;
             }
         }
         true
+    }
+
+    /// The event, without the STUN servers that this server may not send clients to.
+    fn guarded(&self, event: RendezvousEvent) -> RendezvousEvent {
+        if let RendezvousEvent::Welcome { stun } = event {
+            let stun = stun_servers::accept(stun, self.server);
+            return RendezvousEvent::Welcome { stun };
+        }
+        event
     }
 
     async fn leave(&mut self) {
@@ -183,6 +201,9 @@ impl Driver {
                 let _ = self.socket.send(Message::Text(frame.into())).await;
             }
             let _ = self.socket.close(None).await;
+            // Closing with something unread resets the connection, and the server may
+            // lose what was said last.
+            while let Some(Ok(_)) = self.socket.next().await {}
         };
         let _ = timeout(CLOSE_TIMEOUT, farewell).await;
     }

@@ -115,10 +115,18 @@ impl FromStr for ServerUrl {
         let default = if bare { DEFAULT_PORT } else { 443 };
         Ok(Self {
             host,
-            port: url.port().unwrap_or(default),
+            port: explicit_port(&full).unwrap_or(default),
             pin: url.fragment().map(parse_pin).transpose()?,
         })
     }
+}
+
+/// The port as written: [`Url::port`] hides one that is the default of the scheme.
+fn explicit_port(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("://")?;
+    let authority = rest.split(['/', '\\', '?', '#']).next()?;
+    let (_, port) = authority.rsplit_once(':')?;
+    port.parse().ok()
 }
 
 fn check_no_extras(url: &Url) -> Result<(), ServerUrlError> {
@@ -162,6 +170,27 @@ mod tests {
         );
         assert_eq!(parse("example.org:99").unwrap().port(), 99);
         assert_eq!(parse("[2001:db8::1]").unwrap().host(), "2001:db8::1");
+        assert_eq!(parse("[2001:db8::1]").unwrap().port(), 8443);
+        assert_eq!(parse("[2001:db8::1]:7").unwrap().port(), 7);
+        assert_eq!(parse("example.org/").unwrap().port(), 8443);
+        assert_eq!(parse("example.org:").unwrap().port(), 8443);
+    }
+
+    #[test]
+    fn a_port_that_is_given_counts_even_if_it_is_the_one_of_the_scheme() {
+        for text in [
+            "example.org:443",
+            "example.org:443/",
+            "[2001:db8::1]:443",
+            "wss://example.org:443/",
+            "wss://example.org",
+        ] {
+            assert_eq!(parse(text).unwrap().port(), 443, "{text}");
+        }
+        let pinned = format!("example.org:443/#sha256={DIGITS}");
+        assert_eq!(parse(&pinned).unwrap().port(), 443);
+        let pinned = format!("example.org#sha256={DIGITS}");
+        assert_eq!(parse(&pinned).unwrap().port(), 8443);
     }
 
     #[test]

@@ -1,54 +1,50 @@
-//! One attempt at connecting to one peer, and the agent that keeps its paths alive.
+//! The driver of one attempt at connecting to one peer, and of the paths afterwards.
 //!
-//! A session is a task. It owns the ICE agent and, until there is a connection, the
-//! signalling. Each turn of its loop waits for one thing, hands it to the agent or to
-//! QUIC, and drains what came of it. The protocol decisions are the agent's; the
-//! session only knows that the creator of the code opens the QUIC connection and its
-//! paths, on the first valid pair and then on every better one.
+//! A session is a task. Each turn of its loop waits for one thing, hands it to the
+//! [`Connector`], and does what the connector says. It holds no protocol decision.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
-use noq::{PathEvent, PathStatus};
-use postern_proto::ice::{self, Agent, Candidate, Credentials, Role};
-use postern_proto::signal::{Failure, RendezvousEvent};
+use noq::{ConnectionError, PathEvent, PathStatus};
+use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure};
+use postern_proto::ice;
+use postern_proto::signal::RendezvousEvent;
 use postern_proto::{Datagram, Transmit};
-use postern_wire::signal::{
-    Code, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report, stun_address,
-};
+use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
-use crate::endpoint::Shared;
+use crate::endpoint::{Attempt, Shared};
 use crate::explain::explain;
-use crate::net::{AddressPair, Path, SessionId, StunDatagram};
+use crate::net::{AddressPair, SessionId, StunDatagram};
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
 
-/// How long the checks may go on without any success. The peer's report and the sentence
-/// for the user must fit into 15 s with it.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// Handshakes that a peer may have under way at a time: it tries one path after the
+/// other, and some of them may still be on their way.
+const MAX_HANDSHAKES: usize = 4;
 
-/// How long to wait for the peer's report on why no path was found.
-const REPORT_WAIT: Duration = Duration::from_secs(1);
+/// A path that is to be added to a connection opens within so long, or not at all.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a connection that is being made may still take when the mailbox is gone.
-const FAREWELL_WAIT: Duration = Duration::from_secs(5);
+/// A STUN datagram that a full socket does not take within so long is dropped: checks are
+/// repeated, and the others must not wait.
+const SEND_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// A QUIC handshake on a valid path takes two round trips; after so long the path was a
-/// deception.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The last words of a failed attempt may take so long to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The paths of a connection outlive it by so much, so that its farewell, and the
 /// repetition of it if the peer asks again, find their way.
 const LINGER: Duration = Duration::from_secs(3);
-
-/// The round-trip time assumed where none was measured.
-const DEFAULT_ROUND_TRIP: Duration = Duration::from_millis(100);
 
 /// Why there is no connection to the peer.
 #[derive(Debug, thiserror::Error)]
@@ -58,20 +54,20 @@ pub enum EstablishError {
     Signalling(#[from] SignallingError),
     /// The rendezvous failed.
     #[error(transparent)]
-    Rendezvous(#[from] Failure),
+    Rendezvous(#[from] postern_proto::signal::Failure),
     /// The peer left before there was a connection.
     #[error("the other side went away before a connection was made")]
     PeerLeft,
-    /// The server went away before both sides had met.
-    #[error("the server closed the connection before the other side came")]
+    /// The server closed the connection before both sides were connected.
+    #[error("the connection to the server was lost before the two sides were connected")]
     ServerLost,
-    /// The two networks let no direct path through.
+    /// The two networks let no direct path through; the sentence says what they did.
     #[error("{0}")]
     NoPath(String),
-    /// A path was found, but the encrypted connection over it failed.
+    /// A path was found, but no encrypted connection could be made over it.
     #[error("a path was found, but no encrypted connection could be made over it")]
-    Handshake(#[source] noq::ConnectionError),
-    /// This machine's addresses or sockets are unusable, or the session ended early.
+    Handshake,
+    /// The session ended early, because the endpoint is being closed.
     #[error("the session ended before a connection was made")]
     Ended,
     /// Cryptography could not be set up.
@@ -82,8 +78,23 @@ pub enum EstablishError {
     Entropy(#[from] getrandom::Error),
 }
 
-type Handshake =
-    Pin<Box<dyn Future<Output = Result<noq::Connection, noq::ConnectionError>> + Send>>;
+impl From<Failure> for EstablishError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Rendezvous(failure) => failure.into(),
+            Failure::ServerLost => Self::ServerLost,
+            Failure::PeerLeft | Failure::PeerSilent => Self::PeerLeft,
+            Failure::NoPath { ours, theirs } => Self::NoPath(explain(&ours, theirs.as_ref())),
+            Failure::Handshake => Self::Handshake,
+        }
+    }
+}
+
+/// Where the outcome of a session goes.
+pub(crate) type Outcome = Result<Connection, EstablishError>;
+
+type Handshake = Pin<Box<dyn Future<Output = Result<noq::Connection, ConnectionError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = (ice::Path, bool)> + Send>>;
 type PathEvents = Pin<Box<dyn Stream<Item = PathEvent> + Send>>;
 type Closed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -92,7 +103,7 @@ pub(crate) struct Listener {
     /// Gets the code, on the side that makes it.
     pub(crate) code: Option<oneshot::Sender<Code>>,
     /// Gets the connection, or why there is none.
-    pub(crate) result: oneshot::Sender<Result<Connection, EstablishError>>,
+    pub(crate) outcome: oneshot::Sender<Outcome>,
 }
 
 /// What arrives for a session on the endpoint's sockets.
@@ -113,20 +124,22 @@ struct Established {
 pub(crate) struct Session {
     shared: Arc<Shared>,
     inbox: Inbox,
-    agent: Agent,
+    connector: Connector,
     is_creator: bool,
-    signalling: Option<Signalling>,
-    code: Option<oneshot::Sender<Code>>,
-    result: Option<oneshot::Sender<Result<Connection, EstablishError>>>,
-    authenticated: Option<Instant>,
-    peer: Option<Fingerprint>,
-    handshake: Option<Handshake>,
-    round_trip: Duration,
+    /// Gone once the mailbox is to be left.
+    outgoing: Option<mpsc::Sender<PeerMessage>>,
+    signals: Option<mpsc::Receiver<RendezvousEvent>>,
+    listener: Option<Listener>,
+    /// Until there is a connection, or will be none.
+    attempt: Option<Attempt>,
+    authenticated: std::time::Instant,
+    /// Whose handshakes are welcome.
+    accept: Option<Fingerprint>,
+    /// A handshake that came before its sender was introduced.
+    early: Option<noq::Incoming>,
+    handshakes: FuturesUnordered<Handshake>,
+    openings: FuturesUnordered<Opening>,
     established: Option<Established>,
-    /// What this side's network did, once its checks have failed.
-    report: Option<ice::Report>,
-    peer_report: Option<Report>,
-    give_up: Option<Instant>,
 }
 
 /// One thing that a session waited for.
@@ -134,10 +147,12 @@ enum Input {
     Signal(Option<RendezvousEvent>),
     Stun(Option<StunDatagram>),
     Incoming(Box<noq::Incoming>),
-    Handshake(Result<noq::Connection, noq::ConnectionError>),
+    Handshake(Result<noq::Connection, ConnectionError>),
+    Opened(ice::Path, bool),
     PathEvent(PathEvent),
     Timeout,
-    Closed,
+    /// The connection is over, or nobody waits for one any more.
+    Over,
 }
 
 impl Session {
@@ -149,43 +164,38 @@ impl Session {
         listener: Listener,
     ) -> Result<Self, EstablishError> {
         let now = clock::now();
-        let config = ice::Config {
-            patience: PATIENCE,
-            allow_loopback: true,
-            ..ice::Config::default()
+        let config = ConnectorConfig {
+            is_creator,
+            fingerprint: shared.fingerprint(),
+            hosts: shared.host_addresses(),
+            allow_loopback: shared.uses_loopback(),
         };
-        let role = if is_creator {
-            Role::Controlling
-        } else {
-            Role::Controlled
-        };
-        let agent = Agent::new(now, crate::entropy::seed()?, role, config);
         Ok(Self {
+            connector: Connector::new(now, crate::entropy::seed()?, &config),
+            attempt: Some(shared.attempt()),
             shared,
             inbox,
-            agent,
             is_creator,
-            signalling: Some(signalling),
-            code: listener.code,
-            result: Some(listener.result),
-            authenticated: None,
-            peer: None,
-            handshake: None,
-            round_trip: DEFAULT_ROUND_TRIP,
+            outgoing: Some(signalling.outgoing),
+            signals: Some(signalling.events),
+            listener: Some(listener),
+            authenticated: now,
+            accept: None,
+            early: None,
+            handshakes: FuturesUnordered::new(),
+            openings: FuturesUnordered::new(),
             established: None,
-            report: None,
-            peer_report: None,
-            give_up: None,
         })
     }
 
     /// Runs until the connection is over, or there is none.
     pub(crate) async fn run(mut self) {
-        if let Err(error) = self.drive().await
-            && let Some(result) = self.result.take()
-        {
-            let _ = result.send(Err(error));
+        let result = self.drive().await;
+        self.leave().await;
+        if let (Err(error), Some(listener)) = (result, self.listener.take()) {
+            let _ = listener.outcome.send(Err(error));
         }
+        self.attempt = None;
         if self.established.is_some() {
             tokio::time::sleep(LINGER).await;
         }
@@ -193,204 +203,163 @@ impl Session {
     }
 
     async fn drive(&mut self) -> Result<(), EstablishError> {
-        self.introduce();
         loop {
-            self.drain().await?;
-            if self.result.as_ref().is_some_and(oneshot::Sender::is_closed) {
-                // Nobody waits for the connection any more.
-                return Ok(());
+            while let Some(transmit) = self.connector.poll_transmit() {
+                send(&self.shared, &transmit).await;
+            }
+            while let Some(event) = self.connector.poll_event() {
+                self.obey(event)?;
             }
             match self.next_input().await {
-                Input::Signal(event) => self.on_signal(event)?,
+                Input::Timeout => self.connector.handle_timeout(clock::now()),
+                Input::Signal(event) => self.on_signal(event),
                 Input::Stun(Some(datagram)) => self.on_stun(&datagram),
                 Input::Incoming(incoming) => self.on_incoming(*incoming)?,
-                Input::Handshake(result) => self.on_handshake(result)?,
+                Input::Handshake(result) => self.on_handshake(result),
+                Input::Opened(path, worked) => {
+                    self.connector
+                        .handle_path_opened(clock::now(), path, worked);
+                }
                 Input::PathEvent(event) => self.on_path_event(&event),
-                Input::Timeout => self.on_timeout()?,
-                Input::Stun(None) | Input::Closed => return Ok(()),
+                Input::Stun(None) | Input::Over => return self.cancel(),
             }
         }
     }
 
+    /// What is urgent and rare comes first, what strangers can send comes last.
     async fn next_input(&mut self) -> Input {
-        let give_up = self.give_up.filter(|_| self.established.is_none());
-        let deadline = [self.agent.poll_timeout(), give_up]
-            .into_iter()
-            .flatten()
-            .min();
         tokio::select! {
             biased;
-            datagram = self.inbox.stun.recv() => Input::Stun(datagram),
-            event = next_signal(&mut self.signalling) => Input::Signal(event),
-            Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
-            result = finish(&mut self.handshake) => Input::Handshake(result),
+            () = until(self.connector.poll_timeout()) => Input::Timeout,
             input = next_of_connection(&mut self.established) => input,
-            () = caller_gone(&mut self.result) => Input::Timeout,
-            () = until(deadline) => Input::Timeout,
+            Some(result) = self.handshakes.next() => Input::Handshake(result),
+            Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
+            event = next_signal(&mut self.signals) => Input::Signal(event),
+            () = caller_gone(&mut self.listener) => Input::Over,
+            Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
+            datagram = self.inbox.stun.recv() => Input::Stun(datagram),
         }
     }
 
-    /// Gathers host candidates and prepares the hello, which is kept by the rendezvous
-    /// until both sides have authenticated each other.
-    fn introduce(&mut self) {
-        let now = clock::now();
-        for address in self.shared.host_addresses() {
-            self.agent.add_host(now, address);
+    /// Nobody wants the connection any more; the peer is told if it waits for one.
+    fn cancel(&mut self) -> Result<(), EstablishError> {
+        self.connector.cancel();
+        while let Some(event) = self.connector.poll_event() {
+            self.obey(event)?;
         }
-        let mut candidates = Vec::new();
-        while let Some(event) = self.agent.poll_event() {
-            if let ice::Event::LocalCandidate(candidate) = event {
-                candidates.push(candidate.to_string());
-            }
-        }
-        let Credentials { ufrag, pwd } = self.agent.local_credentials().clone();
-        self.tell(PeerMessage::Hello(Hello {
-            ufrag,
-            pwd,
-            fingerprint: self.shared.fingerprint(),
-            purpose: PURPOSE_TRANSFER.to_owned(),
-            candidates,
-            end_of_candidates: false,
-        }));
+        Ok(())
     }
 
-    /// Queues a message for the peer. What does not fit is lost, as on any network.
+    /// Leaves the mailbox, and waits until the last messages for the peer have left.
+    async fn leave(&mut self) {
+        self.outgoing = None;
+        if let Some(mut signals) = self.signals.take() {
+            let _ = timeout(FAREWELL, async { while signals.recv().await.is_some() {} }).await;
+        }
+    }
+}
+
+/// What the connector wants.
+impl Session {
+    fn obey(&mut self, event: Event) -> Result<(), EstablishError> {
+        match event {
+            Event::Tell(message) => self.tell(message),
+            Event::CodeReady(code) => self.show(code),
+            Event::Admit(path) => drop(self.admit(path)),
+            Event::Revoke(path) => self.shared.paths().revoke(pair_of(path), self.inbox.id),
+            Event::Accept(peer) => self.accept(peer)?,
+            Event::Connect { path, peer } => self.connect(path, peer)?,
+            Event::OpenPath(path) => self.open_path(path),
+            Event::SettleOn(path) => self.settle_on(path),
+            Event::LeaveMailbox => self.outgoing = None,
+            Event::Failed(failure) => return Err(failure.into()),
+        }
+        Ok(())
+    }
+
     fn tell(&self, message: PeerMessage) {
-        if let Some(signalling) = &self.signalling
-            && signalling.outgoing.try_send(message).is_err()
-        {
+        let Some(outgoing) = &self.outgoing else {
+            return;
+        };
+        if outgoing.try_send(message).is_err() {
             tracing::debug!("signalling is gone or full, message dropped");
         }
     }
 
-    async fn drain(&mut self) -> Result<(), EstablishError> {
-        while let Some(Transmit {
-            local,
-            remote,
-            payload,
-        }) = self.agent.poll_transmit()
-        {
-            // An unreachable candidate is an ordinary thing: the check fails by itself.
-            let _ = self
-                .shared
-                .send(AddressPair { local, remote }, &payload)
-                .await;
+    fn show(&mut self, code: Code) {
+        let listener = self
+            .listener
+            .as_mut()
+            .and_then(|listener| listener.code.take());
+        if let Some(listener) = listener {
+            let _ = listener.send(code);
         }
-        while let Some(event) = self.agent.poll_event() {
-            self.on_agent_event(event)?;
-        }
-        Ok(())
     }
 
-    fn on_agent_event(&mut self, event: ice::Event) -> Result<(), EstablishError> {
-        match event {
-            ice::Event::LocalCandidate(candidate) => self.tell(PeerMessage::Candidate {
-                candidate: candidate.to_string(),
-            }),
-            ice::Event::EndOfLocalCandidates => self.tell(PeerMessage::EndOfCandidates),
-            ice::Event::PeerSeen(path) => {
-                self.admit(&path);
-            }
-            ice::Event::Valid { path, rtt } => {
-                self.round_trip = rtt.unwrap_or(self.round_trip);
-                self.use_path(&path)?;
-            }
-            ice::Event::Selected(path) => self.use_path(&path)?,
-            ice::Event::Lost(path) => self.shared.paths().revoke(pair_of(&path)),
-            ice::Event::Failed(report) => self.on_failed(report),
+    /// Lets QUIC datagrams of this path through; yields the address QUIC knows it by.
+    fn admit(&self, path: ice::Path) -> Option<SocketAddr> {
+        self.shared.paths().admit(pair_of(path), self.inbox.id)
+    }
+
+    fn accept(&mut self, peer: Fingerprint) -> Result<(), EstablishError> {
+        self.accept = Some(peer);
+        match self.early.take() {
+            Some(incoming) => self.on_incoming(incoming),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Lets QUIC datagrams of this path through.
-    fn admit(&self, path: &ice::Path) -> Option<std::net::SocketAddr> {
-        let session = self.inbox.id;
-        let pair = pair_of(path);
-        self.shared.paths().admit(Path { pair, session })
-    }
-
-    /// The first path carries the handshake; a selected one carries the data.
-    fn use_path(&mut self, path: &ice::Path) -> Result<(), EstablishError> {
+    fn connect(&mut self, path: ice::Path, peer: Fingerprint) -> Result<(), EstablishError> {
+        self.handshakes.clear();
+        let round_trip = self.connector.round_trip();
+        let config = quic::client_config(self.shared.identity(), peer, round_trip)?;
         let Some(address) = self.admit(path) else {
             return Ok(());
         };
-        if !self.is_creator {
-            return Ok(());
-        }
-        match &self.established {
-            Some(established) => switch_path(established, address),
-            None if self.handshake.is_none() => self.connect(address)?,
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn connect(&mut self, address: std::net::SocketAddr) -> Result<(), EstablishError> {
-        let Some(peer) = self.peer else {
-            return Ok(());
-        };
-        let config = quic::client_config(self.shared.identity(), peer, self.round_trip)?;
-        let connecting = self
-            .shared
-            .quic()
-            .connect_with(config, address, quic::server_name());
-        match connecting {
-            Ok(connecting) => self.handshake = Some(Box::pin(connecting)),
+        let name = quic::server_name();
+        match self.shared.quic().connect_with(config, address, name) {
+            Ok(connecting) => self.handshakes.push(Box::pin(connecting)),
             Err(error) => tracing::debug!(%error, "QUIC refused the path"),
         }
         Ok(())
     }
 
-    fn on_incoming(&mut self, incoming: noq::Incoming) -> Result<(), EstablishError> {
-        let (Some(peer), false) = (self.peer, self.is_creator) else {
-            incoming.ignore();
-            return Ok(());
+    fn open_path(&self, path: ice::Path) {
+        let established = self.established.as_ref();
+        let quic = established.and_then(|established| established.quic.upgrade());
+        let (Some(quic), Some(address)) = (quic, self.admit(path)) else {
+            return;
         };
-        let config = quic::server_config(self.shared.identity(), peer, self.round_trip)?;
-        match incoming.accept_with(Arc::new(config)) {
-            Ok(connecting) => self.handshake = Some(Box::pin(connecting)),
-            Err(error) => tracing::debug!(%error, "an incoming handshake was dropped"),
-        }
-        Ok(())
+        let opening = quic.open_path_ensure(address, PathStatus::Available);
+        self.openings.push(Box::pin(async move {
+            let opened = timeout(OPEN_TIMEOUT, opening).await;
+            (path, matches!(opened, Ok(Ok(_))))
+        }));
     }
 
-    fn on_handshake(
-        &mut self,
-        result: Result<noq::Connection, noq::ConnectionError>,
-    ) -> Result<(), EstablishError> {
-        self.handshake = None;
-        let quic = match result {
-            Ok(quic) => quic,
-            // The peer may have tried an address of ours that only it can use.
-            Err(error) if !self.is_creator => {
-                tracing::debug!(%error, "an incoming handshake failed");
-                return Ok(());
+    fn settle_on(&self, path: ice::Path) {
+        let address = self.shared.paths().address_of(pair_of(path));
+        if let (Some(established), Some(address)) = (&self.established, address) {
+            established.follower.settle_on(address);
+        }
+    }
+}
+
+/// What the session waited for.
+impl Session {
+    fn on_signal(&mut self, event: Option<RendezvousEvent>) {
+        let now = clock::now();
+        match event {
+            Some(event) => {
+                if event == RendezvousEvent::Authenticated {
+                    self.authenticated = now;
+                }
+                self.connector.handle_signal(now, event);
             }
-            Err(error) => return Err(EstablishError::Handshake(error)),
-        };
-        let began = self.authenticated.unwrap_or_else(clock::now);
-        let table = self.shared.paths().clone();
-        let events = quic.path_events();
-        let Some((follower, path)) = PathFollower::begin(&quic, table, began) else {
-            return Err(EstablishError::PeerLeft);
-        };
-        let closed = quic.on_closed();
-        self.established = Some(Established {
-            quic: quic.weak_handle(),
-            follower,
-            events: Box::pin(events.filter_map(async |event| event.ok())),
-            closed: Box::pin(async move { drop(closed.await) }),
-        });
-        self.signalling = None;
-        if let Some(result) = self.result.take() {
-            let _ = result.send(Ok(Connection::new(quic, path, self.is_creator)));
-        }
-        Ok(())
-    }
-
-    fn on_path_event(&mut self, event: &PathEvent) {
-        if let Some(established) = &mut self.established {
-            established.follower.on_event(event);
+            None => {
+                self.signals = None;
+                self.connector.handle_signalling_lost(now);
+            }
         }
     }
 
@@ -402,184 +371,104 @@ impl Session {
             remote,
             payload,
         };
-        self.agent.handle_input(clock::now(), datagram);
+        self.connector.handle_input(clock::now(), datagram);
     }
 
-    fn on_timeout(&mut self) -> Result<(), EstablishError> {
-        let now = clock::now();
-        self.agent.handle_timeout(now);
-        match self.give_up {
-            Some(deadline) if now >= deadline && self.established.is_none() => Err(self.failure()),
-            Some(_) | None => Ok(()),
+    fn on_incoming(&mut self, incoming: noq::Incoming) -> Result<(), EstablishError> {
+        let wanted = !self.is_creator && self.established.is_none();
+        if !wanted || self.handshakes.len() >= MAX_HANDSHAKES {
+            incoming.ignore();
+            return Ok(());
         }
-    }
-
-    fn on_signal(&mut self, event: Option<RendezvousEvent>) -> Result<(), EstablishError> {
-        match event {
-            Some(RendezvousEvent::Welcome { stun }) => self.on_welcome(&stun),
-            Some(RendezvousEvent::CodeReady(code)) => {
-                if let Some(listener) = self.code.take() {
-                    let _ = listener.send(code);
-                }
-            }
-            Some(RendezvousEvent::PeerJoined) => tracing::debug!("the other side is there"),
-            Some(RendezvousEvent::Authenticated) => self.authenticated = Some(clock::now()),
-            Some(RendezvousEvent::Message(message)) => self.on_message(message),
-            Some(RendezvousEvent::Failed(failure)) => {
-                return self.on_signalling_lost(failure.into());
-            }
-            Some(RendezvousEvent::Closed) => {
-                return self.on_signalling_lost(EstablishError::PeerLeft);
-            }
-            None => return self.on_signalling_lost(EstablishError::ServerLost),
+        let Some(peer) = self.accept else {
+            self.early = Some(incoming);
+            return Ok(());
+        };
+        let round_trip = self.connector.round_trip();
+        let config = quic::server_config(self.shared.identity(), peer, round_trip)?;
+        match incoming.accept_with(Arc::new(config)) {
+            Ok(connecting) => self.handshakes.push(Box::pin(connecting)),
+            Err(error) => tracing::debug!(%error, "an incoming handshake was dropped"),
         }
         Ok(())
     }
 
-    fn on_welcome(&mut self, stun: &[String]) {
+    fn on_handshake(&mut self, result: Result<noq::Connection, ConnectionError>) {
         let now = clock::now();
-        for server in stun.iter().filter_map(|uri| stun_address(uri)) {
-            self.agent.add_stun_server(now, server);
-        }
-        self.agent.end_of_hosts(now);
-    }
-
-    fn on_message(&mut self, message: PeerMessage) {
-        let now = clock::now();
-        match message {
-            PeerMessage::Hello(hello) => self.on_hello(hello),
-            PeerMessage::Candidate { candidate } => self.add_candidate(&candidate),
-            PeerMessage::EndOfCandidates => self.agent.end_of_remote_candidates(now),
-            PeerMessage::Report(report) => self.on_peer_report(report),
-            PeerMessage::Bye { reason } => {
-                tracing::debug!(?reason, "the other side said goodbye");
-                self.give_up_within(REPORT_WAIT);
+        match result {
+            Ok(quic) => self.on_connected(quic),
+            Err(error) => {
+                tracing::debug!(%error, "a handshake failed");
+                let is_final = !is_silence(&error);
+                self.connector.handle_handshake_failed(now, is_final);
             }
         }
     }
 
-    fn on_hello(&mut self, hello: Hello) {
-        let now = clock::now();
-        self.peer = Some(hello.fingerprint);
-        let Hello { ufrag, pwd, .. } = hello;
-        self.agent
-            .set_remote_credentials(now, Credentials { ufrag, pwd });
-        for candidate in &hello.candidates {
-            self.add_candidate(candidate);
-        }
-        if hello.end_of_candidates {
-            self.agent.end_of_remote_candidates(now);
-        }
-    }
-
-    fn add_candidate(&mut self, line: &str) {
-        match line.parse::<Candidate>() {
-            Ok(candidate) => self.agent.add_remote_candidate(clock::now(), candidate),
-            Err(error) => tracing::debug!(%error, "a candidate was left out"),
-        }
-    }
-
-    /// The checks have failed: tell the peer what was seen here, and wait a moment to
-    /// hear what was seen there.
-    fn on_failed(&mut self, report: ice::Report) {
-        self.tell(PeerMessage::Report(crate::explain::summary(&report)));
-        self.report = Some(report);
-        let wait = if self.peer_report.is_some() {
-            Duration::ZERO
-        } else {
-            REPORT_WAIT
+    fn on_connected(&mut self, quic: noq::Connection) {
+        let table = self.shared.paths().clone();
+        let events = quic.path_events();
+        let Some((follower, path)) = PathFollower::begin(&quic, table, self.authenticated) else {
+            let now = clock::now();
+            return self.connector.handle_handshake_failed(now, false);
         };
-        self.give_up = Some(clock::now() + wait);
+        let closed = quic.on_closed();
+        self.established = Some(Established {
+            quic: quic.weak_handle(),
+            follower,
+            events: Box::pin(events.filter_map(async |event| event.ok())),
+            closed: Box::pin(async move { drop(closed.await) }),
+        });
+        self.handshakes.clear();
+        self.attempt = None;
+        self.connector.handle_connected(clock::now());
+        if let Some(listener) = self.listener.take() {
+            let _ = listener
+                .outcome
+                .send(Ok(Connection::new(quic, path, self.is_creator)));
+        }
     }
 
-    fn on_peer_report(&mut self, report: Report) {
-        self.peer_report = Some(report);
-        let wait = if self.report.is_some() {
-            Duration::ZERO
-        } else {
-            REPORT_WAIT
+    fn on_path_event(&mut self, event: &PathEvent) {
+        let Some(established) = &mut self.established else {
+            return;
         };
-        self.give_up = Some(clock::now() + wait);
-    }
-
-    /// Without signalling a connection can still be made if the peer's hello is here.
-    fn on_signalling_lost(&mut self, cause: EstablishError) -> Result<(), EstablishError> {
-        self.signalling = None;
-        if self.peer.is_none() {
-            return Err(cause);
+        if let Some(lost) = established.follower.on_event(event) {
+            self.connector
+                .handle_path_abandoned(lost.local, lost.remote);
         }
-        self.give_up_within(FAREWELL_WAIT);
-        Ok(())
-    }
-
-    /// Sets the deadline, unless there is one already.
-    fn give_up_within(&mut self, wait: Duration) {
-        self.give_up.get_or_insert_with(|| clock::now() + wait);
-    }
-
-    fn failure(&mut self) -> EstablishError {
-        if self.report.is_none() && self.peer_report.is_none() {
-            return EstablishError::PeerLeft;
-        }
-        let ours = self.report.take().unwrap_or_else(|| self.agent.report());
-        EstablishError::NoPath(explain(
-            &crate::explain::summary(&ours),
-            self.peer_report.as_ref(),
-        ))
     }
 }
 
-fn pair_of(path: &ice::Path) -> AddressPair {
+/// Whether the peer did not answer, so that another path may help.
+fn is_silence(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed
+    )
+}
+
+async fn send(shared: &Shared, transmit: &Transmit) {
+    let pair = AddressPair {
+        local: transmit.local,
+        remote: transmit.remote,
+    };
+    // An unreachable candidate is an ordinary thing: the check fails by itself.
+    let _ = timeout(SEND_TIMEOUT, shared.send(pair, &transmit.payload)).await;
+}
+
+fn pair_of(path: ice::Path) -> AddressPair {
     AddressPair {
         local: path.local,
         remote: path.remote,
     }
 }
 
-/// Opens a path at `address` and, once it carries data, closes the others.
-fn switch_path(established: &Established, address: std::net::SocketAddr) {
-    let Some(quic) = established.quic.upgrade() else {
-        return;
-    };
-    let known = quic
-        .path(noq::PathId::ZERO)
-        .and_then(|path| path.remote_address().ok());
-    if known == Some(address) {
-        return;
-    }
-    let opening = quic.open_path_ensure(address, PathStatus::Available);
-    let quic = established.quic.clone();
-    tokio::spawn(async move {
-        let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, opening).await;
-        if let (Ok(Ok(path)), Some(quic)) = (opened, quic.upgrade()) {
-            retire_older_paths(&quic, path.id());
-        }
-    });
-}
-
-fn retire_older_paths(quic: &noq::Connection, newest: noq::PathId) {
-    for id in (0..u32::MAX)
-        .map(noq::PathId::from)
-        .take_while(|id| *id < newest)
-    {
-        if let Some(path) = quic.path(id) {
-            let _ = path.close();
-        }
-    }
-}
-
-async fn next_signal(signalling: &mut Option<Signalling>) -> Option<RendezvousEvent> {
-    match signalling {
-        Some(signalling) => signalling.events.recv().await,
-        None => pending().await,
-    }
-}
-
-async fn finish(
-    handshake: &mut Option<Handshake>,
-) -> Result<noq::Connection, noq::ConnectionError> {
-    match handshake {
-        Some(handshake) => handshake.await,
+async fn next_signal(
+    signals: &mut Option<mpsc::Receiver<RendezvousEvent>>,
+) -> Option<RendezvousEvent> {
+    match signals {
+        Some(signals) => signals.recv().await,
         None => pending().await,
     }
 }
@@ -590,13 +479,14 @@ async fn next_of_connection(established: &mut Option<Established>) -> Input {
     };
     tokio::select! {
         Some(event) = established.events.next() => Input::PathEvent(event),
-        () = &mut established.closed => Input::Closed,
+        () = &mut established.closed => Input::Over,
     }
 }
 
-async fn caller_gone(result: &mut Option<oneshot::Sender<Result<Connection, EstablishError>>>) {
-    match result {
-        Some(result) => result.closed().await,
+/// Waits until nobody wants the connection any more.
+async fn caller_gone(listener: &mut Option<Listener>) {
+    match listener {
+        Some(listener) => listener.outcome.closed().await,
         None => pending().await,
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ServerConfig};
 use rustls_platform_verifier::BuilderVerifierExt;
@@ -18,10 +18,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::quic::{Identity, PinnedPeer};
+use crate::race;
 use crate::server_url::ServerUrl;
-
-/// One address of the server gets so long to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The TLS handshake gets so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +49,17 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// The server accepted the TCP connection and then said nothing, or hung up.
+    #[error(
+        "the server {url} accepts connections but does not answer; check the address, and that a postern server is at it"
+    )]
+    Silent {
+        /// The server.
+        url: String,
+        /// How the connection ended.
+        #[source]
+        source: io::Error,
+    },
     /// The server's certificate is not the one that the URL names.
     #[error(
         "the server {url} shows another certificate than the one its URL names; it was set up anew, or somebody is in between: ask its owner for the URL"
@@ -59,11 +68,20 @@ pub enum ConnectError {
         /// The server.
         url: String,
     },
-    /// The server's certificate is not trusted by this system, or TLS failed otherwise.
+    /// No authority that this system knows vouches for the server's certificate.
     #[error(
-        "no secure connection to the server {url}; if it has a self-signed certificate, use the URL it prints, with #sha256= at the end"
+        "the certificate of the server {url} is not trusted; if the server made it itself, use the whole URL that it printed, with #sha256= and what follows"
     )]
     Tls {
+        /// The server.
+        url: String,
+        /// What is wrong with the certificate.
+        #[source]
+        source: io::Error,
+    },
+    /// What answers is not TLS, or no version of it that both sides speak.
+    #[error("no secure connection could be made to the server {url}; check its address and port")]
+    NotTls {
         /// The server.
         url: String,
         /// What TLS said.
@@ -72,42 +90,37 @@ pub enum ConnectError {
     },
 }
 
-/// Opens a TLS connection to the server.
-pub(crate) async fn connect(url: &ServerUrl) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let stream = connect_tcp(url).await?;
+/// Opens a TLS connection to the server; also gives the address that it has.
+pub(crate) async fn connect(
+    url: &ServerUrl,
+) -> Result<(TlsStream<TcpStream>, SocketAddr), ConnectError> {
+    let (stream, address) = connect_tcp(url).await?;
     let failed = |source| tls_error(url, source);
-    let name = ServerName::try_from(url.host()).map_err(|error| failed(io::Error::other(error)))?;
+    let name = ServerName::try_from(url.host()).map_err(|error| ConnectError::NotTls {
+        url: url.websocket(),
+        source: io::Error::other(error),
+    })?;
     let config = client_config(url).map_err(|error| failed(io::Error::other(error)))?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let result = timeout(HANDSHAKE_TIMEOUT, handshake).await;
-    result
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .map_err(failed)
+    let stream = result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    Ok((stream.map_err(failed)?, address))
 }
 
-async fn connect_tcp(url: &ServerUrl) -> Result<TcpStream, ConnectError> {
-    let host = url.host();
-    let addresses = tokio::net::lookup_host((host.as_str(), url.port())).await;
+async fn connect_tcp(url: &ServerUrl) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    let addresses = tokio::net::lookup_host((url.host(), url.port())).await;
     let addresses = addresses.map_err(|source| ConnectError::Resolve {
         host: url.host(),
         source,
     })?;
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        match connect_one(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    let url = url.websocket();
-    Err(ConnectError::Unreachable { url, source: last })
-}
-
-async fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
-    let attempt = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
-    let stream = attempt.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    let race = race::first(addresses.collect(), TcpStream::connect);
+    let unreachable = |source| {
+        let url = url.websocket();
+        ConnectError::Unreachable { url, source }
+    };
+    let (stream, address) = race.await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    Ok((stream, address))
 }
 
 fn client_config(url: &ServerUrl) -> Result<ClientConfig, rustls::Error> {
@@ -125,15 +138,40 @@ fn client_config(url: &ServerUrl) -> Result<ClientConfig, rustls::Error> {
 }
 
 fn tls_error(url: &ServerUrl, source: io::Error) -> ConnectError {
-    let wrong_pin = rustls::Error::from(CertificateError::ApplicationVerificationFailure);
+    let url = url.websocket();
     let cause = source
         .get_ref()
         .and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    let url = url.websocket();
-    if cause == Some(&wrong_pin) {
-        return ConnectError::WrongPin { url };
+    match cause {
+        None => ConnectError::Silent { url, source },
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::ApplicationVerificationFailure,
+        )) => ConnectError::WrongPin { url },
+        Some(rustls::Error::InvalidCertificate(error)) => {
+            let source = fault(error).map_or(source, io::Error::other);
+            ConnectError::Tls { url, source }
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            let source = io::Error::other("what answers there does not speak TLS");
+            ConnectError::NotTls { url, source }
+        }
+        Some(_) => ConnectError::NotTls { url, source },
     }
-    ConnectError::Tls { url, source }
+}
+
+/// What is usually wrong with a certificate, for people.
+fn fault(error: &CertificateError) -> Option<&'static str> {
+    if let CertificateError::Expired | CertificateError::ExpiredContext { .. } = error {
+        Some("it has expired")
+    } else if let CertificateError::NotValidForName
+    | CertificateError::NotValidForNameContext { .. } = error
+    {
+        Some("it is for another name")
+    } else if *error == CertificateError::UnknownIssuer {
+        Some("no authority that this system knows vouches for it")
+    } else {
+        None
+    }
 }
 
 /// Why the server's certificate or key cannot be used.
@@ -148,18 +186,18 @@ pub enum CertificateFileError {
         path: String,
         /// What went wrong.
         #[source]
-        source: rustls::pki_types::pem::Error,
+        source: pem::Error,
     },
     /// The key does not belong to the certificate, or is of a kind that is not supported.
     #[error("the certificate and the private key cannot be used together")]
     Mismatch(#[source] rustls::Error),
 }
 
-/// A server with a certificate from files in PEM form.
+/// A server with a certificate from files in PEM form, and that certificate.
 pub(crate) fn server_config_from_files(
     certificate: &Path,
     key: &Path,
-) -> Result<ServerConfig, CertificateFileError> {
+) -> Result<(ServerConfig, CertificateDer<'static>), CertificateFileError> {
     let unreadable = |what, path: &Path| {
         let path = path.display().to_string();
         move |source| CertificateFileError::Unreadable { what, path, source }
@@ -168,7 +206,11 @@ pub(crate) fn server_config_from_files(
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(unreadable("certificate", certificate))?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable("private key", key))?;
-    server_config(chain, key).map_err(CertificateFileError::Mismatch)
+    let missing = unreadable("certificate", certificate);
+    let first = chain.first().cloned();
+    let first = first.ok_or_else(|| missing(pem::Error::NoItemsFound))?;
+    let config = server_config(chain, key).map_err(CertificateFileError::Mismatch)?;
+    Ok((config, first))
 }
 
 /// A server with a self-signed certificate, recognised by its fingerprint.
@@ -188,4 +230,50 @@ fn server_config(
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What connecting to a server fails with that does `serve` with the first connection.
+    async fn failure(serve: impl AsyncFnOnce(TcpStream)) -> ConnectError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("wss://{}/", listener.local_addr().unwrap());
+        let url = url.parse().unwrap();
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            serve(stream).await;
+        };
+        let (result, ()) = tokio::join!(connect(&url), server);
+        result.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_is_not_called_a_matter_of_certificates() {
+        let error = failure(async |stream| drop(stream)).await;
+        assert!(matches!(error, ConnectError::Silent { .. }), "{error:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nor_is_one_that_says_nothing() {
+        let error = failure(async |stream| {
+            tokio::time::sleep(2 * HANDSHAKE_TIMEOUT).await;
+            drop(stream);
+        });
+        let error = error.await;
+        assert!(matches!(error, ConnectError::Silent { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn what_answers_without_tls_is_told_apart_from_a_bad_certificate() {
+        let error = failure(async |mut stream| {
+            stream.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
+        });
+        let error = error.await;
+        assert!(matches!(error, ConnectError::NotTls { .. }), "{error:?}");
+    }
 }

@@ -18,6 +18,7 @@
     clippy::iter_over_hash_type
 )]
 
+pub mod connect;
 pub mod fuzz;
 pub mod ice;
 pub mod signal;

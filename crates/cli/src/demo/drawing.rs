@@ -18,17 +18,17 @@ pub(super) fn network(world: &World) -> Result<String> {
     let server = address("server")?.to_string();
     Ok(format!(
         "
-   alice                                                     bob
-   {alice:<15}                                           {bob:<15}
-     |                                                       |
-   +-+------------+            internet            +---------+----+
-   | router, NAT  |------------------ -------------| router, NAT  |
-   | {red:<12} |                |               | {blue:<12} |
-   +--------------+                |               +--------------+
-                             +-----+--------+
-                             | server       |
-                             | {server:<12} |
-                             +--------------+
+   alice                                            bob
+   {alice:<15}                                  {bob}
+     |                                                |
+   +-+------------+         internet         +--------+-----+
+   | router, NAT  |------------+-------------| router, NAT  |
+   | {red:<12} |            |             | {blue:<12} |
+   +--------------+            |             +--------------+
+                        +------+-------+
+                        | server       |
+                        | {server:<12} |
+                        +--------------+
 "
     ))
 }

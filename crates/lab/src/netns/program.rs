@@ -11,6 +11,10 @@ use serde_json::Value;
 /// How often a wait looks whether the program has ended.
 const GLANCE: Duration = Duration::from_millis(5);
 
+/// How long to wait for the last words of a program that has ended: they come as soon as
+/// their reader runs, unless a child of the program keeps the pipe open.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A running program whose output is read as it comes; dropping it kills the program.
 ///
 /// What it prints is kept until it is asked for, so the program never waits for a reader.
@@ -94,7 +98,7 @@ impl Program {
     /// [`Program::end`] this is all of it.
     pub fn complaints(&mut self) -> String {
         let running = matches!(self.child.try_wait(), Ok(None));
-        let patience = if running { Duration::ZERO } else { GLANCE * 40 };
+        let patience = if running { Duration::ZERO } else { LAST_WORDS };
         let mut text = String::new();
         loop {
             match self.complaints.recv_timeout(patience) {

@@ -38,7 +38,9 @@ pub struct Home {
     ///
     /// A real router cannot preserve parity, limit a mapping's life, ignore inbound
     /// refreshes, or hairpin behind a filter: [`World::build`](super::World::build)
-    /// refuses these. It also ignores `capacity`, which belongs to the machine.
+    /// refuses these. It also ignores `capacity`, which belongs to the machine. And it may
+    /// give one external port to several internal endpoints that send to different remote
+    /// ones, where the mapping is not endpoint-independent and ports are drawn at random.
     pub nat: Nat,
     /// Whether the home has IPv6.
     pub ipv6: Ipv6,

@@ -15,8 +15,8 @@ use postern_proto::ice::{Agent, Config, Event, Path, Report, Role};
 use postern_proto::stun::BindingServer;
 use postern_proto::{Datagram, Transmit};
 
-/// A whole session takes no longer, whatever happens.
-const LIMIT: Duration = Duration::from_secs(20);
+/// A session that has run out of patience ends within this time.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Answers Binding requests until it is dropped.
 pub(crate) struct StunServer {
@@ -177,7 +177,7 @@ pub(crate) fn connect(world: &World, hosts: [&str; 2], plan: Plan) -> [Outcome; 
     let mut other = Side::new(world, hosts[1], Role::Controlled, plan);
     one.begin(plan.stun, &other);
     other.begin(plan.stun, &one);
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + plan.patience + GRACE;
     loop {
         one.work();
         other.work();
@@ -196,7 +196,7 @@ fn wait(one: &Side, other: &Side) {
         .iter()
         .filter_map(|s| s.agent.poll_timeout())
         .min();
-    let time = due.map_or(LIMIT, |due| due.saturating_duration_since(Instant::now()));
+    let time = due.map_or(GRACE, |due| due.saturating_duration_since(Instant::now()));
     let millis = u16::try_from(time.as_millis().min(1000)).unwrap_or(0);
     let mut fds = [one, other].map(|side| PollFd::new(side.socket.as_fd(), PollFlags::POLLIN));
     let _ = poll(&mut fds, PollTimeout::from(millis));

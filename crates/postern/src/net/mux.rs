@@ -139,7 +139,9 @@ fn keep_quic(train: &mut [u8], stride: usize, known: bool, mut stun: impl FnMut(
         match Protocol::of(&train[start..end]) {
             Protocol::Stun => stun(&train[start..end]),
             Protocol::Quic if known => {
-                train.copy_within(start..end, kept);
+                if kept < start {
+                    train.copy_within(start..end, kept);
+                }
                 kept += end - start;
             }
             Protocol::Quic | Protocol::Unknown => {}
@@ -225,17 +227,17 @@ impl UdpSender for MuxSender {
         transmit: &Transmit<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(path) = self.paths.path_at(transmit.destination) else {
+        let Some(pair) = self.paths.pair_at(transmit.destination) else {
             return Poll::Ready(Ok(()));
         };
         let transmit = Transmit {
-            destination: path.pair.remote,
-            src_ip: Some(path.pair.local.ip()),
+            destination: pair.remote,
+            src_ip: Some(pair.local.ip()),
             ecn: transmit.ecn,
             contents: transmit.contents,
             segment_size: transmit.segment_size,
         };
-        self.sender.poll_send(path.pair.local, &transmit, cx)
+        self.sender.poll_send(pair.local, &transmit, cx)
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {

@@ -5,9 +5,9 @@
 //! there. Datagrams from an address pair without an entry never reach QUIC: only a peer
 //! whose connectivity check was authenticated can speak to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The first 64 bits of every synthetic address: `fd` followed by "postern" in ASCII.
 const PREFIX: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x726e];
@@ -15,9 +15,9 @@ const PREFIX: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x726e];
 /// The port of every synthetic address. Never sent anywhere, but it must not be 0.
 const PORT: u16 = 1;
 
-/// Most paths that one endpoint remembers. An agent has at most 100 candidate pairs; a
-/// peer can create entries only by passing a check, so this is never reached honestly.
-const MAX_PATHS: usize = 4096;
+/// Most paths that one session may have admitted: an agent has at most 100 candidate
+/// pairs, and forgets some for others.
+const MAX_PATHS_PER_SESSION: usize = 256;
 
 /// An address pair: which local address sends, and where to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,13 +32,6 @@ pub(crate) struct AddressPair {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SessionId(pub(crate) u64);
 
-/// A path known to QUIC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Path {
-    pub(crate) pair: AddressPair,
-    pub(crate) session: SessionId,
-}
-
 /// Maps address pairs to synthetic addresses and back. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PathTable(Arc<RwLock<Inner>>);
@@ -46,56 +39,109 @@ pub(crate) struct PathTable(Arc<RwLock<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    by_id: BTreeMap<u64, Path>,
-    by_pair: BTreeMap<AddressPair, u64>,
+    by_id: BTreeMap<u64, AddressPair>,
+    by_pair: BTreeMap<AddressPair, Entry>,
+}
+
+/// An admitted pair. Two connections between the same two endpoints share it.
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    sessions: BTreeSet<SessionId>,
 }
 
 impl PathTable {
-    /// Admits an address pair and returns the address by which QUIC knows it. `None` when
-    /// the table is full.
-    pub(crate) fn admit(&self, path: Path) -> Option<SocketAddr> {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(&id) = inner.by_pair.get(&path.pair) {
-            inner.by_id.insert(id, path);
-            return Some(synthetic(id));
-        }
-        if inner.by_id.len() >= MAX_PATHS {
+    /// Admits an address pair for a session and returns the address by which QUIC knows
+    /// it. `None` when the session has too many.
+    pub(crate) fn admit(&self, pair: AddressPair, session: SessionId) -> Option<SocketAddr> {
+        let mut inner = self.write();
+        let count = inner
+            .by_pair
+            .values()
+            .filter(|entry| entry.sessions.contains(&session))
+            .count();
+        if count >= MAX_PATHS_PER_SESSION {
+            tracing::debug!("a session has too many paths");
             return None;
         }
-        inner.next += 1;
-        let id = inner.next;
-        inner.by_pair.insert(path.pair, id);
-        inner.by_id.insert(id, path);
+        let id = inner.id_of(pair);
+        let entry = inner.by_pair.entry(pair);
+        let entry = entry.or_insert_with(|| Entry {
+            id,
+            sessions: BTreeSet::new(),
+        });
+        entry.sessions.insert(session);
         Some(synthetic(id))
     }
 
-    /// Forgets one pair: nothing may be sent there any more.
-    pub(crate) fn revoke(&self, pair: AddressPair) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = inner.by_pair.remove(&pair) {
-            inner.by_id.remove(&id);
-        }
+    /// Forgets one pair of a session: nothing of it may be sent there any more.
+    pub(crate) fn revoke(&self, pair: AddressPair, session: SessionId) {
+        self.write().remove(session, |admitted| admitted == pair);
     }
 
-    /// Forgets every path of a session.
+    /// Forgets every pair of a session.
     pub(crate) fn forget(&self, session: SessionId) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        inner.by_id.retain(|_, path| path.session != session);
-        let Inner { by_id, by_pair, .. } = &mut *inner;
-        by_pair.retain(|_, id| by_id.contains_key(id));
+        self.write().remove(session, |_| true);
     }
 
     /// The synthetic address of an admitted pair.
     pub(crate) fn address_of(&self, pair: AddressPair) -> Option<SocketAddr> {
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        inner.by_pair.get(&pair).map(|&id| synthetic(id))
+        self.read()
+            .by_pair
+            .get(&pair)
+            .map(|entry| synthetic(entry.id))
     }
 
-    /// The path behind a synthetic address.
-    pub(crate) fn path_at(&self, address: SocketAddr) -> Option<Path> {
+    /// The pair behind a synthetic address.
+    pub(crate) fn pair_at(&self, address: SocketAddr) -> Option<AddressPair> {
         let id = path_id(address)?;
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        inner.by_id.get(&id).copied()
+        self.read().by_id.get(&id).copied()
+    }
+
+    /// The sessions that admitted the pair behind a synthetic address, newest first.
+    pub(crate) fn sessions_at(&self, address: SocketAddr) -> Vec<SessionId> {
+        let Some(pair) = self.pair_at(address) else {
+            return Vec::new();
+        };
+        let inner = self.read();
+        let entry = inner.by_pair.get(&pair);
+        entry.map_or_else(Vec::new, |entry| {
+            entry.sessions.iter().rev().copied().collect()
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// The number of a pair, a new one if it has none.
+    fn id_of(&mut self, pair: AddressPair) -> u64 {
+        if let Some(entry) = self.by_pair.get(&pair) {
+            return entry.id;
+        }
+        self.next += 1;
+        self.by_id.insert(self.next, pair);
+        self.next
+    }
+
+    /// Takes a session off the pairs that match; pairs without a session are forgotten.
+    fn remove(&mut self, session: SessionId, matches: impl Fn(AddressPair) -> bool) {
+        let Self { by_id, by_pair, .. } = self;
+        by_pair.retain(|pair, entry| {
+            if matches(*pair) {
+                entry.sessions.remove(&session);
+            }
+            if entry.sessions.is_empty() {
+                by_id.remove(&entry.id);
+            }
+            !entry.sessions.is_empty()
+        });
     }
 }
 
@@ -120,6 +166,9 @@ fn path_id(address: SocketAddr) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const FIRST: SessionId = SessionId(1);
+    const SECOND: SessionId = SessionId(2);
+
     fn pair(local: &str, remote: &str) -> AddressPair {
         AddressPair {
             local: local.parse().unwrap(),
@@ -127,30 +176,25 @@ mod tests {
         }
     }
 
-    fn path(pair: AddressPair, session: u64) -> Path {
-        let session = SessionId(session);
-        Path { pair, session }
-    }
-
     #[test]
     fn every_pair_has_one_synthetic_address_and_it_leads_back() {
         let table = PathTable::default();
-        let v4 = path(pair("192.168.1.2:1000", "45.45.0.1:2000"), 1);
-        let v6 = path(pair("[2001:db8::2]:1000", "[2001:db8::1]:2000"), 1);
-        let first = table.admit(v4).unwrap();
-        let second = table.admit(v6).unwrap();
-        assert_ne!(first, second);
-        assert_eq!(table.admit(v4), Some(first));
-        assert_eq!(table.path_at(first), Some(v4));
-        assert_eq!(table.address_of(v6.pair), Some(second));
+        let v4 = pair("192.168.1.2:1000", "45.45.0.1:2000");
+        let v6 = pair("[2001:db8::2]:1000", "[2001:db8::1]:2000");
+        let one = table.admit(v4, FIRST).unwrap();
+        let two = table.admit(v6, FIRST).unwrap();
+        assert_ne!(one, two);
+        assert_eq!(table.admit(v4, FIRST), Some(one));
+        assert_eq!(table.pair_at(one), Some(v4));
+        assert_eq!(table.address_of(v6), Some(two));
     }
 
     #[test]
     fn an_address_that_is_not_synthetic_leads_nowhere() {
         let table = PathTable::default();
-        table.admit(path(pair("192.168.1.2:1000", "45.45.0.1:2000"), 1));
-        assert_eq!(table.path_at("45.45.0.1:2000".parse().unwrap()), None);
-        assert_eq!(table.path_at("[2001:db8::1]:1".parse().unwrap()), None);
+        table.admit(pair("192.168.1.2:1000", "45.45.0.1:2000"), FIRST);
+        assert_eq!(table.pair_at("45.45.0.1:2000".parse().unwrap()), None);
+        assert_eq!(table.pair_at("[2001:db8::1]:1".parse().unwrap()), None);
     }
 
     #[test]
@@ -158,21 +202,35 @@ mod tests {
         let table = PathTable::default();
         let mine = pair("192.168.1.2:1000", "45.45.0.1:2000");
         let other = pair("192.168.1.2:1000", "45.45.0.9:2000");
-        table.admit(path(mine, 1));
-        table.admit(path(other, 2));
-        table.forget(SessionId(1));
+        table.admit(mine, FIRST);
+        table.admit(other, SECOND);
+        table.forget(FIRST);
         assert_eq!(table.address_of(mine), None);
         assert!(table.address_of(other).is_some());
     }
 
     #[test]
-    fn a_full_table_admits_no_more() {
+    fn two_sessions_share_a_pair_until_both_have_left() {
         let table = PathTable::default();
-        for port in 1..=MAX_PATHS as u16 {
-            let remote = format!("45.45.0.1:{port}");
-            assert!(table.admit(path(pair("10.0.0.1:1", &remote), 1)).is_some());
+        let shared = pair("192.168.1.2:1000", "45.45.0.1:2000");
+        let address = table.admit(shared, FIRST).unwrap();
+        assert_eq!(table.admit(shared, SECOND), Some(address));
+        assert_eq!(table.sessions_at(address), [SECOND, FIRST]);
+        table.revoke(shared, SECOND);
+        assert_eq!(table.pair_at(address), Some(shared));
+        table.forget(FIRST);
+        assert_eq!(table.pair_at(address), None);
+        assert_eq!(table.sessions_at(address), []);
+    }
+
+    #[test]
+    fn a_session_with_too_many_paths_gets_no_more_and_hurts_nobody() {
+        let table = PathTable::default();
+        let number = |port: usize| pair("10.0.0.1:1", &format!("45.45.0.1:{port}"));
+        for port in 1..=MAX_PATHS_PER_SESSION {
+            assert!(table.admit(number(port), FIRST).is_some());
         }
-        let late = pair("10.0.0.1:1", "45.45.0.2:1");
-        assert_eq!(table.admit(path(late, 1)), None);
+        assert_eq!(table.admit(number(1000), FIRST), None);
+        assert!(table.admit(number(1000), SECOND).is_some());
     }
 }

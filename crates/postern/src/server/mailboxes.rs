@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use postern_proto::signal::{ClientId, Mailboxes as Machine, MailboxesConfig, MailboxesEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::clock::{self, until};
+use crate::rendezvous::MAX_WAIT;
 
 /// Inputs waiting for the machine; a connection that sends more waits.
 const INPUT_QUEUE: usize = 1024;
@@ -15,6 +17,13 @@ const INPUT_QUEUE: usize = 1024;
 /// Frames waiting for one client: twice what both sides may flush at once. A client that
 /// reads slower than this is cut off.
 const OUTPUT_QUEUE: usize = 512;
+
+/// So much longer than its creator a mailbox waits: the program that waits is to say so,
+/// not the server.
+const WAIT_MARGIN: Duration = Duration::from_secs(60);
+
+/// A mailbox ends so long after somebody came at the last moment.
+const MAX_MEETING: Duration = Duration::from_secs(30 * 60);
 
 /// What connections tell the task.
 enum Input {
@@ -81,6 +90,8 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, seed: [u8; 32], stun: Vec<String>) 
     let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
     let config = MailboxesConfig {
         stun,
+        join_timeout: MAX_WAIT + WAIT_MARGIN,
+        lifetime: MAX_WAIT + WAIT_MARGIN + MAX_MEETING,
         ..MailboxesConfig::default()
     };
     let driver = Driver {
@@ -135,20 +146,88 @@ impl Driver {
         }
     }
 
+    /// Sends what the machine has to say. It may have more to say when a client is found
+    /// to be too slow: the other side of its mailbox must hear that it has gone.
     fn drain(&mut self) {
-        while let Some((client, frame)) = self.machine.poll_transmit() {
-            let sent = self
-                .clients
-                .get(&client)
-                .map(|frames| frames.try_send(frame));
-            if let Some(Err(_)) = sent {
-                self.clients.remove(&client);
+        loop {
+            while let Some((client, frame)) = self.machine.poll_transmit() {
+                self.deliver(client, frame);
+            }
+            match self.machine.poll_event() {
+                Some(MailboxesEvent::Disconnect(client)) => drop(self.clients.remove(&client)),
+                None => return,
             }
         }
-        while let Some(event) = self.machine.poll_event() {
-            match event {
-                MailboxesEvent::Disconnect(client) => drop(self.clients.remove(&client)),
-            }
+    }
+
+    fn deliver(&mut self, client: ClientId, frame: String) {
+        let Some(frames) = self.clients.get(&client) else {
+            return;
+        };
+        if frames.try_send(frame).is_err() {
+            tracing::debug!(client = client.0, "a client reads too slowly, cut off");
+            self.clients.remove(&client);
+            self.machine.disconnected(clock::now(), client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    async fn connect(mailboxes: &Mailboxes) -> Client {
+        let address = Ipv4Addr::new(192, 0, 2, 1).into();
+        let mut client = mailboxes.connect(address).await.unwrap();
+        assert!(client.next().await.unwrap().contains("welcome"));
+        client
+    }
+
+    /// A creator and a joiner in one mailbox.
+    async fn meet(mailboxes: &Mailboxes) -> (Client, Client) {
+        let (mut creator, mut joiner) = (connect(mailboxes).await, connect(mailboxes).await);
+        creator.send(br#"{"type":"allocate"}"#.to_vec()).await;
+        let answer = creator.next().await.unwrap();
+        let join = answer.replace(r#""type":"mailbox""#, r#""type":"join""#);
+        joiner.send(join.into_bytes()).await;
+        for client in [&mut creator, &mut joiner] {
+            assert!(client.next().await.unwrap().contains("joined"));
+        }
+        (creator, joiner)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_other_side_hears_that_a_client_was_cut_off_because_it_did_not_read() {
+        let mut tasks = JoinSet::new();
+        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new());
+        let (mut creator, mut joiner) = meet(&mailboxes).await;
+        for _ in 0..=OUTPUT_QUEUE {
+            let put = br#"{"type":"put","body":"AAAA"}"#;
+            assert!(creator.send(put.to_vec()).await);
+        }
+        assert!(creator.next().await.unwrap().contains("peer_left"));
+        assert_eq!(creator.next().await, None);
+        let mut read = 0;
+        while joiner.next().await.is_some() {
+            read += 1;
+        }
+        assert_eq!(read, OUTPUT_QUEUE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mailbox_waits_as_long_as_a_program_may() {
+        let mut tasks = JoinSet::new();
+        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new());
+        let mut creator = connect(&mailboxes).await;
+        creator.send(br#"{"type":"allocate"}"#.to_vec()).await;
+        creator.next().await.unwrap();
+        let began = clock::now();
+        while clock::now() - began < MAX_WAIT {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            creator.send(br#"{"type":"ping"}"#.to_vec()).await;
+            assert!(creator.next().await.unwrap().contains("pong"));
         }
     }
 }

@@ -3,20 +3,27 @@
 //! Nothing here decides what the protocols mean: the machines in `postern-proto` do.
 
 mod mailboxes;
+mod names;
+mod slots;
+mod sockets;
 mod stun;
 mod web;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use postern_wire::signal::Fingerprint;
+use noq::AsyncUdpSocket;
+use postern_wire::signal::{Fingerprint, MAX_STUN_SERVERS};
 use rustls::ServerConfig as TlsConfig;
-use tokio::net::{TcpListener, UdpSocket};
+use rustls::pki_types::CertificateDer;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::net::{AddressFilter, host_addresses};
 use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
@@ -33,7 +40,12 @@ pub struct ServerConfig {
     pub port: u16,
     /// The UDP port of STUN; 0 lets the system choose.
     pub stun_port: u16,
-    /// Certificate chain and private key in PEM form. Without them the server makes a
+    /// The addresses at which clients reach the server, if they are not those that it
+    /// listens on: behind a NAT that forwards to it, or when it listens on every address.
+    /// The first is the one in the URL.
+    pub public: Vec<IpAddr>,
+    /// Certificate chain and private key in PEM form; the URL then has the first host
+    /// name or address of the certificate. Without them the server makes a
     /// self-signed certificate, and its URL pins it.
     pub certificate: Option<CertificateFiles>,
 }
@@ -44,6 +56,7 @@ impl Default for ServerConfig {
             listen: vec![Ipv4Addr::UNSPECIFIED.into()],
             port: DEFAULT_PORT,
             stun_port: DEFAULT_STUN_PORT,
+            public: Vec::new(),
             certificate: None,
         }
     }
@@ -90,35 +103,35 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<TcpListener>,
-    stun: Vec<UdpSocket>,
+    stun: Vec<Box<dyn AsyncUdpSocket>>,
     tls: Arc<TlsConfig>,
     url: ServerUrl,
-    stun_addresses: Vec<SocketAddr>,
+    stun_uris: Vec<String>,
     seed: [u8; 32],
 }
 
 impl Server {
-    /// Binds the sockets and loads or makes the certificate.
+    /// Binds the sockets and loads or makes the certificate. Must be called inside a
+    /// tokio runtime.
     ///
     /// # Errors
     ///
     /// Every [`ServerError`].
-    pub async fn bind(config: ServerConfig) -> Result<Self, ServerError> {
-        let (tls, pin) = tls_config(&config)?;
-        let listeners = bind_all(&config.listen, config.port, TcpListener::bind).await?;
-        let stun = bind_all(&config.listen, config.stun_port, UdpSocket::bind).await?;
-        let first = listeners.first().ok_or(ServerError::NoAddress)?;
-        let address = public(local_address(first.local_addr())?);
-        let host = url_host(address.ip());
+    pub fn bind(config: ServerConfig) -> Result<Self, ServerError> {
+        let credentials = Credentials::of(&config)?;
+        let listeners = bind_all(&config.listen, config.port, sockets::listen)?;
+        let stun = bind_all(&config.listen, config.stun_port, sockets::bind_udp)?;
+        let addresses = names::advertised(&bound(&listeners)?, &config.public);
+        let addresses = preferred(addresses, &config.public);
+        let port = addresses.first().map(SocketAddr::port);
+        let host = names::url_host(credentials.certificate.as_ref(), &addresses);
+        let (host, port) = host.zip(port).ok_or(ServerError::NoAddress)?;
         Ok(Self {
-            url: ServerUrl::new(host, address.port(), pin),
-            stun_addresses: stun
-                .iter()
-                .filter_map(|socket| socket.local_addr().ok())
-                .collect(),
+            url: ServerUrl::new(host, port, credentials.pin),
+            stun_uris: stun_uris(&names::advertised(&bound(&stun)?, &config.public)),
             listeners,
             stun,
-            tls: Arc::new(tls),
+            tls: Arc::new(credentials.tls),
             seed: crate::entropy::seed().map_err(ServerError::Entropy)?,
         })
     }
@@ -129,25 +142,24 @@ impl Server {
     }
 
     /// The STUN URIs (RFC 7064), one per address.
-    pub fn stun_uris(&self) -> Vec<String> {
-        self.stun_addresses
-            .iter()
-            .map(|&address| stun_uri(public(address)))
-            .collect()
+    pub fn stun_uris(&self) -> &[String] {
+        &self.stun_uris
     }
 
     /// Answers until the future is dropped.
     pub async fn run(self) {
+        tracing::info!(url = %self.url.websocket(), stun = ?self.stun_uris, "the server runs");
         let mut tasks = JoinSet::new();
-        let stun = self.stun_uris();
         for socket in self.stun {
             tasks.spawn(stun::serve(socket));
         }
-        let mailboxes = mailboxes::spawn(&mut tasks, self.seed, stun);
+        let mailboxes = mailboxes::spawn(&mut tasks, self.seed, self.stun_uris);
+        let slots = slots::Slots::new();
         for listener in self.listeners {
             let web = web::Web {
                 tls: self.tls.clone().into(),
                 mailboxes: mailboxes.clone(),
+                slots: slots.clone(),
             };
             tasks.spawn(web::serve(listener, web));
         }
@@ -155,36 +167,59 @@ impl Server {
     }
 }
 
-fn tls_config(config: &ServerConfig) -> Result<(TlsConfig, Option<Fingerprint>), ServerError> {
-    if let Some(files) = &config.certificate {
-        let tls = tls::server_config_from_files(&files.chain, &files.key)?;
-        return Ok((tls, None));
+/// What the server proves itself with.
+struct Credentials {
+    tls: TlsConfig,
+    /// The certificate, if an authority vouches for it.
+    certificate: Option<CertificateDer<'static>>,
+    /// The fingerprint of the certificate, if nobody else vouches for it.
+    pin: Option<Fingerprint>,
+}
+
+impl Credentials {
+    fn of(config: &ServerConfig) -> Result<Self, ServerError> {
+        match &config.certificate {
+            Some(files) => Ok(Self::from_files(files)?),
+            None => Self::self_signed(&config.listen),
+        }
     }
-    let names = config.listen.iter().map(IpAddr::to_string).collect();
-    let identity =
-        Identity::generate(names).map_err(|error| ServerError::SelfSigned(error.into()))?;
-    let tls = tls::server_config_from_identity(&identity);
-    let tls = tls.map_err(|error| ServerError::SelfSigned(error.into()))?;
-    Ok((tls, Some(identity.fingerprint())))
+
+    fn from_files(files: &CertificateFiles) -> Result<Self, CertificateFileError> {
+        let (tls, certificate) = tls::server_config_from_files(&files.chain, &files.key)?;
+        let certificate = Some(certificate);
+        Ok(Self {
+            tls,
+            certificate,
+            pin: None,
+        })
+    }
+
+    fn self_signed(listen: &[IpAddr]) -> Result<Self, ServerError> {
+        let names = listen.iter().map(IpAddr::to_string).collect();
+        let identity =
+            Identity::generate(names).map_err(|error| ServerError::SelfSigned(error.into()))?;
+        let tls = tls::server_config_from_identity(&identity);
+        Ok(Self {
+            tls: tls.map_err(|error| ServerError::SelfSigned(error.into()))?,
+            certificate: None,
+            pin: Some(identity.fingerprint()),
+        })
+    }
 }
 
 /// Binds every address to the same port, the one that the first got if `port` is 0.
-async fn bind_all<S, F>(
+fn bind_all<S: LocalAddress>(
     ips: &[IpAddr],
     port: u16,
-    bind: impl Fn(SocketAddr) -> F,
-) -> Result<Vec<S>, ServerError>
-where
-    F: Future<Output = io::Result<S>>,
-    S: LocalAddress,
-{
+    bind: impl Fn(SocketAddr) -> io::Result<S>,
+) -> Result<Vec<S>, ServerError> {
     let mut port = port;
     let mut bound = Vec::new();
     for &ip in ips {
         let address = SocketAddr::new(ip, port);
-        let socket = bind(address).await;
-        let socket = socket.map_err(|source| ServerError::Listen { address, source })?;
-        port = local_address(socket.address())?.port();
+        let listen_error = |source| ServerError::Listen { address, source };
+        let socket = bind(address).map_err(listen_error)?;
+        port = socket.address().map_err(listen_error)?.port();
         bound.push(socket);
     }
     Ok(bound)
@@ -201,39 +236,28 @@ impl LocalAddress for TcpListener {
     }
 }
 
-impl LocalAddress for UdpSocket {
+impl LocalAddress for Box<dyn AsyncUdpSocket> {
     fn address(&self) -> io::Result<SocketAddr> {
         self.local_addr()
     }
 }
 
-fn local_address(address: io::Result<SocketAddr>) -> Result<SocketAddr, ServerError> {
-    address.map_err(|source| ServerError::Listen {
+fn bound(sockets: &[impl LocalAddress]) -> Result<Vec<SocketAddr>, ServerError> {
+    let addresses: io::Result<_> = sockets.iter().map(LocalAddress::address).collect();
+    addresses.map_err(|source| ServerError::Listen {
         address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
         source,
     })
 }
 
-/// What to tell others instead of the unspecified address: the first address of this
-/// machine of that family.
-fn public(address: SocketAddr) -> SocketAddr {
-    if !address.ip().is_unspecified() {
-        return address;
-    }
-    let addresses = host_addresses(AddressFilter::WithLoopback).unwrap_or_default();
-    let ip = addresses
-        .into_iter()
-        .find(|ip| ip.is_ipv4() == address.is_ipv4());
-    SocketAddr::new(ip.unwrap_or_else(|| address.ip()), address.port())
+/// The same addresses, with the one that the configuration names first in front.
+fn preferred(addresses: Vec<SocketAddr>, public: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut addresses = addresses;
+    addresses.sort_by_key(|address| Some(&address.ip()) != public.first());
+    addresses
 }
 
-fn url_host(ip: IpAddr) -> url::Host {
-    match ip {
-        IpAddr::V4(ip) => url::Host::Ipv4(ip),
-        IpAddr::V6(ip) => url::Host::Ipv6(ip),
-    }
-}
-
-fn stun_uri(address: SocketAddr) -> String {
-    format!("stun:{address}")
+fn stun_uris(addresses: &[SocketAddr]) -> Vec<String> {
+    let told = addresses.iter().take(MAX_STUN_SERVERS);
+    told.map(|address| format!("stun:{address}")).collect()
 }

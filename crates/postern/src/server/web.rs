@@ -15,66 +15,88 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use postern_wire::signal::MAX_FRAME;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::mailboxes::{Client, Mailboxes};
+use super::slots::{Slot, Slots};
 
-/// Most TCP connections per listening address. A connection costs about 40 kB while TLS
-/// is set up.
-const MAX_CONNECTIONS: usize = 4096;
-
-/// TLS and the HTTP request must be complete after so long.
+/// TLS and the HTTP request must be complete, and the WebSocket begun, after so long.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client must take a frame within so long: it reads nothing else meanwhile.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept, which usually means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes read at once. Frames are a few hundred bytes.
+const READ_BUFFER: usize = 4096;
+
+/// Most bytes that wait to be sent, answers to pings included: a frame and its header
+/// beyond one that is being sent.
+const MAX_UNSENT: usize = 2 * MAX_FRAME + 64;
 
 /// What every connection needs.
 #[derive(Clone)]
 pub(super) struct Web {
     pub(super) tls: TlsAcceptor,
     pub(super) mailboxes: Mailboxes,
+    pub(super) slots: Slots,
 }
 
-/// Where a client comes from.
-#[derive(Debug, Clone, Copy)]
-struct ClientAddr(IpAddr);
+/// Where a client comes from, and its place, which it keeps as long as the WebSocket lasts.
+#[derive(Debug, Clone)]
+struct Guest {
+    address: IpAddr,
+    _slot: Arc<Slot>,
+}
 
 /// Accepts connections for ever.
 pub(super) async fn serve(listener: TcpListener, web: Web) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let router = Router::new()
         .route("/", get(upgrade))
         .with_state(web.clone());
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+    while let Some(place) = web.slots.free().await {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (tls, router) = (web.tls.clone(), router.clone());
-        tokio::spawn(async move {
-            if let Err(error) = serve_one(stream, tls, router).await {
-                tracing::debug!(%error, "a connection ended");
-            }
-            drop(slot);
-        });
+        let address = address.ip().to_canonical();
+        let Some(slot) = web.slots.seat(place, address) else {
+            tracing::debug!(%address, "too many connections from one source, refused");
+            continue;
+        };
+        let guest = Guest {
+            address,
+            _slot: Arc::new(slot),
+        };
+        tokio::spawn(set_up(stream, web.tls.clone(), router.clone(), guest));
     }
 }
 
-async fn serve_one(stream: TcpStream, tls: TlsAcceptor, router: Router) -> io::Result<()> {
+/// Brings a connection to its WebSocket, which goes on in a task of its own. The limit is
+/// on the whole of it: a client that sends requests and reads no answers is cut off, too.
+async fn set_up(stream: TcpStream, tls: TlsAcceptor, router: Router, guest: Guest) {
+    let result = timeout(SETUP_TIMEOUT, serve_http(stream, tls, router, guest)).await;
+    if let Err(error) = result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        tracing::debug!(%error, "a connection ended before there was a WebSocket");
+    }
+}
+
+async fn serve_http(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    router: Router,
+    guest: Guest,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let address = ClientAddr(stream.peer_addr()?.ip().to_canonical());
-    let stream = timeout(SETUP_TIMEOUT, tls.accept(stream)).await??;
-    let service = TowerToHyperService::new(router.layer(Extension(address)));
+    let stream = tls.accept(stream).await?;
+    let service = TowerToHyperService::new(router.layer(Extension(guest)));
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(SETUP_TIMEOUT)
@@ -88,23 +110,32 @@ async fn serve_one(stream: TcpStream, tls: TlsAcceptor, router: Router) -> io::R
 async fn upgrade(
     upgrade: WebSocketUpgrade,
     State(web): State<Web>,
-    Extension(address): Extension<ClientAddr>,
+    Extension(guest): Extension<Guest>,
 ) -> Response {
     upgrade
         .max_message_size(MAX_FRAME)
         .max_frame_size(MAX_FRAME)
-        .on_upgrade(move |socket| converse(socket, web, address))
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_UNSENT)
+        .on_upgrade(move |socket| converse(socket, web, guest))
 }
 
 /// Passes frames between a WebSocket and the mailboxes until either ends.
-async fn converse(mut socket: WebSocket, web: Web, address: ClientAddr) {
-    let Some(mut client) = web.mailboxes.connect(address.0).await else {
+async fn converse(mut socket: WebSocket, web: Web, guest: Guest) {
+    let Some(mut client) = web.mailboxes.connect(guest.address).await else {
         return;
     };
+    // A client that has said its last word and left cannot be told anything, but what it
+    // said still counts: the other side may learn from it that the code was wrong.
+    let mut listens = true;
     loop {
         let alive = tokio::select! {
             frame = client.next() => match frame {
-                Some(frame) => socket.send(Message::Text(frame.into())).await.is_ok(),
+                Some(frame) => {
+                    listens = listens && send(&mut socket, Message::Text(frame.into())).await;
+                    true
+                }
                 None => false,
             },
             message = socket.recv() => match message {
@@ -116,7 +147,13 @@ async fn converse(mut socket: WebSocket, web: Web, address: ClientAddr) {
             break;
         }
     }
-    let _ = timeout(SETUP_TIMEOUT, socket.send(Message::Close(None))).await;
+    send(&mut socket, Message::Close(None)).await;
+}
+
+/// Sends a message; `false` if the client does not take it.
+async fn send(socket: &mut WebSocket, message: Message) -> bool {
+    let sent = timeout(SEND_TIMEOUT, socket.send(message)).await;
+    matches!(sent, Ok(Ok(())))
 }
 
 /// Hands a frame to the mailboxes; `false` ends the connection.

@@ -1,93 +1,13 @@
-//! How long it takes to connect, and over what.
+//! How long it takes to connect, and how it ends.
 
 use std::time::Duration;
 
 use postern_lab::sim::{Filtering, Mapping, Nat};
-use postern_proto::signal::RendezvousEvent;
-use postern_wire::signal::PeerMessage;
-use tokio::sync::mpsc;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
-use super::internet::{Internet, SimSocket};
+use super::meeting::{BEFORE, ONE_WAY, connect};
 use crate::clock;
-use crate::connection::Connection;
-use crate::endpoint::Endpoint;
-use crate::net::{AddressFilter, Sockets};
-use crate::rendezvous::Signalling;
 use crate::session::EstablishError;
-
-/// Each peer is so far from the core, so that one way between the two takes 30 ms.
-const TO_CORE: Duration = Duration::from_millis(15);
-
-/// One way between the two peers, through the server as well as directly.
-const ONE_WAY: Duration = Duration::from_millis(30);
-
-/// How long both sides wait for each other before they meet: gathering is over by then.
-const BEFORE: Duration = Duration::from_secs(2);
-
-type Outcome = Result<Connection, EstablishError>;
-
-fn endpoint(socket: SimSocket) -> Endpoint {
-    let sockets = Sockets::from_abstract(vec![Box::new(socket)]).unwrap();
-    Endpoint::with_sockets(sockets, AddressFilter::Network).unwrap()
-}
-
-/// Signalling as two authenticated sides have it: messages take `ONE_WAY`, and the
-/// creator is authenticated that much earlier than the joiner.
-fn signalling() -> (Signalling, Signalling) {
-    let (creator_out, to_joiner) = mpsc::channel(128);
-    let (joiner_out, to_creator) = mpsc::channel(128);
-    let creator = carry(to_creator, BEFORE);
-    let joiner = carry(to_joiner, BEFORE + ONE_WAY);
-    let side = |outgoing, events| Signalling { outgoing, events };
-    (side(creator_out, creator), side(joiner_out, joiner))
-}
-
-/// Greets, waits until `authenticated`, and passes on what the other side says. What was
-/// said before arrives with the authentication, as sealed messages do.
-fn carry(
-    mut messages: mpsc::Receiver<PeerMessage>,
-    authenticated: Duration,
-) -> mpsc::Receiver<RendezvousEvent> {
-    let (events, receiver) = mpsc::channel(128);
-    let met = tokio::time::Instant::now() + authenticated;
-    tokio::spawn(async move {
-        let stun = vec![format!("stun:{}", Internet::STUN)];
-        let _ = events.send(RendezvousEvent::Welcome { stun }).await;
-        sleep_until(met).await;
-        let _ = events.send(RendezvousEvent::Authenticated).await;
-        while let Some(message) = messages.recv().await {
-            let due = tokio::time::Instant::now().max(met);
-            if due > met {
-                sleep_until(due + ONE_WAY).await;
-            }
-            if events
-                .send(RendezvousEvent::Message(message))
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
-        std::future::pending::<()>().await;
-    });
-    receiver
-}
-
-/// Two endpoints behind NATs, connected by their sessions.
-async fn connect(seed: u8, left: Nat, right: Nat) -> (Outcome, Outcome) {
-    let internet = Internet::start(seed);
-    let left = endpoint(internet.home(1, left, TO_CORE));
-    let right = endpoint(internet.home(2, right, TO_CORE));
-    let (creator, joiner) = signalling();
-    let creator = left.begin(true, creator, None).unwrap();
-    let joiner = right.begin(false, joiner, None).unwrap();
-    let both = async { tokio::join!(creator, joiner) };
-    let (creator, joiner) = timeout(Duration::from_secs(60), both)
-        .await
-        .expect("no hang");
-    (creator.unwrap(), joiner.unwrap())
-}
 
 #[tokio::test(start_paused = true)]
 async fn quic_carries_data_within_four_round_trips_of_authentication() {

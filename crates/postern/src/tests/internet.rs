@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::{RecvMeta, Transmit};
 use postern_lab::sim::{Delivery, Gate, HostId, Link, Nat, Router, World};
-use postern_proto::Datagram;
 use postern_proto::stun::BindingServer;
 use tokio::sync::Notify;
 
@@ -97,6 +97,8 @@ impl Internet {
             host,
             local: SocketAddr::new(inside, PORT),
             queue,
+            silence: None,
+            made: clock::now(),
         }
     }
 
@@ -149,7 +151,6 @@ impl State {
     }
 
     fn answer(&mut self, delivery: &Delivery) {
-        let Datagram { .. } = delivery.datagram();
         self.stun.handle_input(delivery.at, delivery.datagram());
         while let Some(transmit) = self.stun.poll_transmit() {
             let (from, to) = (transmit.local, transmit.remote);
@@ -166,6 +167,24 @@ pub(super) struct SimSocket {
     host: HostId,
     local: SocketAddr,
     queue: Arc<Mutex<Queue>>,
+    made: Instant,
+    silence: Option<Range<Duration>>,
+}
+
+impl SimSocket {
+    /// The same socket, which neither sends nor receives anything between the two moments,
+    /// counted from when it was made.
+    pub(super) fn silent(self, from: Duration, to: Duration) -> Self {
+        let silence = Some(from..to);
+        Self { silence, ..self }
+    }
+
+    fn is_silent(&self) -> bool {
+        let age = clock::now() - self.made;
+        self.silence
+            .as_ref()
+            .is_some_and(|silence| silence.contains(&age))
+    }
 }
 
 impl AsyncUdpSocket for SimSocket {
@@ -180,6 +199,9 @@ impl AsyncUdpSocket for SimSocket {
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let mut queue = self.queue.lock().unwrap();
+        if self.is_silent() {
+            queue.arrived.clear();
+        }
         let Some(delivery) = queue.arrived.pop_front() else {
             queue.waker = Some(cx.waker().clone());
             return Poll::Pending;
@@ -209,7 +231,9 @@ impl UdpSender for SimSocket {
         transmit: &Transmit<'_>,
         _cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        self.internet.send(self.host, self.local, transmit);
+        if !self.is_silent() {
+            self.internet.send(self.host, self.local, transmit);
+        }
         Poll::Ready(Ok(()))
     }
 }

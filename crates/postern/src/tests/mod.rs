@@ -3,3 +3,5 @@
 
 mod connect;
 mod internet;
+mod meeting;
+mod paths;

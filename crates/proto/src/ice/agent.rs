@@ -316,12 +316,12 @@ impl Agent {
     }
 
     /// Section 7.2.5.1: our check met an agent of the same role that has the last word.
-    pub(super) fn on_role_conflict(&mut self, pair: PairKey, sent_as: Role) {
+    pub(super) fn on_role_conflict(&mut self, now: Instant, pair: PairKey, sent_as: Role) {
         if sent_as == self.role {
             self.tie_breaker = self.rng.next_u64();
             self.set_role(self.role.other());
         }
-        self.trigger(pair);
+        self.trigger(now, pair);
     }
 
     /// Takes the other role; checks that carry the old one are made again.

@@ -1,10 +1,16 @@
 //! The check list: which pair is checked next (RFC 8445 section 6.1).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
+use super::after;
 use super::candidate::Candidate;
 use super::config::{MAX_PAIRS, Role};
 use super::pair::{Pair, PairKey, State};
+
+/// How long a triggered check is not replaced by another: longer than the round trip of a
+/// path worth having.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// All pairs, and the queue of triggered checks (section 6.1.4.1).
 #[derive(Debug)]
@@ -114,10 +120,11 @@ impl CheckList {
         }
     }
 
-    /// Whether a triggered check of the pair waits or is running.
-    pub(super) fn is_triggered(&self, pair: &Pair) -> bool {
+    /// Whether a triggered check of the pair waits, or is running and may still be answered.
+    pub(super) fn is_triggered(&self, now: Instant, pair: &Pair) -> bool {
         let running = pair.state == State::InProgress && pair.triggered;
-        running || self.triggered.contains(&pair.key)
+        let answerable = |at| now < after(at, ANSWER_WAIT);
+        (running && pair.checked_at.is_some_and(answerable)) || self.triggered.contains(&pair.key)
     }
 
     /// Whether a triggered check waits.

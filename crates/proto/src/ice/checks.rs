@@ -156,7 +156,7 @@ impl Agent {
                 Outcome::Success { mapped } => {
                     self.on_check_success(now, pair, mapped, rtt, nominate);
                 }
-                Outcome::RoleConflict => self.on_role_conflict(pair, role),
+                Outcome::RoleConflict => self.on_role_conflict(now, pair, role),
                 Outcome::Refused { code } => self.on_refused(now, pair, code),
             },
             Purpose::Consent { pair } => self.on_consent(now, pair, &outcome, rtt),
@@ -262,13 +262,15 @@ impl Agent {
 
     /// Section 7.3.1.4: checks a pair next, whatever its state, unless it is known to work.
     ///
-    /// A running check that was made so already is left alone: it began when the way was
-    /// open, and were it replaced by each incoming check, then with three of them in one round
-    /// trip no answer would ever come in time, and the peers would trigger each other for ever.
-    pub(super) fn trigger(&mut self, key: PairKey) {
+    /// A check that was made so a moment ago is left alone: were it replaced by each
+    /// incoming check, then with three of them in one round trip no answer would ever come
+    /// in time, and the peers would trigger each other for ever. After a while it is taken
+    /// to be lost, and the incoming check says that a new one is worth sending before the
+    /// next retransmission.
+    pub(super) fn trigger(&mut self, now: Instant, key: PairKey) {
         if let Some(pair) = self.list.get(key)
             && pair.valid.is_none()
-            && !self.list.is_triggered(pair)
+            && !self.list.is_triggered(now, pair)
         {
             self.transactions.cancel(|p| is_check_of(p, key));
             self.list.trigger(key);

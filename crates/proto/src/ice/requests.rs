@@ -231,7 +231,7 @@ impl Agent {
             (true, true) => self.select(now, check.pair),
             (false, false) if self.selected.is_some() => {}
             (false, true) => {}
-            (_, false) => self.trigger(check.pair),
+            (_, false) => self.trigger(now, check.pair),
         }
     }
 

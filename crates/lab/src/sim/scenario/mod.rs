@@ -36,6 +36,9 @@ use std::time::Duration;
 const PEER_PORT: u16 = 5000;
 /// The port of the STUN server (RFC 8489, section 9).
 const STUN_PORT: u16 = 3478;
+/// The carrier's place among the sides in [`outside_v4`] and [`outside_v6`].
+const CARRIER: u8 = 99;
+const NAMES: [&str; 2] = ["left", "right"];
 
 /// Two homes, a server, and how their people exchange messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,6 +219,14 @@ impl Layer {
     }
 }
 
+fn build_bridges(world: &mut World, host: HostId, count: u8) {
+    for number in 0..count {
+        let nowhere = world.add_network();
+        let address = IpAddr::from([172, 17 + number, 0, 1]);
+        world.attach(host, nowhere, &[address], Link::default());
+    }
+}
+
 /// A home in a world.
 #[derive(Debug)]
 struct BuiltHome {
@@ -224,23 +235,11 @@ struct BuiltHome {
     endpoints: Vec<SocketAddr>,
 }
 
-/// The carrier's place in the addresses of [`outside_v4`] and [`outside_v6`].
-const CARRIER: u8 = 99;
-const NAMES: [&str; 2] = ["left", "right"];
-
 /// Public for the outermost router, shared address space (RFC 6598) for those behind it.
 fn outside_v4(side: u8, depth: u8) -> IpAddr {
     match depth {
         0 => IpAddr::from([45, 45, side + 1, 1]),
         _ => IpAddr::from([100, 64, side + 1, depth]),
-    }
-}
-
-fn build_bridges(world: &mut World, host: HostId, count: u8) {
-    for number in 0..count {
-        let nowhere = world.add_network();
-        let address = IpAddr::from([172, 17 + number, 0, 1]);
-        world.attach(host, nowhere, &[address], Link::default());
     }
 }
 

@@ -1,0 +1,57 @@
+//! The real program in real networks: homes behind Linux NATs and a public server.
+//!
+//! A case that fails shows what each of its programs printed, and when; with
+//! `POSTERN_TEST_TELL=1` every case does.
+#![cfg_attr(
+    target_os = "linux",
+    expect(clippy::unwrap_used, reason = "a case fails by panicking")
+)]
+
+/// Cases, in the order they run.
+#[cfg(target_os = "linux")]
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        &[$(postern_lab::netns::Case { name: stringify!($name), run: $name }),*]
+    };
+}
+#[cfg(target_os = "linux")]
+use cases;
+
+#[cfg(target_os = "linux")]
+mod codes;
+#[cfg(target_os = "linux")]
+mod contract;
+#[cfg(target_os = "linux")]
+mod disks;
+#[cfg(target_os = "linux")]
+mod faults;
+#[cfg(target_os = "linux")]
+mod files;
+#[cfg(target_os = "linux")]
+mod garbage;
+#[cfg(target_os = "linux")]
+mod paths;
+#[cfg(target_os = "linux")]
+mod programs;
+#[cfg(target_os = "linux")]
+mod scene;
+#[cfg(target_os = "linux")]
+mod servers;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    let all = [
+        paths::CASES,
+        files::CASES,
+        disks::CASES,
+        codes::CASES,
+        servers::CASES,
+        faults::CASES,
+        garbage::CASES,
+    ]
+    .concat();
+    postern_lab::netns::run_cases(&all)
+}

@@ -1,0 +1,43 @@
+//! The server's sockets. Those of IPv6 carry nothing else, so that `0.0.0.0` and `::` can
+//! both be listened on.
+
+use std::io;
+use std::net::SocketAddr;
+
+use noq::{AsyncUdpSocket, Runtime, TokioRuntime};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Kernel buffer for what arrives on a UDP socket, in bytes: about 2,000 requests.
+const UDP_BUFFER: usize = 1 << 20;
+
+/// A listening TCP socket.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM, Protocol::TCP)?;
+    // A server that is started again takes its port over from its old connections.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A UDP socket that tells at which address a datagram arrived.
+pub(super) fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+    // Best effort: the kernel's limit is the administrator's choice.
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    socket.bind(&address.into())?;
+    TokioRuntime.wrap_udp_socket(socket.into())
+}
+
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}

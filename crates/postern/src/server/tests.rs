@@ -1,0 +1,153 @@
+//! The server on loopback sockets.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use postern_proto::signal::RendezvousEvent;
+use postern_wire::stun::{Builder, Class, Message, Method, TransactionId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::task::JoinHandle;
+use tokio::time::{advance, pause, resume, timeout};
+
+use super::{Server, ServerConfig};
+use crate::rendezvous::{self, Side, Signalling};
+use crate::server_url::ServerUrl;
+use crate::tls;
+
+/// A server that runs until it is dropped.
+struct Running {
+    url: ServerUrl,
+    stun: Vec<String>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Running {
+    fn start(listen: &[&str]) -> Self {
+        let config = ServerConfig {
+            listen: listen.iter().map(|ip| ip.parse().unwrap()).collect(),
+            port: 0,
+            stun_port: 0,
+            ..ServerConfig::default()
+        };
+        let server = Server::bind(config).unwrap();
+        Self {
+            url: server.url().clone(),
+            stun: server.stun_uris().to_vec(),
+            task: tokio::spawn(server.run()),
+        }
+    }
+
+    async fn tcp(&self) -> TcpStream {
+        let host: IpAddr = self.url.host().parse().unwrap();
+        TcpStream::connect((host, self.url.port())).await.unwrap()
+    }
+
+    /// A WebSocket with a mailbox.
+    async fn client(&self) -> Signalling {
+        let wait = Duration::from_secs(3600);
+        let mut client = rendezvous::enter(&self.url, Side::Create, wait)
+            .await
+            .unwrap();
+        while !matches!(
+            client.events.recv().await.unwrap(),
+            RendezvousEvent::CodeReady(_)
+        ) {}
+        client
+    }
+
+    fn stun_port(&self) -> u16 {
+        let (_, port) = self.stun[0].rsplit_once(':').unwrap();
+        port.parse().unwrap()
+    }
+}
+
+/// Whether the server has hung up.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let read = timeout(Duration::from_secs(5), stream.read(&mut [0])).await;
+    matches!(read, Ok(Ok(0) | Err(_)))
+}
+
+#[tokio::test]
+async fn a_client_that_sends_requests_and_reads_no_answer_is_cut_off() {
+    let server = Running::start(&["127.0.0.1"]);
+    let (mut stream, _) = tls::connect(&server.url).await.unwrap();
+    pause();
+    let request = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
+    while stream.write_all(request.as_bytes()).await.is_ok() {}
+}
+
+#[tokio::test]
+async fn a_web_socket_outlives_the_limit_on_its_setting_up() {
+    let server = Running::start(&["127.0.0.1"]);
+    let mut client = server.client().await;
+    pause();
+    advance(Duration::from_secs(15)).await;
+    resume();
+    let silence = timeout(Duration::from_millis(300), client.events.recv()).await;
+    assert!(silence.is_err(), "{silence:?}");
+}
+
+#[tokio::test]
+async fn a_web_socket_keeps_its_place_and_gives_it_back() {
+    let server = Running::start(&["127.0.0.1"]);
+    let client = server.client().await;
+    let mut idle = Vec::new();
+    for _ in 0..63 {
+        idle.push(server.tcp().await);
+    }
+    assert!(is_closed(&mut server.tcp().await).await);
+    drop(idle);
+    drop(client);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.client().await;
+}
+
+#[tokio::test]
+async fn all_addresses_of_both_families_can_be_listened_on() {
+    let server = Running::start(&["0.0.0.0", "::"]);
+    for ip in ["127.0.0.1", "::1"] {
+        let address = SocketAddr::new(ip.parse().unwrap(), server.url.port());
+        TcpStream::connect(address).await.unwrap();
+    }
+    assert_eq!(server.stun.len(), 2);
+}
+
+#[tokio::test]
+async fn stun_answers_from_the_address_that_was_asked() {
+    let server = Running::start(&["0.0.0.0"]);
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let asked: SocketAddr = format!("127.9.8.7:{}", server.stun_port()).parse().unwrap();
+    let id = TransactionId([7; 12]);
+    let request = Builder::new(Class::Request, Method::BINDING, id).build();
+    client.send_to(&request, asked).await.unwrap();
+    let mut buffer = [0; 1500];
+    let answer = timeout(Duration::from_secs(5), client.recv_from(&mut buffer));
+    let (length, from) = answer.await.unwrap().unwrap();
+    assert_eq!(from, asked);
+    let answer = Message::parse(&buffer[..length]).unwrap();
+    assert_eq!(
+        (answer.class(), answer.transaction_id()),
+        (Class::Success, id)
+    );
+}
+
+#[tokio::test]
+async fn clients_are_told_the_public_address() {
+    let config = ServerConfig {
+        listen: vec!["127.0.0.1".parse().unwrap()],
+        port: 0,
+        stun_port: 0,
+        public: vec!["192.0.2.7".parse().unwrap()],
+        ..ServerConfig::default()
+    };
+    let server = Server::bind(config).unwrap();
+    assert_eq!(server.url().host(), "192.0.2.7");
+    assert!(server.stun_uris()[0].starts_with("stun:192.0.2.7:"));
+}

@@ -1,0 +1,53 @@
+//! How long everything may take.
+
+use std::time::{Duration, Instant};
+
+use crate::ice;
+
+/// From authentication to a connection, or to the verdict that there is none. The user
+/// is promised 15 s.
+pub(super) const CONNECT: Duration = Duration::from_secs(14);
+
+/// How long the checks may go on without any success. The agent may add 2 s for a check
+/// that has just begun, and the reports take another.
+const CHECKS: Duration = Duration::from_secs(10);
+
+/// How long to wait for the peer's report when ours is ready, and the other way round.
+pub(super) const REPORT: Duration = Duration::from_secs(1);
+
+/// A connection that is being made may still take so long when the mailbox is gone.
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
+
+/// After so long on a standing connection the mailbox is left, whatever is outstanding.
+pub(super) const LEAVE: Duration = Duration::from_secs(5);
+
+/// A handshake takes two round trips. It gets four, and so much for its computations
+/// and one repetition, before another path is tried.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// Pause before a path that could not be opened is tried again: the peer has to supply
+/// connection identifiers first.
+pub(super) const RETRY: Duration = Duration::from_millis(500);
+
+/// How often opening a path is tried again.
+pub(super) const RETRIES: u32 = 8;
+
+/// The round-trip time assumed where none was measured.
+pub(super) const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// The agent's settings. Consent is asked for more often than RFC 7675 demands, so that
+/// a dead path is left while QUIC still hopes: six checks in a row must get lost.
+pub(super) fn agent_config(allow_loopback: bool) -> ice::Config {
+    ice::Config {
+        patience: CHECKS,
+        consent_interval: Duration::from_secs(1),
+        consent_expiry: Duration::from_secs(6),
+        allow_loopback,
+        ..ice::Config::default()
+    }
+}
+
+/// `now` and `wait` together; at the end of time, the end of time.
+pub(super) fn later(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or(now)
+}

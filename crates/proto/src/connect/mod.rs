@@ -1,0 +1,39 @@
+//! From a rendezvous to a connection: which path it uses, and when to give up.
+//!
+//! A [`Connector`] owns the ICE agent of one attempt. It is fed with what the rendezvous
+//! and QUIC report, and says what to do: what to tell the peer, which address pairs may
+//! carry packets, on which path to open the connection, which path to add, when to leave
+//! the mailbox, and why there is no connection.
+//!
+//! 1. Its hello waits in the rendezvous until both sides have authenticated each other.
+//! 2. The creator of the code opens the connection on the first valid path, and tries
+//!    the next one when the handshake takes too long there.
+//! 3. Once the connection stands, the creator moves it to the path that ICE selects, and
+//!    to any that works when that one is lost. The other side follows.
+//! 4. The mailbox is left when ICE has selected and no candidates are outstanding.
+//! 5. When no path is found, both sides tell each other what they saw, and give up within
+//!    15 s of having authenticated each other.
+
+mod connector;
+mod limits;
+mod paths;
+
+pub use connector::{Connector, ConnectorConfig, Event, Failure};
+
+use crate::ice;
+use postern_wire::signal::Report;
+
+/// What the agent saw, as it is told to the peer.
+fn summary(report: &ice::Report) -> Report {
+    let count = |checks: u64| u32::try_from(checks).unwrap_or(u32::MAX);
+    Report {
+        reflexive: report.stun_servers_answered > 0,
+        checks_sent: count(report.checks_sent),
+        checks_received: count(report.checks_received),
+        mapped_differs: report.local_endpoint_dependent,
+        udp_blocked: report.stun_servers > 0 && report.stun_servers_answered == 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 # What people type. `make help` lists it.
 
 SHELL := bash
-export SIZE ROUNDS
+export SIZE ROUNDS DELAY LOSS RATE
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .PHONY: help check test demo fuzz setup bench-transfer
@@ -24,7 +24,7 @@ test: setup ## All tests, in real network namespaces too
 demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")
 	cargo run --release -p postern-cli --locked -- demo $(ARGS)
 
-bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1000000000 ROUNDS=5)
+bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1000000000 ROUNDS=5 DELAY=ms LOSS=0.01 RATE=Mbit/s)
 	cargo bench -p postern-cli --bench transfer --locked
 
 TARGET ?= stun

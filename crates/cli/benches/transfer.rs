@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use postern_lab::netns::{Program, Server, Topology, World, enter};
+use postern_lab::sim::{Link, Pipe};
 use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -53,7 +54,24 @@ fn main() -> Result<()> {
 }
 
 fn number(name: &str, default: u64) -> Result<u64> {
-    Ok(std::env::var(name).map_or(Ok(default), |text| text.parse())?)
+    match std::env::var(name) {
+        Ok(text) if !text.is_empty() => Ok(text.parse()?),
+        Ok(_) | Err(_) => Ok(default),
+    }
+}
+
+/// The cable to the right host: perfect unless DELAY (milliseconds one way), LOSS (a share
+/// from 0 to 1) or RATE (Mbit/s, with a queue of 100 ms) are set.
+fn link() -> Result<Link> {
+    let loss = std::env::var("LOSS").ok().filter(|text| !text.is_empty());
+    let rate = number("RATE", 0)?;
+    Ok(Link::symmetric(Pipe {
+        latency: Duration::from_millis(number("DELAY", 0)?),
+        loss: loss.map_or(Ok(0.0), |text| text.parse())?,
+        rate: (rate > 0).then_some(rate * 125_000),
+        queue: Duration::from_millis(if rate > 0 { 100 } else { 0 }),
+        ..Pipe::default()
+    }))
 }
 
 /// Two hosts with a router between them, and a file in memory.
@@ -65,7 +83,8 @@ struct Bench {
 
 impl Bench {
     fn prepare(size: u64) -> Result<Self> {
-        let servers = ["left", "right"].map(Server::new).to_vec();
+        let mut servers = ["left", "right"].map(Server::new).to_vec();
+        servers[1].link = link()?;
         let world = World::build(&Topology {
             servers,
             ..Topology::default()

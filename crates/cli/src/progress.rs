@@ -13,13 +13,14 @@ use crate::output::{Event, Output};
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the bar shows.
-const TEMPLATE: &str = "{bar:30} {percent:>3}%  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
+const TEMPLATE: &str = "[{bar:30}] {percent:>3}%  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
 
 /// Shows how a transfer goes on.
 #[derive(Debug)]
 pub(crate) struct Progress {
     output: Output,
     bar: Option<ProgressBar>,
+    began: Option<Instant>,
     last: Option<Instant>,
 }
 
@@ -27,13 +28,25 @@ impl Progress {
     pub(crate) fn new(output: Output) -> Self {
         Self {
             output,
-            bar: output.has_terminal().then(bar),
+            bar: None,
+            began: None,
             last: None,
         }
     }
 
-    /// Shows an amount, unless the last one was shown just now.
+    /// Seconds since the other side agreed and the first bytes moved.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.began
+            .map_or(0.0, |began| began.elapsed().as_secs_f64())
+    }
+
+    /// Shows an amount, unless the last one was shown just now. The first call begins: the
+    /// time that people take to agree is nobody's speed.
     pub(crate) fn show(&mut self, amount: Amount) {
+        if self.began.is_none() {
+            self.began = Some(Instant::now());
+            self.bar = self.output.has_terminal().then(bar);
+        }
         if let Some(bar) = &self.bar {
             bar.set_length(amount.total.unwrap_or(amount.bytes));
             bar.set_position(amount.bytes);

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 use postern::transfer::{self, Offer, OutputDir, ReceiveError, ReceivePolicy};
@@ -32,6 +33,9 @@ pub(crate) struct Arguments {
     /// Replace files that exist already
     #[arg(long)]
     overwrite: bool,
+    /// Accept files whose names begin with a dot, which programs may obey
+    #[arg(long)]
+    hidden: bool,
     /// Print one JSON object a line (docs/json.md)
     #[arg(long)]
     json: bool,
@@ -68,20 +72,26 @@ async fn take(
     let (mut out, stream) = session::open(connection).await?;
     let policy = ReceivePolicy {
         overwrite: arguments.overwrite,
+        hidden: arguments.hidden,
         ..ReceivePolicy::default()
     };
     let mut progress = Progress::new(output);
-    let began = Instant::now();
-    let accept = async |offer: &Offer| arguments.yes || ask(offer).await;
+    let asking = AtomicBool::new(false);
+    let accept = async |offer: &Offer| arguments.yes || ask(offer, &asking).await;
     let show = |amount| progress.show(amount);
-    let result = transfer::receive(directory, policy, accept, &mut out, stream, show).await;
+    let receiving = transfer::receive(directory, policy, accept, &mut out, stream, show);
+    let result = tokio::select! {
+        biased;
+        result = receiving => result,
+        () = gone(connection, &asking) => Err(ReceiveError::Disconnected(None)),
+    };
     progress.finish();
     following.abort();
     let summary = match result {
         Ok(summary) => summary,
         Err(error) => return Err(failed(&error, connection).await),
     };
-    Outcome::new(summary, began, connection).tell(output, "Received");
+    Outcome::new(summary, progress.seconds(), connection).tell(output, "Received");
     Ok(())
 }
 
@@ -96,8 +106,19 @@ async fn code(arguments: &Arguments) -> Result<Code, Failure> {
     })
 }
 
-async fn ask(offer: &Offer) -> bool {
+/// Waits until the other side is gone while somebody is asked: the answer would be of no
+/// use. At any other time the transfer notices by itself.
+async fn gone(connection: &Connection, asking: &AtomicBool) {
+    connection.closed().await;
+    if !asking.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn ask(offer: &Offer, asking: &AtomicBool) -> bool {
+    asking.store(true, Ordering::Relaxed);
     let answer = prompt(format!("Receive {}? [Y/n] ", describe(offer))).await;
+    asking.store(false, Ordering::Relaxed);
     matches!(
         answer.as_deref().map(str::trim),
         Some("" | "y" | "Y" | "yes")
@@ -147,6 +168,11 @@ async fn failed(error: &ReceiveError, connection: &Connection) -> Failure {
             kind,
             "the files were declined; pass --yes to accept without being asked",
         );
+    }
+    if let ReceiveError::Hidden(name) = error {
+        let advice = "pass --hidden to take it, or have it sent under another name";
+        let message = format!("{name} is a hidden file, which programs may obey; {advice}");
+        return Failure::failed(kind, message);
     }
     if let ReceiveError::Exists(name) = error {
         let advice = "choose another directory with --output, or pass --overwrite";

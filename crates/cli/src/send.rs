@@ -1,7 +1,7 @@
 //! `postern send`
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use postern::transfer::{self, SendError, Source, SourceError, escape};
@@ -59,8 +59,11 @@ fn announce(arguments: &Arguments, output: Output, source: &Source, invitation: 
         _ => format!("{} files", source.files()),
     };
     let size = session::size(source.bytes());
+    let minutes = arguments.wait.div_ceil(60);
     let line = format!(
-        "Sending {what} ({size}). On the other computer, run:\n\n    postern receive {server}{code}\n"
+        "Sending {what} ({size}). On the other computer, run:\n\n    \
+         postern receive {server}{code}\n\n\
+         Waiting for the other side, for {minutes} min at most."
     );
     output.say(&Event::Code { code: &code }, &line);
 }
@@ -69,7 +72,6 @@ async fn deliver(output: Output, connection: &Connection, source: Source) -> Res
     let (mut out, stream) = session::open(connection).await?;
     let following = crate::progress::follow_paths(output, connection);
     let mut progress = Progress::new(output);
-    let began = Instant::now();
     let result = transfer::send(source, &mut out, stream, |amount| progress.show(amount)).await;
     progress.finish();
     following.abort();
@@ -77,7 +79,7 @@ async fn deliver(output: Output, connection: &Connection, source: Source) -> Res
         Ok(summary) => summary,
         Err(error) => return Err(failed(&error, connection).await),
     };
-    Outcome::new(summary, began, connection).tell(output, "Sent");
+    Outcome::new(summary, progress.seconds(), connection).tell(output, "Sent");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What sending and receiving have in common.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postern::transfer::Summary;
 use postern::{Connection, ConnectionError, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
@@ -100,10 +100,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) fn new(summary: Summary, began: Instant, connection: &Connection) -> Self {
+    pub(crate) fn new(summary: Summary, seconds: f64, connection: &Connection) -> Self {
         Self {
             summary,
-            seconds: began.elapsed().as_secs_f64(),
+            seconds,
             path: connection.path(),
         }
     }

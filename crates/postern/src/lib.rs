@@ -1,4 +1,24 @@
 //! Connect programs that sit behind NATs and firewalls.
+//!
+//! Two programs that share a short code meet at a server, find a direct path between
+//! their machines, and get a [`Connection`]: encrypted streams in both directions.
+//!
+//! 1. [`Endpoint::bind`] opens the sockets.
+//! 2. One side calls [`Endpoint::invite`] and shows the code; the other [`Endpoint::join`]s
+//!    with it. The server that introduces them ([`server`]) learns neither the code's words
+//!    nor what is said.
+//! 3. Both get a [`Connection`] to exactly the peer that knew the code. It moves to a better
+//!    path when one is found and to another when one dies.
+//! 4. [`transfer`] sends and receives files on it; [`Connection::open_bi`] is for everything
+//!    else.
+//! 5. [`Endpoint::finish`] waits until the peers know that it is over.
+//!
+//! This crate drives: sockets, timers and QUIC. What the protocols decide is decided in
+//! `postern-proto`, which has neither.
+//!
+//! It assumes a tokio runtime. It never trusts the server with content, never lets an
+//! address that has not passed an authenticated check speak to QUIC, and never writes outside
+//! the directory that it was given. Out of scope so far: relays, port mapping, TCP paths.
 
 mod clock;
 mod connection;
@@ -22,7 +42,6 @@ pub mod transfer;
 
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
 pub use endpoint::{BindError, Endpoint, Invitation};
-pub use net::Sockets;
 pub use noq::{ConnectionError, RecvStream, SendStream};
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use postern_wire::signal::{Code, CodeError, Fingerprint};

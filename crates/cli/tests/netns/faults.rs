@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = crate::cases!(
 );
 
 /// A killed program says nothing: the other side gives up after 15 s of silence.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Bytes that no transfer here gets to the end of.
 const LONG: u64 = 4 << 30;

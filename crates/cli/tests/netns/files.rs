@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use postern_lab::netns::Case;
 
 use crate::programs::{Program, SOON};
@@ -21,6 +22,8 @@ pub(crate) const CASES: &[Case] = crate::cases!(
     what_cannot_be_read_is_refused_before_there_is_a_code,
     whoever_says_no_gets_nothing,
     whoever_says_yes_gets_the_file,
+    a_question_ends_when_the_other_side_has_gone,
+    a_hidden_file_is_taken_only_when_that_is_allowed,
     people_are_told_in_sentences,
     people_are_told_of_failures_on_standard_error,
     several_pairs_use_one_server_at_a_time,
@@ -164,6 +167,35 @@ fn whoever_says_yes_gets_the_file() {
     let mut receiver = scene.start("bob", scene.receiving(&[&sender.code()]));
     receiver.types("y\n");
     receiver.succeeds();
+    sender.succeeds();
+    scene.assert_arrived(&[file]);
+}
+
+fn a_question_ends_when_the_other_side_has_gone() {
+    let scene = Scene::plain();
+    let file = scene.file("letter", 5000);
+    let mut sender = scene.send(&[&file]);
+    let mut receiver = scene.start("bob", scene.receiving(&[&sender.code()]));
+    receiver.event("path");
+    sender.event("path");
+    sender.signal(Signal::SIGINT);
+    receiver.fails_within(SOON, 1, "disconnected");
+    assert_eq!(sender.exit_code(), Some(4));
+}
+
+fn a_hidden_file_is_taken_only_when_that_is_allowed() {
+    let scene = Scene::plain();
+    let file = scene.file(".profile", 100);
+    let mut sender = scene.send(&[&file]);
+    let sentence = scene
+        .receive(&sender.code())
+        .fails_within(SOON, 1, "bad_name");
+    assert!(sentence.contains("--hidden"), "{sentence}");
+    sender.fails_within(SOON, 3, "bad_name");
+    scene.assert_nothing_arrived();
+    let mut sender = scene.send(&[&file]);
+    let willing = scene.receiving(&["--yes", "--hidden", &sender.code()]);
+    scene.start("bob", willing).succeeds();
     sender.succeeds();
     scene.assert_arrived(&[file]);
 }

@@ -14,11 +14,12 @@ use serde_json::Value;
 use crate::contract;
 
 /// Longer than anything may take: the longest are 15 s without a path and 15 s of silence
-/// from a peer that was killed.
-pub(crate) const LIMIT: Duration = Duration::from_secs(25);
+/// from a peer that was killed, on a machine that is busy with other things.
+pub(crate) const LIMIT: Duration = Duration::from_secs(45);
 
-/// What is meant by "at once", on a machine that is busy with other things.
-pub(crate) const SOON: Duration = Duration::from_secs(3);
+/// What is meant by "at once", on a machine that is busy with other things: clearly less
+/// than the 15 s after which silence is noticed.
+pub(crate) const SOON: Duration = Duration::from_secs(8);
 
 /// Between two looks at whether a program that closed its output has ended.
 const GLANCE: Duration = Duration::from_millis(2);

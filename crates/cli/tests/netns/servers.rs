@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = crate::cases!(
 );
 
 /// Longest time to find out about a server that behaves in any way.
-const BOUND: Duration = Duration::from_secs(15);
+const BOUND: Duration = Duration::from_secs(25);
 
 fn a_server_says_where_it_is() {
     let scene = Scene::without_server(&Topology::two_homes(Nat::default(), Nat::default()));

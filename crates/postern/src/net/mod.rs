@@ -11,5 +11,5 @@ mod sockets;
 pub(crate) use interfaces::{AddressFilter, host_addresses};
 pub(crate) use mux::{Mux, StunDatagram, StunReceiver};
 pub(crate) use paths::{AddressPair, PathTable, SessionId};
-pub(crate) use sockets::Sender;
-pub use sockets::Sockets;
+
+pub(crate) use sockets::{Sender, Sockets};

@@ -18,7 +18,7 @@ use super::paths::AddressPair;
 const SOCKET_BUFFER: usize = 4 << 20;
 
 /// The bound UDP sockets of an endpoint, and the addresses they stand for.
-pub struct Sockets {
+pub(crate) struct Sockets {
     pub(super) sockets: Vec<Box<dyn AsyncUdpSocket>>,
     addresses: Vec<SocketAddr>,
 }
@@ -36,7 +36,7 @@ impl Sockets {
     /// # Errors
     ///
     /// When no socket of either family could be made.
-    pub fn bind() -> io::Result<Self> {
+    pub(crate) fn bind() -> io::Result<Self> {
         let unspecified: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
         let mut sockets = Vec::new();
         let mut failure = None;
@@ -58,7 +58,7 @@ impl Sockets {
     /// # Errors
     ///
     /// When a socket does not know its address.
-    pub fn from_abstract(sockets: Vec<Box<dyn AsyncUdpSocket>>) -> io::Result<Self> {
+    pub(crate) fn from_abstract(sockets: Vec<Box<dyn AsyncUdpSocket>>) -> io::Result<Self> {
         let addresses = sockets
             .iter()
             .map(|socket| socket.local_addr())

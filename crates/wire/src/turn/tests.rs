@@ -44,7 +44,7 @@ fn channel_data_one_byte_short_is_refused() {
 }
 
 #[test]
-fn reserved_channels_are_not_channel_data() {
+fn what_is_no_channel_is_not_channel_data() {
     for first in [0x00, 0x3f, 0x80, 0xff] {
         let bytes = [first, 0, 0, 0];
         let read = ChannelData::parse(&bytes);
@@ -85,7 +85,7 @@ fn an_incomplete_message_says_how_much_it_needs() {
 fn what_no_message_starts_with_ends_the_stream() {
     for bytes in [
         &[0x80][..],
-        &[0x80, 0, 0, 0],
+        &[0xff, 0, 0, 0],
         &[0, 1, 0, 3],
         b"\x16\x03\x01\0eight",
     ] {

@@ -73,7 +73,8 @@ async fn preparing_a_huge_file_reads_nothing() {
     let before = std::time::Instant::now();
     let source = Source::prepare([path]).unwrap();
     assert_eq!(source.bytes(), 1 << 40);
-    assert!(before.elapsed() < Duration::from_millis(100));
+    // Nothing reads a terabyte in so short a time, however busy the machine is.
+    assert!(before.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]

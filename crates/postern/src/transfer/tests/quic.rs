@@ -71,7 +71,7 @@ async fn a_refusal_is_heard_over_quic() {
     assert_eq!(sent.unwrap_err().kind(), "exists");
     assert_eq!(received.unwrap_err().kind(), "exists");
     assert!(
-        before.elapsed() < Duration::from_secs(2),
+        before.elapsed() < Duration::from_secs(10),
         "nobody waits in vain"
     );
 }

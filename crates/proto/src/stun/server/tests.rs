@@ -178,3 +178,112 @@ fn responses_that_nobody_fetches_do_not_pile_up() {
     }
     assert_eq!(server.transmits.len(), MAX_QUEUED);
 }
+
+const PRIMARY: &str = "192.0.2.1:3478";
+const SECONDARY: &str = "192.0.2.2:3479";
+
+fn discoverer() -> BindingServer {
+    BindingServer::new().with_alternate(Some(Alternate {
+        primary: PRIMARY.parse().unwrap(),
+        secondary: SECONDARY.parse().unwrap(),
+    }))
+}
+
+/// What a server with two addresses answers to a request that arrives at `local`.
+fn discovered(local: &str, bytes: &[u8]) -> Transmit {
+    let mut server = discoverer();
+    let mut datagram = datagram("203.0.113.9:4711", bytes);
+    datagram.local = local.parse().unwrap();
+    server.handle_input(start(), datagram);
+    server.poll_transmit().unwrap()
+}
+
+fn error_of(transmit: &Transmit) -> u16 {
+    let message = Message::parse(&transmit.payload).unwrap();
+    let error = message.get::<ErrorCode<'_>>().unwrap();
+    error.map_or(0, |error| error.code())
+}
+
+#[test]
+fn change_request_chooses_which_of_four_sockets_answers() {
+    let cases = [
+        (false, false, "192.0.2.1:3478"),
+        (false, true, "192.0.2.1:3479"),
+        (true, false, "192.0.2.2:3478"),
+        (true, true, "192.0.2.2:3479"),
+    ];
+    for (ip, port, from) in cases {
+        let bytes = request().attribute(&ChangeRequest { ip, port }).build();
+        let transmit = discovered(PRIMARY, &bytes);
+        assert_eq!(transmit.local, from.parse().unwrap());
+        let message = Message::parse(&transmit.payload).unwrap();
+        assert_eq!(message.get(), Ok(Some(ResponseOrigin(transmit.local))));
+        let other = OtherAddress(SECONDARY.parse().unwrap());
+        assert_eq!(message.get(), Ok(Some(other)));
+    }
+}
+
+#[test]
+fn every_socket_names_the_one_that_differs_in_both() {
+    let cases = [
+        ("192.0.2.1:3478", "192.0.2.2:3479"),
+        ("192.0.2.1:3479", "192.0.2.2:3478"),
+        ("192.0.2.2:3478", "192.0.2.1:3479"),
+        ("192.0.2.2:3479", "192.0.2.1:3478"),
+    ];
+    for (local, other) in cases {
+        let transmit = discovered(local, &request().build());
+        let message = Message::parse(&transmit.payload).unwrap();
+        let other = OtherAddress(other.parse().unwrap());
+        assert_eq!(message.get(), Ok(Some(other)));
+        assert_eq!(transmit.local, local.parse().unwrap());
+    }
+}
+
+#[test]
+fn discovery_adds_24_bytes_to_an_answer() {
+    assert_eq!(discovered(PRIMARY, &request().build()).payload.len(), 56);
+    let elsewhere = discovered("192.0.2.77:1", &request().build());
+    assert_eq!(elsewhere.payload.len(), 32);
+}
+
+#[test]
+fn response_port_sends_the_answer_to_another_port_of_the_client() {
+    let bytes = request().attribute(&ResponsePort(9)).build();
+    let transmit = discovered(PRIMARY, &bytes);
+    assert_eq!(transmit.remote, "203.0.113.9:9".parse().unwrap());
+    let message = Message::parse(&transmit.payload).unwrap();
+    let mapped = XorMappedAddress("203.0.113.9:4711".parse().unwrap());
+    assert_eq!(message.get(), Ok(Some(mapped)));
+}
+
+#[test]
+fn answers_to_other_ports_are_rationed() {
+    let (mut server, now) = (discoverer(), start());
+    let bytes = request().attribute(&ResponsePort(9)).build();
+    let mut ask = |now| {
+        server.handle_input(now, datagram("203.0.113.9:4711", &bytes));
+        server.poll_transmit().is_some()
+    };
+    assert!(ask(now));
+    assert!(!ask(now));
+    assert!(!ask(now + RESPONSE_PORT_INTERVAL / 2));
+    assert!(ask(now + RESPONSE_PORT_INTERVAL));
+}
+
+#[test]
+fn padding_is_answered_with_as_much() {
+    let bytes = request().attribute(&Padding::new(1500).unwrap()).build();
+    let transmit = discovered(PRIMARY, &bytes);
+    let message = Message::parse(&transmit.payload).unwrap();
+    assert_eq!(message.get(), Ok(Some(Padding::new(1500).unwrap())));
+}
+
+#[test]
+fn padding_and_response_port_together_and_port_zero_are_bad_requests() {
+    let padding = Padding::new(100).unwrap();
+    let both = request().attribute(&ResponsePort(9)).attribute(&padding);
+    assert_eq!(error_of(&discovered(PRIMARY, &both.build())), 400);
+    let zero = request().attribute(&ResponsePort(0)).build();
+    assert_eq!(error_of(&discovered(PRIMARY, &zero)), 400);
+}

@@ -121,6 +121,14 @@ pub struct RelayId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerConnection(pub(super) u32);
 
+impl PeerConnection {
+    /// Its CONNECTION-ID.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// Where data from a client goes: send it from `relay` to `peer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {

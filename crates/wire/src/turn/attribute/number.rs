@@ -8,18 +8,19 @@ use crate::stun::{Attribute, AttributeType, TransactionId, ValueError};
 
 /// A channel number, 0x4000 to 0x7fff, and CHANNEL-NUMBER (RFC 8656 section 18.1).
 ///
-/// RFC 8656 has clients choose from 0x4000 to [`Self::MAX`]; those of RFC 5766 choose from all
-/// of these, and are understood.
+/// RFC 8656 leaves those above 0x4fff to other protocols on the same port. RFC 5766 did
+/// not, and clients that draw from its range are common: a server takes them, a client
+/// stays below [`ChannelNumber::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelNumber(u16);
 
 impl ChannelNumber {
     /// The lowest channel number.
     pub const MIN: Self = Self(0x4000);
-    /// The highest channel number to choose (RFC 8656 section 12).
+    /// The highest channel number of RFC 8656 (section 12).
     pub const MAX: Self = Self(0x4fff);
-    /// The highest that RFC 5766 let clients choose.
-    const MAX_UNDERSTOOD: Self = Self(0x7fff);
+    /// The highest channel number of RFC 5766 (section 11).
+    pub const LEGACY_MAX: Self = Self(0x7fff);
 
     /// The channel with this number.
     ///
@@ -27,7 +28,7 @@ impl ChannelNumber {
     ///
     /// [`ValueError::Range`] outside 0x4000 to 0x7fff.
     pub const fn new(number: u16) -> Result<Self, ValueError> {
-        if number < Self::MIN.0 || number > Self::MAX_UNDERSTOOD.0 {
+        if number < Self::MIN.0 || number > Self::LEGACY_MAX.0 {
             return Err(ValueError::Range);
         }
         Ok(Self(number))

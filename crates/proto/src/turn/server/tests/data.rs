@@ -80,13 +80,13 @@ fn channel_data_that_is_cut_short_or_on_no_channel_is_dropped() {
 fn data_of_a_peer_comes_on_its_channel_or_in_an_indication() {
     let mut world = permitted();
     let relay = world.last_relay();
-    let backward = world.from_peer(relay, PEER).unwrap();
+    let backward = world.peer_sends(relay, PEER).unwrap();
     assert_eq!(backward.client, alice().at);
     assert_eq!(backward.framing, Framing::Indication(peer(PEER)));
     world.bind(&alice(), 0x4000, PEER);
-    let framing = world.from_peer(relay, PEER).unwrap().framing;
+    let framing = world.peer_sends(relay, PEER).unwrap().framing;
     assert_eq!(framing, Framing::Channel(channel(0x4000)));
-    let framing = world.from_peer(relay, "8.8.8.8:4001").unwrap().framing;
+    let framing = world.peer_sends(relay, "8.8.8.8:4001").unwrap().framing;
     assert_eq!(framing, Framing::Indication(peer("8.8.8.8:4001")));
 }
 
@@ -95,13 +95,13 @@ fn a_relay_that_was_closed_gives_nothing_also_when_its_number_lives_on() {
     let mut world = permitted();
     let old = world.last_relay();
     world.refresh(&alice(), 0);
-    assert!(world.from_peer(old, PEER).is_none());
+    assert!(world.peer_sends(old, PEER).is_none());
     world.allocate(&alice());
     world.permit(&alice(), &[PEER]);
     let new = world.last_relay();
     assert_eq!(old.allocation.index(), new.allocation.index());
-    assert!(world.from_peer(old, PEER).is_none());
-    assert!(world.from_peer(new, PEER).is_some());
+    assert!(world.peer_sends(old, PEER).is_none());
+    assert!(world.peer_sends(new, PEER).is_some());
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn an_allocation_ends_with_its_lifetime_and_leaves_nothing() {
     assert_eq!(world.elapsed().as_secs(), 600);
     assert_eq!(world.closed_relays(), [relay]);
     assert!(world.channel_data(&alice(), 0x4000).is_none());
-    assert!(world.from_peer(relay, PEER).is_none());
+    assert!(world.peer_sends(relay, PEER).is_none());
     assert_eq!(world.refresh(&alice(), 600).code(), 437);
     assert_eq!(world.server.poll_timeout(), None);
     assert_eq!(world.server.allocations(), 0);
@@ -47,7 +47,7 @@ fn data_is_not_relayed_past_the_end_when_the_timer_is_late() {
     world.bind(&alice(), 0x4000, PEER);
     world.now += std::time::Duration::from_secs(600);
     assert!(world.channel_data(&alice(), 0x4000).is_none());
-    assert!(world.from_peer(relay, PEER).is_none());
+    assert!(world.peer_sends(relay, PEER).is_none());
 }
 
 #[test]

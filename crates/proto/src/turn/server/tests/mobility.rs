@@ -38,7 +38,10 @@ fn an_allocation_moves_with_its_permissions_and_gets_a_new_ticket() {
     let reply = refresh(&mut world, &elsewhere(), &ticket);
     assert_eq!(reply.code(), 0);
     assert_ne!(reply.ticket(), ticket);
-    assert_eq!(world.from_peer(relay, PEER).unwrap().client, elsewhere().at);
+    assert_eq!(
+        world.peer_sends(relay, PEER).unwrap().client,
+        elsewhere().at
+    );
     assert!(world.send(&elsewhere(), PEER).is_some());
     assert_eq!(world.server.allocations(), 1);
 }
@@ -78,7 +81,7 @@ fn a_ticket_is_its_owners() {
     let (mut world, ticket) = mobile();
     assert_eq!(refresh(&mut world, &bob(), &ticket).code(), 441);
     let relay = world.last_relay();
-    assert_eq!(world.from_peer(relay, PEER).unwrap().client, alice().at);
+    assert_eq!(world.peer_sends(relay, PEER).unwrap().client, alice().at);
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Both {
             }
             Op::PeerData(to) => {
                 let relay = self.relays.get(&index).copied();
-                let got = relay.and_then(|relay| world.from_peer(relay, PEERS[*to]));
+                let got = relay.and_then(|relay| world.peer_sends(relay, PEERS[*to]));
                 let got = got.map(|backward| backward.framing);
                 prop_assert_eq!(got, model.framing(index, *to));
             }

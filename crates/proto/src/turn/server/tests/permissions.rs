@@ -16,15 +16,15 @@ fn allocated() -> World {
 fn a_permission_lets_every_port_of_the_address_through_for_five_minutes() {
     let mut world = allocated();
     let relay = world.last_relay();
-    assert!(world.from_peer(relay, PEER).is_none());
+    assert!(world.peer_sends(relay, PEER).is_none());
     assert_eq!(world.permit(&alice(), &[PEER]), 0);
-    assert!(world.from_peer(relay, "8.8.8.8:1").is_some());
+    assert!(world.peer_sends(relay, "8.8.8.8:1").is_some());
     assert!(world.send(&alice(), "8.8.8.8:1").is_some());
-    assert!(world.from_peer(relay, OTHER_PEER).is_none());
+    assert!(world.peer_sends(relay, OTHER_PEER).is_none());
     world.pass(299);
-    assert!(world.from_peer(relay, PEER).is_some());
+    assert!(world.peer_sends(relay, PEER).is_some());
     world.pass(1);
-    assert!(world.from_peer(relay, PEER).is_none());
+    assert!(world.peer_sends(relay, PEER).is_none());
     assert!(world.send(&alice(), PEER).is_none());
 }
 
@@ -90,7 +90,7 @@ fn a_channel_is_bound_for_ten_minutes_and_permits_for_five() {
     world.pass(300);
     assert!(world.channel_data(&alice(), 0x4000).is_none());
     world.permit(&alice(), &[PEER]);
-    let framing = world.from_peer(relay, PEER).unwrap().framing;
+    let framing = world.peer_sends(relay, PEER).unwrap().framing;
     assert_eq!(framing, Framing::Channel(channel(0x4000)));
     world.refresh(&alice(), 3600);
     world.pass(299);
@@ -98,7 +98,7 @@ fn a_channel_is_bound_for_ten_minutes_and_permits_for_five() {
     world.permit(&alice(), &[PEER]);
     world.pass(1);
     assert!(world.channel_data(&alice(), 0x4000).is_none());
-    let framing = world.from_peer(relay, PEER).unwrap().framing;
+    let framing = world.peer_sends(relay, PEER).unwrap().framing;
     assert_eq!(framing, Framing::Indication(peer(PEER)));
 }
 
@@ -118,7 +118,7 @@ fn a_channel_and_a_peer_belong_to_each_other_alone() {
 #[test]
 fn a_channel_must_have_a_number_in_range_and_a_peer() {
     let mut world = allocated();
-    for number in [0x3fff_u16, 0x8000, 0xffff] {
+    for number in [0_u16, 0x3fff, 0x8000, 0xffff] {
         let [n0, n1] = number.to_be_bytes();
         let reply = world.ask(&alice(), Method::CHANNEL_BIND, |request| {
             request
@@ -135,6 +135,13 @@ fn a_channel_must_have_a_number_in_range_and_a_peer() {
         request.attribute(&XorPeerAddress(addr(PEER)))
     });
     assert_eq!(reply.unwrap().code(), 400);
+}
+
+#[test]
+fn channels_of_rfc_5766_are_taken_too() {
+    let mut world = allocated();
+    assert_eq!(world.bind(&alice(), 0x7fff, PEER), 0);
+    assert!(world.channel_data(&alice(), 0x7fff).is_some());
 }
 
 #[test]

@@ -133,7 +133,7 @@ impl Witness {
                     prop_assert!(self.is_permitted(forward.relay.allocation, ip));
                 }
             }
-            Op::FromPeer(to) => self.from_peer(*to)?,
+            Op::FromPeer(to) => self.peer_sends(*to)?,
             Op::Connect(to, fails) => self.connect(&from, *to, *fails),
             Op::Attempt(to) => self.attempt(*to)?,
             Op::BindConnection => self.bind_connection(index),
@@ -189,9 +189,9 @@ impl Witness {
         }
     }
 
-    fn from_peer(&mut self, to: usize) -> Result<(), TestCaseError> {
+    fn peer_sends(&mut self, to: usize) -> Result<(), TestCaseError> {
         for relay in self.world.relays() {
-            if self.world.from_peer(relay, PEERS[to]).is_some() {
+            if self.world.peer_sends(relay, PEERS[to]).is_some() {
                 let ip = addr(PEERS[to]).ip();
                 prop_assert!(self.is_permitted(relay.allocation, ip));
             }
@@ -274,5 +274,10 @@ proptest! {
         prop_assert_eq!(server.allocations(), 0);
         prop_assert_eq!(server.poll_timeout(), None);
         prop_assert!(server.accounts.is_empty());
+    }
+
+    #[test]
+    fn random_steps_do_no_harm(bytes in vec(any::<u8>(), 0..600)) {
+        crate::fuzz::machine_turn_server(&bytes);
     }
 }

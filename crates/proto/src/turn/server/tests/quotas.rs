@@ -163,7 +163,7 @@ fn bandwidth_is_a_second_ahead_and_no_more() {
     };
     let passed = (0..100).filter(|_| spend(&mut world, 1000)).count();
     assert_eq!(passed, 10);
-    assert!(world.from_peer(relay, PEER).is_none());
+    assert!(world.peer_sends(relay, PEER).is_none());
     world.now += std::time::Duration::from_millis(500);
     let passed = (0..100).filter(|_| spend(&mut world, 1000)).count();
     assert_eq!(passed, 5);

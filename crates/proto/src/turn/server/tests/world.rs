@@ -391,7 +391,7 @@ impl World {
     }
 
     /// Lets a peer send to a relay, and says where it goes.
-    pub(super) fn from_peer(&mut self, relay: RelayId, from: &str) -> Option<Backward> {
+    pub(super) fn peer_sends(&mut self, relay: RelayId, from: &str) -> Option<Backward> {
         self.server.peer_data(self.now, relay, peer(from), 4)
     }
 

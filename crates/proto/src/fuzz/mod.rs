@@ -1,0 +1,9 @@
+//! Bodies of the fuzz targets: ordinary functions that must not panic on any input.
+//!
+//! `fuzz/` calls them with libFuzzer; `tests/corpus.rs` replays the committed corpora on
+//! stable Rust. Their names start with `machine_`: those of `postern-wire` read bytes,
+//! these drive a state machine.
+
+mod turn_server;
+
+pub use turn_server::machine_turn_server;

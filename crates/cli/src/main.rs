@@ -36,7 +36,7 @@ enum Command {
     /// Receive the files that somebody sends
     Receive(receive::Arguments),
     /// Introduce peers to each other: run this on a machine that both can reach
-    Server(server::Arguments),
+    Server(Box<server::Arguments>),
     /// Show the whole of it on this machine: two homes, two NATs, a server, a file
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Demo(demo::Arguments),
@@ -72,7 +72,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
-        Command::Server(arguments) => on_runtime(server::run(arguments)),
+        Command::Server(arguments) => on_runtime(server::run(*arguments)),
         // The demonstration enters namespaces, which must happen before threads exist.
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Command::Demo(arguments) => demo::run(arguments),

@@ -21,6 +21,9 @@ pub(crate) enum Event<'a> {
     Ready {
         url: &'a str,
         stun: &'a [String],
+        /// Left out without relays.
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        turn: &'a [String],
     },
     Code {
         code: &'a str,

@@ -1,11 +1,15 @@
 //! `postern server`
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
 use postern::DEFAULT_PORT;
-use postern::server::{CertificateFiles, DEFAULT_STUN_PORT, Server, ServerConfig, ServerError};
+use postern::server::{
+    CertificateFiles, Cidr, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_STUN_PORT,
+    DEFAULT_TLS_PORT, DEFAULT_UNPROVEN_RATE, Server, ServerConfig, ServerError, TurnConfig,
+};
 
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
@@ -33,9 +37,111 @@ pub(crate) struct Arguments {
     /// The private key in PEM form
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    #[command(flatten)]
+    relay: RelayArguments,
     /// Print one JSON object a line (docs/json.md)
     #[arg(long)]
     json: bool,
+}
+
+/// Options of the relay, which is there if any of the first three is given.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Relay (TURN)")]
+struct RelayArguments {
+    /// Relay for this user; repeat it for several. Other users of this machine see it in the list
+    /// of processes
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = user)]
+    user: Vec<(String, String)>,
+    /// Relay for whoever has credentials made from this secret; repeat it to replace an old one
+    #[arg(long, value_name = "SECRET")]
+    turn_secret: Vec<String>,
+    /// Relay at this address, over UDP and TCP; STUN is there, too. Default: where STUN is
+    #[arg(long, value_name = "IP:PORT")]
+    turn_listen: Vec<SocketAddr>,
+    /// The port of TURN over TLS; 0 lets the system choose
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_TLS_PORT)]
+    tls_port: u16,
+    /// The address of relays, one IPv4 and one IPv6; default: where the relay listens
+    #[arg(long, value_name = "IP")]
+    relay_ip: Vec<IpAddr>,
+    /// The ports of relays
+    #[arg(long, value_name = "FIRST-LAST", default_value = "49152-65535", value_parser = ports)]
+    relay_ports: RangeInclusive<u16>,
+    /// How relays are reached from outside, behind a NAT that forwards their ports; default:
+    /// --public-ip
+    #[arg(long, value_name = "IP")]
+    external_ip: Vec<IpAddr>,
+    /// The realm of users
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_REALM)]
+    realm: String,
+    /// Let relays reach these addresses, though they are not on the public internet; repeatable,
+    /// the most specific rule wins
+    #[arg(long, value_name = "CIDR")]
+    allow_peer: Vec<Cidr>,
+    /// Let relays not reach these addresses; repeatable
+    #[arg(long, value_name = "CIDR")]
+    deny_peer: Vec<Cidr>,
+    /// Most allocations of one user; 0: no limit
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    quota_user: u32,
+    /// Most allocations of one client address; 0: no limit
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_QUOTA_ADDRESS)]
+    quota_address: u32,
+    /// Most allocations in all; 0: as many as there are ports
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    quota_total: u32,
+    /// Most relayed bytes a second of one user, both directions together; 0: no limit
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    max_rate: u64,
+    /// How many bytes more than it sent a network gets in 10 s before it has proven its address;
+    /// 0: no limit, for load tests
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_UNPROVEN_RATE)]
+    unproven_rate: u64,
+}
+
+impl RelayArguments {
+    fn config(&self) -> Option<TurnConfig> {
+        if self.user.is_empty() && self.turn_secret.is_empty() && self.turn_listen.is_empty() {
+            return None;
+        }
+        Some(TurnConfig {
+            listen: self.turn_listen.clone(),
+            tls_port: self.tls_port,
+            relay_ips: self.relay_ip.clone(),
+            external_ips: self.external_ip.clone(),
+            relay_ports: self.relay_ports.clone(),
+            users: self.user.clone(),
+            secrets: self.turn_secret.clone(),
+            realm: self.realm.clone(),
+            allow_peers: self.allow_peer.clone(),
+            deny_peers: self.deny_peer.clone(),
+            quota_user: self.quota_user,
+            quota_address: self.quota_address,
+            quota_total: self.quota_total,
+            max_rate: self.max_rate,
+        })
+    }
+}
+
+/// A password may contain colons, a name not.
+fn user(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once(':') {
+        Some((name, password)) if !name.is_empty() && !password.is_empty() => {
+            Ok((name.to_owned(), password.to_owned()))
+        }
+        _ => Err("not NAME:PASSWORD"),
+    }
+}
+
+fn ports(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
+    let fault = "not FIRST-LAST, two ports of which the second is no smaller";
+    let (first, last) = text.split_once('-').ok_or(fault)?;
+    let first: u16 = first.parse().map_err(|_| fault)?;
+    let last = last.parse().map_err(|_| fault)?;
+    if first == 0 || first > last {
+        return Err(fault);
+    }
+    Ok(first..=last)
 }
 
 impl Arguments {
@@ -47,6 +153,8 @@ impl Arguments {
             stun_port: self.stun_port,
             public: self.public_ip.clone(),
             certificate: files.map(|(chain, key)| CertificateFiles { chain, key }),
+            turn: self.relay.config(),
+            unproven_rate: (self.relay.unproven_rate > 0).then_some(self.relay.unproven_rate),
         }
     }
 }
@@ -57,11 +165,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let server = Server::bind(arguments.config());
     let server = server.map_err(|error| describe(&error))?;
     let (url, stun) = (server.url().to_string(), server.stun_uris().to_vec());
+    let turn = server.turn_uris().to_vec();
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
     output.say(
         &Event::Ready {
             url: &url,
             stun: &stun,
+            turn: &turn,
         },
         &line,
     );
@@ -75,7 +185,30 @@ fn describe(error: &ServerError) -> Failure {
     let kind = match error {
         ServerError::Listen { .. } | ServerError::NoAddress => "listen",
         ServerError::Certificate(_) | ServerError::SelfSigned(_) => "certificate",
-        ServerError::Entropy(_) => "system",
+        ServerError::Turn(_) => return Failure::usage(chain(error)),
+        ServerError::Start(_) | ServerError::Entropy(_) => "system",
     };
     Failure::failed(kind, chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_may_contain_colons() {
+        let expected = ("name".to_owned(), "pass:word".to_owned());
+        assert_eq!(user("name:pass:word"), Ok(expected));
+        for text in ["name", ":password", "name:"] {
+            assert!(user(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_are_a_range_that_has_some() {
+        assert_eq!(ports("1024-2047"), Ok(1024..=2047));
+        for text in ["1024", "0-9", "2-1", "1-65536", "1-", "-"] {
+            assert!(ports(text).is_err(), "{text}");
+        }
+    }
 }

@@ -26,6 +26,7 @@ mod endpoint;
 mod entropy;
 mod explain;
 mod net;
+mod os;
 mod quic;
 mod race;
 mod rendezvous;

@@ -228,7 +228,9 @@ fn server_config(
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // RFC 7443; what a client asks for first decides nothing (server/web.rs).
+    let protocols: [&[u8]; 3] = [b"stun.turn", b"stun.nat-discovery", b"http/1.1"];
+    config.alpn_protocols = protocols.map(<[u8]>::to_vec).to_vec();
     Ok(config)
 }
 

@@ -1,4 +1,5 @@
-//! The server that introduces peers to each other: mailboxes over WebSocket, and STUN.
+//! The server that introduces peers to each other: mailboxes over WebSocket, STUN, and
+//! relays for those that find no other way (TURN).
 //!
 //! Nothing here decides what the protocols mean: the machines in `postern-proto` do.
 
@@ -6,18 +7,18 @@ mod mailboxes;
 mod names;
 mod slots;
 mod sockets;
-mod stun;
+mod streams;
+mod turn;
 mod web;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use noq::AsyncUdpSocket;
 use postern_wire::signal::{Fingerprint, MAX_STUN_SERVERS};
 use rustls::ServerConfig as TlsConfig;
 use rustls::pki_types::CertificateDer;
@@ -27,6 +28,15 @@ use tokio::task::JoinSet;
 use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
+
+pub use turn::{
+    Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, Issuer, TimeLimited,
+    TooLong, TurnConfig,
+};
+
+/// What a network may be sent in ten seconds beyond what came from it, before it has proven
+/// that it is there: bytes.
+pub const DEFAULT_UNPROVEN_RATE: u64 = 16 * 1024;
 
 /// The port of STUN (RFC 8489 section 8.1).
 pub const DEFAULT_STUN_PORT: u16 = 3478;
@@ -48,6 +58,12 @@ pub struct ServerConfig {
     /// name or address of the certificate. Without them the server makes a
     /// self-signed certificate, and its URL pins it.
     pub certificate: Option<CertificateFiles>,
+    /// Relays; `None` if there are to be none.
+    pub turn: Option<TurnConfig>,
+    /// How many bytes a network, a /24 or a /56, may be sent in ten seconds beyond what
+    /// came from it, before it has proven that it is there; `None` is no limit, for load
+    /// tests.
+    pub unproven_rate: Option<u64>,
 }
 
 impl Default for ServerConfig {
@@ -58,6 +74,8 @@ impl Default for ServerConfig {
             stun_port: DEFAULT_STUN_PORT,
             public: Vec::new(),
             certificate: None,
+            turn: None,
+            unproven_rate: Some(DEFAULT_UNPROVEN_RATE),
         }
     }
 }
@@ -94,6 +112,12 @@ pub enum ServerError {
     /// Making a self-signed certificate failed.
     #[error("a self-signed certificate could not be made")]
     SelfSigned(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The realm or a user's name cannot be used.
+    #[error("the relay cannot be set up")]
+    Turn(#[from] TooLong),
+    /// The relay's thread could not be started.
+    #[error("the relay could not be started")]
+    Start(#[source] io::Error),
     /// The system has no randomness to give.
     #[error("the system gave no random numbers")]
     Entropy(#[source] getrandom::Error),
@@ -103,10 +127,13 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<TcpListener>,
-    stun: Vec<Box<dyn AsyncUdpSocket>>,
+    relay: turn::Running,
+    streams: streams::Listeners,
     tls: Arc<TlsConfig>,
     url: ServerUrl,
     stun_uris: Vec<String>,
+    turn_uris: Vec<String>,
+    issuer: Option<Issuer>,
     seed: [u8; 32],
 }
 
@@ -120,19 +147,30 @@ impl Server {
     pub fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let credentials = Credentials::of(&config)?;
         let listeners = bind_all(&config.listen, config.port, sockets::listen)?;
-        let stun = bind_all(&config.listen, config.stun_port, sockets::bind_udp)?;
+        let stun = bind_stun(&config)?;
+        let udp = bound(&stun)?;
+        let streams = streams::Listeners::bind(config.turn.as_ref(), &udp)?;
         let addresses = names::advertised(&bound(&listeners)?, &config.public);
         let addresses = preferred(addresses, &config.public);
         let port = addresses.first().map(SocketAddr::port);
         let host = names::url_host(credentials.certificate.as_ref(), &addresses);
         let (host, port) = host.zip(port).ok_or(ServerError::NoAddress)?;
+        let (plan, issuer) = plan(&config, &udp)?;
+        let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
+        let turn_uris = match &config.turn {
+            Some(_) => streams.uris(&udp, &addresses, &config.public)?,
+            None => Vec::new(),
+        };
         Ok(Self {
             url: ServerUrl::new(host, port, credentials.pin),
-            stun_uris: stun_uris(&names::advertised(&bound(&stun)?, &config.public)),
+            stun_uris: stun_uris(&names::advertised(&udp, &config.public)),
+            turn_uris,
+            issuer,
             listeners,
-            stun,
+            relay,
+            streams,
             tls: Arc::new(credentials.tls),
-            seed: crate::entropy::seed().map_err(ServerError::Entropy)?,
+            seed: seed()?,
         })
     }
 
@@ -146,25 +184,64 @@ impl Server {
         &self.stun_uris
     }
 
+    /// The TURN URIs (RFC 7065), one per address and transport; empty without relays.
+    pub fn turn_uris(&self) -> &[String] {
+        &self.turn_uris
+    }
+
+    /// Issues credentials for the relays; `None` without relays.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.issuer.as_ref()
+    }
+
     /// Answers until the future is dropped.
     pub async fn run(self) {
         tracing::info!(url = %self.url.websocket(), stun = ?self.stun_uris, "the server runs");
         let mut tasks = JoinSet::new();
-        for socket in self.stun {
-            tasks.spawn(stun::serve(socket));
-        }
         let mailboxes = mailboxes::spawn(&mut tasks, self.seed, self.stun_uris);
         let slots = slots::Slots::new();
+        let relay = self.issuer.map(|_| self.relay.remote().clone());
+        if let Some(relay) = &relay {
+            self.streams.spawn(&mut tasks, &self.tls, relay);
+        }
         for listener in self.listeners {
             let web = web::Web {
                 tls: self.tls.clone().into(),
                 mailboxes: mailboxes.clone(),
                 slots: slots.clone(),
+                relay: relay.clone(),
             };
             tasks.spawn(web::serve(listener, web));
         }
         while tasks.join_next().await.is_some() {}
+        drop(self.relay);
     }
+}
+
+fn seed() -> Result<[u8; 32], ServerError> {
+    crate::entropy::seed().map_err(ServerError::Entropy)
+}
+
+/// The UDP sockets: where TURN is to be, else where STUN is.
+fn bind_stun(config: &ServerConfig) -> Result<Vec<UdpSocket>, ServerError> {
+    let turn = config.turn.as_ref().map(|turn| &turn.listen);
+    match turn.filter(|listen| !listen.is_empty()) {
+        Some(listen) => bind_each(listen, sockets::bind_udp),
+        None => bind_all(&config.listen, config.stun_port, sockets::bind_udp),
+    }
+}
+
+fn plan(
+    config: &ServerConfig,
+    udp: &[SocketAddr],
+) -> Result<(turn::Plan, Option<Issuer>), ServerError> {
+    let Some(turn) = &config.turn else {
+        return Ok((turn::Plan::stun(config.unproven_rate), None));
+    };
+    let listen = names::advertised(udp, &[]);
+    let rate = config.unproven_rate;
+    let (plan, issuer) = turn::Plan::relays(turn, seed()?, &listen, &config.public, rate)?;
+    Ok((plan, Some(issuer)))
 }
 
 /// What the server proves itself with.
@@ -225,6 +302,16 @@ fn bind_all<S: LocalAddress>(
     Ok(bound)
 }
 
+fn bind_each<S>(
+    addresses: &[SocketAddr],
+    bind: impl Fn(SocketAddr) -> io::Result<S>,
+) -> Result<Vec<S>, ServerError> {
+    let sockets = addresses
+        .iter()
+        .map(|&address| bind(address).map_err(|source| ServerError::Listen { address, source }));
+    sockets.collect()
+}
+
 /// Both kinds of socket know where they are bound.
 trait LocalAddress {
     fn address(&self) -> io::Result<SocketAddr>;
@@ -236,7 +323,7 @@ impl LocalAddress for TcpListener {
     }
 }
 
-impl LocalAddress for Box<dyn AsyncUdpSocket> {
+impl LocalAddress for UdpSocket {
     fn address(&self) -> io::Result<SocketAddr> {
         self.local_addr()
     }

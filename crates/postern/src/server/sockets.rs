@@ -2,9 +2,8 @@
 //! both be listened on.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
-use noq::{AsyncUdpSocket, Runtime, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
@@ -24,13 +23,13 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A UDP socket that tells at which address a datagram arrived.
-pub(super) fn bind_udp(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
+/// A UDP socket.
+pub(super) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
     // Best effort: the kernel's limit is the administrator's choice.
     let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     socket.bind(&address.into())?;
-    TokioRuntime.wrap_udp_socket(socket.into())
+    Ok(socket.into())
 }
 
 fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {

@@ -13,13 +13,18 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use postern_proto::turn::server::{FiveTuple, Transport};
 use postern_wire::signal::MAX_FRAME;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::mailboxes::{Client, Mailboxes};
 use super::slots::{Slot, Slots};
+use super::streams::five_tuple;
+use super::turn::{self, Remote};
 
 /// TLS and the HTTP request must be complete, and the WebSocket begun, after so long.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +48,8 @@ pub(super) struct Web {
     pub(super) tls: TlsAcceptor,
     pub(super) mailboxes: Mailboxes,
     pub(super) slots: Slots,
+    /// The relay, if there is one: TURN over TLS shares the port.
+    pub(super) relay: Option<Remote>,
 }
 
 /// Where a client comes from, and its place, which it keeps as long as the WebSocket lasts.
@@ -75,27 +82,58 @@ pub(super) async fn serve(listener: TcpListener, web: Web) {
             address,
             _slot: Arc::new(slot),
         };
-        tokio::spawn(set_up(stream, web.tls.clone(), router.clone(), guest));
+        tokio::spawn(set_up(stream, web.clone(), router.clone(), guest));
     }
 }
 
-/// Brings a connection to its WebSocket, which goes on in a task of its own. The limit is
-/// on the whole of it: a client that sends requests and reads no answers is cut off, too.
-async fn set_up(stream: TcpStream, tls: TlsAcceptor, router: Router, guest: Guest) {
-    let result = timeout(SETUP_TIMEOUT, serve_http(stream, tls, router, guest)).await;
-    if let Err(error) = result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        tracing::debug!(%error, "a connection ended before there was a WebSocket");
+/// Brings a connection to its WebSocket, which goes on in a task of its own, or to the
+/// relay. The limit is on the whole of it: a client that sends requests and reads no
+/// answers is cut off, too.
+async fn set_up(stream: TcpStream, web: Web, router: Router, guest: Guest) {
+    let seat = guest.clone();
+    let result = timeout(SETUP_TIMEOUT, serve_http(stream, web, router, guest)).await;
+    match result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(Some(to_relay)) => to_relay.serve().await,
+        Ok(None) => {}
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended before there was a WebSocket");
+        }
+    }
+    drop(seat);
+}
+
+/// A connection that begins with a STUN message.
+struct ToRelay {
+    stream: BufReader<TlsStream<TcpStream>>,
+    client: FiveTuple,
+    relay: Remote,
+}
+
+impl ToRelay {
+    async fn serve(self) {
+        turn::serve_client(self.stream, self.client, self.relay).await;
     }
 }
 
 async fn serve_http(
     stream: TcpStream,
-    tls: TlsAcceptor,
+    web: Web,
     router: Router,
     guest: Guest,
-) -> io::Result<()> {
+) -> io::Result<Option<ToRelay>> {
     stream.set_nodelay(true)?;
-    let stream = tls.accept(stream).await?;
+    let client = five_tuple(&stream, Transport::Tls)?;
+    let stream = web.tls.accept(stream).await?;
+    let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
+    if let Some(relay) = web.relay
+        && begins_with_stun(&mut stream).await?
+    {
+        return Ok(Some(ToRelay {
+            stream,
+            client,
+            relay,
+        }));
+    }
     let service = TowerToHyperService::new(router.layer(Extension(guest)));
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -104,7 +142,15 @@ async fn serve_http(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await
-        .map_err(io::Error::other)
+        .map_err(io::Error::other)?;
+    Ok(None)
+}
+
+/// The first byte decides, not ALPN: clients of all kinds name none, or HTTP. No HTTP
+/// request begins with 0 to 3, and every STUN message does.
+async fn begins_with_stun(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<bool> {
+    let first = stream.fill_buf().await?.first();
+    Ok(first.is_some_and(|byte| *byte <= 3))
 }
 
 async fn upgrade(

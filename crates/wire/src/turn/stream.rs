@@ -54,7 +54,7 @@ pub fn split_stream(bytes: &[u8]) -> Result<StreamFrame, StreamError> {
 
 fn check_first(bytes: &[u8]) -> Result<StreamFrame, StreamError> {
     match bytes.first() {
-        Some(0x50..) => Err(StreamError),
+        Some(0x80..) => Err(StreamError),
         _ => Ok(StreamFrame::Incomplete {
             needed: CHANNEL_HEADER_LEN,
         }),

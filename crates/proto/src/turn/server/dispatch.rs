@@ -65,7 +65,7 @@ impl Server {
             return Handled::Consumed;
         }
         match payload.first() {
-            Some(0x40..=0x4f) => self.on_channel_data(now, client, payload),
+            Some(0x40..=0x7f) => self.on_channel_data(now, client, payload),
             _ if is_stun(payload) => self.on_stun(now, client, payload),
             _ => Handled::NotMine,
         }

@@ -6,23 +6,29 @@ use std::time::Duration;
 use crate::stun::attribute::exactly;
 use crate::stun::{Attribute, AttributeType, TransactionId, ValueError};
 
-/// A channel number, 0x4000 to 0x4fff, and CHANNEL-NUMBER (RFC 8656 section 18.1).
+/// A channel number, 0x4000 to 0x7fff, and CHANNEL-NUMBER (RFC 8656 section 18.1).
+///
+/// RFC 8656 leaves those above 0x4fff to other protocols on the same port. RFC 5766 did
+/// not, and clients that draw from its range are common: a server takes them, a client
+/// stays below [`ChannelNumber::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelNumber(u16);
 
 impl ChannelNumber {
     /// The lowest channel number.
     pub const MIN: Self = Self(0x4000);
-    /// The highest channel number; those above are reserved (RFC 8656 section 12).
+    /// The highest channel number of RFC 8656 (section 12).
     pub const MAX: Self = Self(0x4fff);
+    /// The highest channel number of RFC 5766 (section 11).
+    pub const LEGACY_MAX: Self = Self(0x7fff);
 
     /// The channel with this number.
     ///
     /// # Errors
     ///
-    /// [`ValueError::Range`] outside 0x4000 to 0x4fff.
+    /// [`ValueError::Range`] outside 0x4000 to 0x7fff.
     pub const fn new(number: u16) -> Result<Self, ValueError> {
-        if number < Self::MIN.0 || number > Self::MAX.0 {
+        if number < Self::MIN.0 || number > Self::LEGACY_MAX.0 {
             return Err(ValueError::Range);
         }
         Ok(Self(number))
@@ -98,7 +104,7 @@ mod tests {
 
     #[test]
     fn all_survive_the_round_trip() {
-        for number in 0x4000..=0x4fff {
+        for number in 0x4000..=0x7fff {
             let channel = ChannelNumber::new(number).unwrap();
             assert_eq!(decoded(&encoded(&channel)), Ok(channel));
         }
@@ -119,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_channel_outside_its_range_is_refused() {
-        for number in [0, 0x3fff, 0x5000, 0x7fff, 0xffff] {
+        for number in [0, 0x3fff, 0x8000, 0xffff] {
             let [n0, n1] = u16::to_be_bytes(number);
             let read = decoded::<ChannelNumber>(&[n0, n1, 0, 0]);
             assert_eq!(read, Err(ValueError::Range));

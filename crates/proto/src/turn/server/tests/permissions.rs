@@ -118,7 +118,7 @@ fn a_channel_and_a_peer_belong_to_each_other_alone() {
 #[test]
 fn a_channel_must_have_a_number_in_range_and_a_peer() {
     let mut world = allocated();
-    for number in [0x3fff_u16, 0x5000, 0x7fff, 0xffff] {
+    for number in [0_u16, 0x3fff, 0x8000, 0xffff] {
         let [n0, n1] = number.to_be_bytes();
         let reply = world.ask(&alice(), Method::CHANNEL_BIND, |request| {
             request
@@ -135,6 +135,13 @@ fn a_channel_must_have_a_number_in_range_and_a_peer() {
         request.attribute(&XorPeerAddress(addr(PEER)))
     });
     assert_eq!(reply.unwrap().code(), 400);
+}
+
+#[test]
+fn channels_of_rfc_5766_are_taken_too() {
+    let mut world = allocated();
+    assert_eq!(world.bind(&alice(), 0x7fff, PEER), 0);
+    assert!(world.channel_data(&alice(), 0x7fff).is_some());
 }
 
 #[test]

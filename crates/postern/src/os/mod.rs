@@ -1,0 +1,29 @@
+//! What the operating systems do differently.
+
+use std::io;
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as system;
+
+#[cfg(not(target_os = "linux"))]
+mod portable;
+#[cfg(not(target_os = "linux"))]
+use portable as system;
+
+/// Whether what a UDP socket sends may be cut into fragments on its way (the DF bit is
+/// off), or is lost where it does not fit.
+///
+/// # Errors
+///
+/// What the system said; also when it knows no such option.
+pub(crate) fn set_may_fragment(socket: &mio::net::UdpSocket, may: bool) -> io::Result<()> {
+    system::set_may_fragment(socket, may)
+}
+
+/// Lets this process have as many files and sockets open as it may at most: a relay has
+/// one socket for each allocation.
+pub(crate) fn raise_file_limit() {
+    system::raise_file_limit();
+}

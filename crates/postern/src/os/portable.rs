@@ -1,0 +1,9 @@
+use std::io;
+
+use mio::net::UdpSocket;
+
+pub(super) fn set_may_fragment(_socket: &UdpSocket, _may: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn raise_file_limit() {}

@@ -1,0 +1,128 @@
+//! The TCP and TLS listeners of TURN.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_proto::turn::server::{ClientAddr, FiveTuple, Transport};
+use rustls::ServerConfig as TlsConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::slots::Slots;
+use super::turn::{self, Remote, TurnConfig};
+use super::{ServerError, bind_all, bind_each, bound, names, sockets};
+
+/// The TLS handshake must be complete after so long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept, which usually means that file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where streams of TURN arrive; empty without relays.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    tcp: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// TCP at the addresses of UDP, TLS at another port of theirs.
+    pub(super) fn bind(
+        config: Option<&TurnConfig>,
+        udp: &[SocketAddr],
+    ) -> Result<Self, ServerError> {
+        let Some(config) = config else {
+            return Ok(Self::default());
+        };
+        let mut ips: Vec<IpAddr> = udp.iter().map(SocketAddr::ip).collect();
+        ips.sort_unstable();
+        ips.dedup();
+        Ok(Self {
+            tcp: bind_each(udp, sockets::listen)?,
+            tls: bind_all(&ips, config.tls_port, sockets::listen)?,
+        })
+    }
+
+    /// The TURN URIs (RFC 7065): of UDP, of these, and of the web server's port.
+    pub(super) fn uris(
+        &self,
+        udp: &[SocketAddr],
+        web: &[SocketAddr],
+        public: &[IpAddr],
+    ) -> Result<Vec<String>, ServerError> {
+        let told = |bound: &[SocketAddr], scheme, transport| {
+            let addresses = names::advertised(bound, public).into_iter();
+            addresses.map(move |address| format!("{scheme}:{address}?transport={transport}"))
+        };
+        let tcp = bound(&self.tcp)?;
+        let tls = bound(&self.tls)?;
+        let web = web.iter();
+        Ok(told(udp, "turn", "udp")
+            .chain(told(&tcp, "turn", "tcp"))
+            .chain(told(&tls, "turns", "tcp"))
+            .chain(web.map(|address| format!("turns:{address}?transport=tcp")))
+            .collect())
+    }
+
+    /// Accepts clients for ever.
+    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, tls: &Arc<TlsConfig>, relay: &Remote) {
+        let slots = Slots::new();
+        for listener in self.tcp {
+            tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
+        }
+        for listener in self.tls {
+            let tls = Some(TlsAcceptor::from(tls.clone()));
+            tasks.spawn(serve(listener, slots.clone(), tls, relay.clone()));
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, slots: Slots, tls: Option<TlsAcceptor>, relay: Remote) {
+    while let Some(place) = slots.free().await {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(slot) = slots.seat(place, address.ip().to_canonical()) else {
+            tracing::debug!(%address, "too many connections from one source, refused");
+            continue;
+        };
+        let (tls, relay) = (tls.clone(), relay.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serve_one(stream, tls, relay).await {
+                tracing::debug!(%error, "a client of the relay could not be served");
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn serve_one(stream: TcpStream, tls: Option<TlsAcceptor>, relay: Remote) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls else {
+        let client = five_tuple(&stream, Transport::Tcp)?;
+        turn::serve_client(stream, client, relay).await;
+        return Ok(());
+    };
+    let client = five_tuple(&stream, Transport::Tls)?;
+    let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
+    turn::serve_client(stream, client, relay).await;
+    Ok(())
+}
+
+/// The ends of a client's connection.
+pub(super) fn five_tuple(stream: &TcpStream, transport: Transport) -> io::Result<FiveTuple> {
+    Ok(FiveTuple {
+        transport,
+        client: ClientAddr(stream.peer_addr()?),
+        server: stream.local_addr()?,
+    })
+}

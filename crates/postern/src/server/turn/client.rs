@@ -1,0 +1,183 @@
+//! A client's stream: TCP, or TLS within it.
+//!
+//! Streams are tasks, because TLS is at home there; complete messages go to the shard in
+//! as few commands as the reads allow.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use postern_proto::turn::server::FiveTuple;
+use postern_wire::turn::{StreamFrame, split_stream};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes,
+};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::commands::{Command, Remote};
+use super::streams::{Outbound, StreamReceiver, channel};
+
+/// A client must have proven who it is after so long.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client refreshes its allocation within an hour: one that is silent for longer has
+/// none.
+const SILENCE: Duration = Duration::from_secs(65 * 60);
+
+/// A client must take what is written within so long: it is not read from meanwhile.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes read at once.
+const READ: usize = 16 * 1024;
+
+/// Bytes written at once.
+const WRITE: usize = 64 * 1024;
+
+/// Bytes of each direction of a joined connection that are on the way.
+const COPY: usize = 128 * 1024;
+
+/// ConnectionBind (RFC 6062): what follows it is not a message.
+const CONNECTION_BIND: [u8; 2] = [0x00, 0x0b];
+
+/// The success response to it.
+const BOUND: [u8; 2] = [0x01, 0x0b];
+
+/// Success responses that only a client with credentials gets: to Allocate, Refresh and
+/// ConnectionBind.
+const PROOFS: [[u8; 2]; 3] = [[0x01, 0x03], [0x01, 0x04], BOUND];
+
+/// Serves a client until its stream ends.
+pub(in crate::server) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: FiveTuple,
+    shard: Remote,
+) {
+    let (sender, outbound) = channel();
+    if !shard.tell(Command::Opened { client, sender }).await {
+        return;
+    }
+    let mut session = Session {
+        stream,
+        client,
+        outbound,
+        unread: BytesMut::new(),
+        held: false,
+        proven: false,
+    };
+    if let Err(error) = session.converse(&shard).await {
+        tracing::debug!(%error, "a client's stream ended");
+    }
+    // The stream is closed after that: its 5-tuple must not come again before.
+    shard.tell(Command::Closed { client }).await;
+}
+
+struct Session<S> {
+    stream: S,
+    client: FiveTuple,
+    outbound: StreamReceiver,
+    unread: BytesMut,
+    /// What is unread may not be messages: the answer to ConnectionBind decides.
+    held: bool,
+    proven: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    async fn converse(&mut self, shard: &Remote) -> io::Result<()> {
+        let mut deadline = pin!(sleep_until(Instant::now() + SETUP_TIMEOUT));
+        loop {
+            self.unread.reserve(READ);
+            tokio::select! {
+                read = self.stream.read_buf(&mut self.unread), if !self.held => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                    if self.proven {
+                        deadline.as_mut().reset(Instant::now() + SILENCE);
+                    }
+                }
+                outbound = self.outbound.next() => match outbound {
+                    Some(outbound) => {
+                        if let Some(peer) = self.write(outbound).await? {
+                            return self.join(peer).await;
+                        }
+                        if self.proven {
+                            deadline.as_mut().reset(Instant::now() + SILENCE);
+                        }
+                    }
+                    None => return Ok(()),
+                },
+                () = &mut deadline => return Err(io::ErrorKind::TimedOut.into()),
+            }
+            if !self.held && !self.pass_on(shard).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives the shard what is complete; `false` if it has stopped.
+    async fn pass_on(&mut self, shard: &Remote) -> io::Result<bool> {
+        let bytes = self.complete()?;
+        if bytes.is_empty() {
+            return Ok(true);
+        }
+        let client = self.client;
+        Ok(shard.tell(Command::Messages { client, bytes }).await)
+    }
+
+    /// Takes the complete messages out, up to a ConnectionBind request.
+    fn complete(&mut self) -> io::Result<Bytes> {
+        let mut used: usize = 0;
+        while !self.held {
+            let rest = self.unread.get(used..).unwrap_or_default();
+            let length = match split_stream(rest).map_err(io::Error::other)? {
+                StreamFrame::Incomplete { .. } => break,
+                StreamFrame::Stun { length } => length,
+                StreamFrame::ChannelData { padded, .. } => padded,
+            };
+            self.held = rest.starts_with(&CONNECTION_BIND);
+            used = used.saturating_add(length);
+        }
+        Ok(self.unread.split_to(used).freeze())
+    }
+
+    /// Writes what there is for the client; gives the peer's connection if the stream is
+    /// to carry it from now on.
+    async fn write(&mut self, first: Outbound) -> io::Result<Option<TcpStream>> {
+        let mut bytes = Vec::new();
+        let mut next = Some(first);
+        let mut joined = None;
+        while let Some(outbound) = next {
+            match outbound {
+                Outbound::Bytes(more) => {
+                    // A connection follows when the request has succeeded.
+                    self.held &= more.starts_with(&BOUND);
+                    self.proven |= PROOFS.iter().any(|proof| more.starts_with(proof));
+                    bytes.extend(more);
+                }
+                Outbound::Join(peer) => joined = Some(peer),
+            }
+            let full = joined.is_some() || bytes.len() >= WRITE;
+            next = (!full).then(|| self.outbound.next_now()).flatten();
+        }
+        timeout(SEND_TIMEOUT, self.send(&bytes)).await??;
+        Ok(joined)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Raw bytes both ways, from the first that either side has sent. The shard ends it by
+    /// dropping the queue.
+    async fn join(&mut self, mut peer: TcpStream) -> io::Result<()> {
+        peer.write_all(&self.unread).await?;
+        let copying = copy_bidirectional_with_sizes(&mut self.stream, &mut peer, COPY, COPY);
+        tokio::select! {
+            copied = copying => copied.map(|_| ()),
+            _ = self.outbound.next() => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What tasks tell a shard.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mio::Waker;
+use postern_proto::turn::server::{ConnectError, FiveTuple, PeerConnection, RelayId};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::streams::StreamSender;
+
+/// Commands that wait; who has more waits too.
+const WAITING: usize = 1024;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A client's stream is there, and takes what is for it here.
+    Opened {
+        client: FiveTuple,
+        sender: StreamSender,
+    },
+    /// Complete messages of a client's stream, one behind the other.
+    Messages { client: FiveTuple, bytes: Bytes },
+    /// A client's stream has ended, and the peer's connection that was joined to it.
+    Closed { client: FiveTuple },
+    /// A peer has connected to the listener of a TCP relay.
+    PeerArrived { relay: RelayId, stream: TcpStream },
+    /// A connection with a peer was made, or not.
+    Connected {
+        connection: PeerConnection,
+        result: Result<TcpStream, ConnectError>,
+    },
+}
+
+/// A shard, as tasks see it.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Remote {
+    commands: mpsc::Sender<Command>,
+    waker: Arc<Waker>,
+}
+
+impl Remote {
+    /// A remote and what the shard takes commands from.
+    pub(super) fn new(poll: &mio::Poll) -> io::Result<(Self, mpsc::Receiver<Command>)> {
+        let waker = Waker::new(poll.registry(), super::sockets::WAKER)?;
+        let (commands, receiver) = mpsc::channel(WAITING);
+        let remote = Self {
+            commands,
+            waker: Arc::new(waker),
+        };
+        Ok((remote, receiver))
+    }
+
+    /// Tells the shard; `false` if it has stopped.
+    pub(super) async fn tell(&self, command: Command) -> bool {
+        let told = self.commands.send(command).await.is_ok();
+        self.wake();
+        told
+    }
+
+    pub(super) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::warn!(%error, "the relay could not be woken");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The data path of a shard: trains from clients to peers and back.
+
+use std::time::Instant;
+
+use noq_udp::RecvMeta;
+use postern_proto::turn::server::{
+    Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, PeerAddr, RelayId, Transport,
+};
+use postern_wire::turn::{
+    CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, DataHeader, channel_header,
+};
+
+use super::shard::Shard;
+use super::socket::Destination;
+use super::sockets::Via;
+
+impl Shard {
+    /// A train from one client, or from a stranger.
+    pub(super) fn on_client_train(
+        &mut self,
+        now: Instant,
+        via: Via,
+        meta: &RecvMeta,
+        train: &[u8],
+    ) {
+        let Some(server) = self.sockets.arrived_at(via, meta.dst_ip) else {
+            return;
+        };
+        let client = FiveTuple {
+            transport: Transport::Udp,
+            client: ClientAddr(meta.addr),
+            server,
+        };
+        let stride = meta.stride.max(1);
+        let mut rest = train;
+        while !rest.is_empty() {
+            let used = match Run::find(rest, stride) {
+                Some(run) if self.relays => {
+                    self.on_run(now, &client, &run);
+                    run.train.len()
+                }
+                _ => {
+                    let used = stride.min(rest.len());
+                    self.on_message(now, &client, rest.get(..used).unwrap_or_default());
+                    used
+                }
+            };
+            rest = rest.get(used..).unwrap_or_default();
+        }
+    }
+
+    /// One message of a client, of whatever kind.
+    pub(super) fn on_message(&mut self, now: Instant, client: &FiveTuple, payload: &[u8]) {
+        if !self.relays && !is_binding(payload) {
+            return;
+        }
+        if let Handled::Forward(forward, data) = self.machine.handle_input(now, client, payload) {
+            self.forward(now, &forward, data.len(), std::iter::once(data));
+        } else {
+            self.drain(now);
+        }
+    }
+
+    fn on_run(&mut self, now: Instant, client: &FiveTuple, run: &Run<'_>) {
+        let bytes = run.bytes();
+        if let Some(forward) = self.machine.client_data(now, client, run.channel, bytes) {
+            self.forward(now, &forward, bytes, run.data());
+        }
+    }
+
+    /// Data from a client for a peer, or for another client if the peer is its relay.
+    fn forward<'a>(
+        &mut self,
+        now: Instant,
+        forward: &Forward,
+        bytes: usize,
+        data: impl Iterator<Item = &'a [u8]>,
+    ) {
+        if let Some(relay) = forward.own {
+            let source = PeerAddr(forward.source.0);
+            if let Some(backward) = self.machine.peer_data(now, relay, source, bytes) {
+                self.backward(&backward, data);
+            }
+            return;
+        }
+        let to = Destination {
+            to: forward.peer.0,
+            from: None,
+            dont_fragment: forward.dont_fragment,
+        };
+        let via = Via::Relay(forward.relay);
+        for datagram in data {
+            self.batch.push(&self.sockets, via, to, [datagram]);
+        }
+    }
+
+    /// A train from one peer.
+    pub(super) fn on_peer_train(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        meta: &RecvMeta,
+        train: &[u8],
+    ) {
+        let peer = PeerAddr(meta.addr);
+        let Some(backward) = self.machine.peer_data(now, relay, peer, train.len()) else {
+            return;
+        };
+        if train.is_empty() {
+            self.backward(&backward, std::iter::once(train));
+        } else {
+            self.backward(&backward, train.chunks(meta.stride.max(1)));
+        }
+    }
+
+    /// Data from one peer for its client.
+    fn backward<'a>(&mut self, backward: &Backward, data: impl Iterator<Item = &'a [u8]>) {
+        let client = backward.client;
+        if client.transport.is_stream() {
+            let bytes = self.for_stream(backward.framing, data);
+            self.streams.send(&client, bytes);
+            return;
+        }
+        let Some(via) = self.sockets.listener_at(client.server) else {
+            return;
+        };
+        let to = Destination {
+            to: client.client.0,
+            from: Some(client.server.ip()),
+            dont_fragment: false,
+        };
+        for datagram in data {
+            self.frame(via, to, backward.framing, datagram);
+        }
+    }
+
+    fn frame(&mut self, via: Via, to: Destination, framing: Framing, data: &[u8]) {
+        match framing {
+            Framing::Channel(channel) => {
+                let Ok(length) = u16::try_from(data.len()) else {
+                    return;
+                };
+                let header = channel_header(channel, length);
+                self.batch.push(&self.sockets, via, to, [&header, data]);
+            }
+            Framing::Indication(peer) => {
+                let id = self.machine.indication_id();
+                if let Some(header) = DataHeader::data(peer.0, id, data.len()) {
+                    let parts = [header.as_bytes(), data, padding(&header)];
+                    self.batch.push(&self.sockets, via, to, parts);
+                }
+            }
+        }
+    }
+
+    /// Data as it is written into a client's stream.
+    fn for_stream<'a>(
+        &mut self,
+        framing: Framing,
+        data: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for datagram in data {
+            match framing {
+                Framing::Channel(channel) => {
+                    let data = ChannelData {
+                        channel,
+                        data: datagram,
+                    };
+                    bytes.extend(data.to_stream());
+                }
+                Framing::Indication(peer) => {
+                    let id = self.machine.indication_id();
+                    if let Some(header) = DataHeader::data(peer.0, id, datagram.len()) {
+                        bytes.extend_from_slice(header.as_bytes());
+                        bytes.extend_from_slice(datagram);
+                        bytes.extend_from_slice(padding(&header));
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// Datagrams of one train that carry as much data on the same channel; the last one
+/// perhaps less.
+struct Run<'a> {
+    channel: ChannelNumber,
+    train: &'a [u8],
+    stride: usize,
+}
+
+impl<'a> Run<'a> {
+    /// The run that a train begins with; `None` if its first datagram is not ChannelData.
+    fn find(train: &'a [u8], stride: usize) -> Option<Self> {
+        let first = train.get(..stride.min(train.len()))?;
+        if !matches!(first.first(), Some(0x40..=0x7f)) {
+            return None;
+        }
+        let ChannelData { channel, .. } = ChannelData::parse(first).ok()?;
+        let on_channel = |datagram: &&[u8]| {
+            ChannelData::parse(datagram).is_ok_and(|data| data.channel == channel)
+        };
+        let length = train
+            .chunks(stride)
+            .take_while(on_channel)
+            .map(<[u8]>::len)
+            .sum();
+        Some(Self {
+            channel,
+            train: train.get(..length)?,
+            stride,
+        })
+    }
+
+    fn data(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let datagrams = self.train.chunks(self.stride);
+        datagrams.filter_map(|datagram| ChannelData::parse(datagram).ok().map(|parsed| parsed.data))
+    }
+
+    fn bytes(&self) -> usize {
+        let headers = self.train.len().div_ceil(self.stride) * CHANNEL_HEADER_LEN;
+        self.train.len().saturating_sub(headers)
+    }
+}
+
+/// Whether this is a Binding request or indication: all that is answered when there are no
+/// relays.
+fn is_binding(payload: &[u8]) -> bool {
+    matches!(payload, [0x00, 0x01 | 0x11, ..])
+}
+
+fn padding(header: &DataHeader) -> &'static [u8] {
+    const ZEROES: &[u8] = &[0; 3];
+    ZEROES.get(..header.padding()).unwrap_or_default()
+}

@@ -1,0 +1,156 @@
+//! TURN and STUN: a shard for UDP and all allocations, and tasks for streams.
+//!
+//! One shard has all listening addresses: the quotas, the pool of ports and the way from
+//! one client's relay to another's are then one.
+
+mod batch;
+mod client;
+mod commands;
+mod config;
+mod connections;
+mod data;
+mod shard;
+mod socket;
+mod sockets;
+mod streams;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mio::Poll;
+use postern_proto::stun::Credentials;
+use postern_proto::turn::server::{Config, Server};
+
+pub use config::{
+    Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, TooLong, TurnConfig,
+};
+pub use postern_proto::stun::TimeLimited;
+
+pub(super) use client::serve as serve_client;
+pub(super) use commands::Remote;
+
+use batch::Batch;
+use connections::Connections;
+use shard::Shard;
+use socket::TrainSocket;
+use sockets::Sockets;
+use streams::Streams;
+
+/// Issues credentials for this server's relays.
+#[derive(Debug, Clone)]
+pub struct Issuer(Credentials);
+
+impl Issuer {
+    /// A user name and a password that are good for `lifetime`; `id` tells in the server's
+    /// accounts whom they were given to.
+    #[must_use]
+    pub fn issue(&self, lifetime: Duration, id: Option<&str>) -> Option<TimeLimited> {
+        self.0.issue(config::unix_now(), lifetime, id)
+    }
+}
+
+/// What the machine of a server is to be, and who issues credentials for it.
+pub(super) struct Plan {
+    machine: Config,
+    relays: bool,
+}
+
+impl Plan {
+    /// Without relays: only STUN is answered.
+    pub(super) fn stun(unproven_allowance: Option<u64>) -> Self {
+        let machine = Config {
+            unproven_allowance,
+            ..Config::default()
+        };
+        Self {
+            machine,
+            relays: false,
+        }
+    }
+
+    /// With relays.
+    pub(super) fn relays(
+        config: &TurnConfig,
+        own_secret: [u8; 32],
+        listen: &[SocketAddr],
+        public: &[std::net::IpAddr],
+        unproven_allowance: Option<u64>,
+    ) -> Result<(Self, Issuer), TooLong> {
+        let credentials = config.credentials(&own_secret)?;
+        let issuer = Issuer(credentials.clone());
+        let mut machine = config.machine(credentials, listen, public);
+        machine.unproven_allowance = unproven_allowance;
+        let plan = Self {
+            machine,
+            relays: true,
+        };
+        Ok((plan, issuer))
+    }
+}
+
+/// A running shard. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    remote: Remote,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts the thread. Must be called inside a tokio runtime.
+    pub(super) fn start(
+        listeners: Vec<std::net::UdpSocket>,
+        seed: [u8; 32],
+        plan: Plan,
+    ) -> io::Result<Self> {
+        if plan.relays {
+            crate::os::raise_file_limit();
+        }
+        let poll = Poll::new()?;
+        let (remote, commands) = Remote::new(&poll)?;
+        let listeners: io::Result<_> = listeners.into_iter().map(TrainSocket::new).collect();
+        let stop = Arc::<AtomicBool>::default();
+        let runtime = tokio::runtime::Handle::current();
+        let shard = Shard {
+            sockets: Sockets::new(poll.registry().try_clone()?, listeners?)?,
+            poll,
+            machine: Server::new(crate::clock::now(), seed, plan.machine),
+            relays: plan.relays,
+            batch: Batch::new(),
+            streams: Streams::default(),
+            connections: Connections::new(runtime, remote.clone()),
+            commands,
+            ready: BTreeSet::new(),
+            stop: stop.clone(),
+        };
+        let thread = std::thread::Builder::new().name("relay".to_owned());
+        let thread = thread.spawn(move || shard.run())?;
+        Ok(Self {
+            remote,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// What tasks speak to it with.
+    pub(super) const fn remote(&self) -> &Remote {
+        &self.remote
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.remote.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the relay's thread panicked");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A thread that owns a TURN machine and its UDP sockets.
+//!
+//! It is a thread of its own, not a task: between two datagrams lies nothing but the
+//! machine and one system call for a whole train. What is a stream comes from tasks, as
+//! [`Command`]s.
+
+use std::collections::BTreeSet;
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+use noq_udp::RecvMeta;
+use postern_proto::turn::server::{Event, OpenError, RelayTransport, Server, Transmit};
+use tokio::sync::mpsc;
+
+use super::batch::Batch;
+use super::commands::Command;
+use super::connections::Connections;
+use super::socket::Destination;
+use super::sockets::{Sockets, Via, WAKER};
+use super::streams::Streams;
+use crate::clock;
+
+/// Bytes for one train of datagrams: the most that the kernel joins.
+const TRAIN: usize = 64 * 1024;
+
+/// Trains received at once.
+const BATCH: usize = 16;
+
+/// Commands taken before the sockets have their turn again.
+const COMMANDS: usize = 256;
+
+/// Pause after the poll has failed, so that a fault that stays cannot keep a core busy.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// The thread's state.
+pub(super) struct Shard {
+    pub(super) poll: Poll,
+    pub(super) machine: Server,
+    /// Whether there are relays; else only STUN is answered.
+    pub(super) relays: bool,
+    pub(super) sockets: Sockets,
+    pub(super) batch: Batch,
+    pub(super) streams: Streams,
+    pub(super) connections: Connections,
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// Sockets that may have more to read.
+    pub(super) ready: BTreeSet<usize>,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Shard {
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self) {
+        let mut memory = vec![0; BATCH * TRAIN];
+        let mut events = Events::with_capacity(1024);
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Err(error) = self.wait(&mut events) {
+                tracing::warn!(%error, "the relay's poll failed");
+                std::thread::sleep(ERROR_PAUSE);
+            }
+            self.take_commands();
+            self.serve_sockets(&mut memory);
+            self.on_time();
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = if self.ready.is_empty() && self.commands.is_empty() {
+            let deadline = self.machine.poll_timeout();
+            deadline.map(|deadline| deadline.saturating_duration_since(clock::now()))
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        let tokens = events.iter().map(mio::event::Event::token);
+        self.ready
+            .extend(tokens.filter(|token| *token != WAKER).map(|Token(n)| n));
+        Ok(())
+    }
+
+    /// Every socket that is ready gets one batch, then it is the next one's turn.
+    fn serve_sockets(&mut self, memory: &mut [u8]) {
+        for token in std::mem::take(&mut self.ready) {
+            if self.serve(Token(token), memory) {
+                self.ready.insert(token);
+            }
+        }
+    }
+
+    /// Whether there may be more.
+    fn serve(&mut self, token: Token, memory: &mut [u8]) -> bool {
+        let Some(via) = self.sockets.of(token) else {
+            return false;
+        };
+        let mut buffers: [IoSliceMut<'_>; BATCH] = split(memory);
+        let mut metas = [RecvMeta::default(); BATCH];
+        let Some(socket) = self.sockets.get(via) else {
+            return false;
+        };
+        let received = match socket.receive(&mut buffers, &mut metas) {
+            Ok(received) => received,
+            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+        };
+        let now = clock::now();
+        for (buffer, meta) in buffers.iter().zip(&metas).take(received) {
+            let train = buffer.get(..meta.len).unwrap_or_default();
+            match via {
+                Via::Listener(_) => self.on_client_train(now, via, meta, train),
+                Via::Relay(relay) => self.on_peer_train(now, relay, meta, train),
+            }
+        }
+        self.batch.flush(&self.sockets);
+        received == BATCH
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 0..COMMANDS {
+            let Ok(command) = self.commands.try_recv() else {
+                return;
+            };
+            let now = clock::now();
+            self.obey(now, command);
+            self.drain(now);
+            self.batch.flush(&self.sockets);
+        }
+    }
+
+    fn on_time(&mut self) {
+        let due = self.machine.poll_timeout();
+        if due.is_none() {
+            return;
+        }
+        let now = clock::now();
+        if due.is_some_and(|due| due <= now) {
+            self.machine.handle_timeout(now);
+            self.drain(now);
+            self.batch.flush(&self.sockets);
+        }
+    }
+
+    /// Does what the machine wants.
+    pub(super) fn drain(&mut self, now: Instant) {
+        loop {
+            while let Some(transmit) = self.machine.poll_transmit() {
+                self.answer(transmit);
+            }
+            let Some(event) = self.machine.poll_event() else {
+                return;
+            };
+            self.carry_out(now, event);
+        }
+    }
+
+    fn answer(&mut self, Transmit { client, payload }: Transmit) {
+        if client.transport.is_stream() {
+            self.streams.send(&client, payload);
+            return;
+        }
+        let to = Destination {
+            to: client.client.0,
+            from: Some(client.server.ip()),
+            dont_fragment: false,
+        };
+        if let Some(via) = self.sockets.listener_at(client.server) {
+            self.batch.push(&self.sockets, via, to, [&payload]);
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::OpenRelay {
+                relay,
+                transport: RelayTransport::Udp,
+                address,
+            } => {
+                let result = self.sockets.open_relay(relay, address);
+                let result = result.map_err(|error| open_error(&error));
+                self.machine.handle_relay_opened(now, relay, result);
+            }
+            Event::OpenRelay {
+                relay,
+                transport: RelayTransport::Tcp,
+                address,
+            } => {
+                let result = self.connections.listen(relay, address);
+                let result = result.map_err(|error| open_error(&error));
+                self.machine.handle_relay_opened(now, relay, result);
+            }
+            Event::CloseRelay { relay } => {
+                self.batch.flush(&self.sockets);
+                self.sockets.close_relay(relay);
+                self.connections.close_listener(relay);
+            }
+            Event::Connect {
+                connection,
+                from,
+                to,
+                ..
+            } => self.connections.connect(connection, from, to.0),
+            Event::Splice { connection, client } => self.join(connection, &client),
+            Event::CloseConnection { connection } => {
+                if let Some(client) = self.connections.close(connection) {
+                    self.streams.remove(&client);
+                }
+            }
+        }
+    }
+}
+
+/// Cuts the memory into buffers for one train each.
+fn split(memory: &mut [u8]) -> [IoSliceMut<'_>; BATCH] {
+    let mut chunks = memory.chunks_mut(TRAIN);
+    std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()))
+}
+
+fn open_error(error: &io::Error) -> OpenError {
+    tracing::debug!(%error, "a relay could not be opened");
+    if error.kind() == io::ErrorKind::AddrInUse {
+        OpenError::AddressInUse
+    } else {
+        OpenError::Unavailable
+    }
+}

@@ -1,0 +1,170 @@
+//! The clients that come over TCP and TLS, as the shard sees them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use postern_proto::turn::server::{FiveTuple, PeerConnection};
+use postern_wire::turn::{StreamFrame, split_stream};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::commands::Command;
+use super::shard::Shard;
+
+/// Messages that wait for a slow client.
+const MAX_MESSAGES: usize = 1024;
+
+/// Bytes that wait for a slow client. What comes beyond is lost, as a datagram would be.
+const MAX_WAITING: usize = 512 * 1024;
+
+/// What a client's stream gets.
+#[derive(Debug)]
+pub(super) enum Outbound {
+    Bytes(Vec<u8>),
+    /// From now on the stream carries this connection's bytes.
+    Join(TcpStream),
+}
+
+/// Takes what is for one stream.
+#[derive(Debug, Clone)]
+pub(super) struct StreamSender {
+    queue: mpsc::Sender<Outbound>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Gives what is for one stream.
+#[derive(Debug)]
+pub(super) struct StreamReceiver {
+    queue: mpsc::Receiver<Outbound>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A queue for one stream.
+pub(super) fn channel() -> (StreamSender, StreamReceiver) {
+    let (sender, receiver) = mpsc::channel(MAX_MESSAGES);
+    let waiting = Arc::<AtomicUsize>::default();
+    let sender = StreamSender {
+        queue: sender,
+        waiting: waiting.clone(),
+    };
+    let receiver = StreamReceiver {
+        queue: receiver,
+        waiting,
+    };
+    (sender, receiver)
+}
+
+impl StreamSender {
+    fn send(&self, bytes: Vec<u8>) {
+        let length = bytes.len();
+        if self.waiting.load(Ordering::Relaxed) > MAX_WAITING {
+            return;
+        }
+        self.waiting.fetch_add(length, Ordering::Relaxed);
+        if self.queue.try_send(Outbound::Bytes(bytes)).is_err() {
+            self.waiting.fetch_sub(length, Ordering::Relaxed);
+        }
+    }
+}
+
+impl StreamReceiver {
+    /// `None` when the shard has nothing more to say.
+    pub(super) async fn next(&mut self) -> Option<Outbound> {
+        let outbound = self.queue.recv().await;
+        self.count(outbound)
+    }
+
+    /// What is there already.
+    pub(super) fn next_now(&mut self) -> Option<Outbound> {
+        let outbound = self.queue.try_recv().ok();
+        self.count(outbound)
+    }
+
+    fn count(&self, outbound: Option<Outbound>) -> Option<Outbound> {
+        if let Some(Outbound::Bytes(bytes)) = &outbound {
+            self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+        }
+        outbound
+    }
+}
+
+#[derive(Debug)]
+struct Stream {
+    sender: StreamSender,
+    joined: Option<PeerConnection>,
+}
+
+/// All streams of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Streams(BTreeMap<FiveTuple, Stream>);
+
+impl Streams {
+    pub(super) fn send(&self, client: &FiveTuple, bytes: Vec<u8>) {
+        if let Some(stream) = self.0.get(client) {
+            stream.sender.send(bytes);
+        }
+    }
+
+    /// Whether the stream is there to take the connection.
+    fn join(&mut self, client: &FiveTuple, connection: PeerConnection, peer: TcpStream) -> bool {
+        let Some(stream) = self.0.get_mut(client) else {
+            return false;
+        };
+        stream.joined = Some(connection);
+        stream.sender.queue.try_send(Outbound::Join(peer)).is_ok()
+    }
+
+    /// Ends a client's stream by leaving it without a sender.
+    pub(super) fn remove(&mut self, client: &FiveTuple) -> Option<PeerConnection> {
+        self.0.remove(client)?.joined
+    }
+}
+
+impl Shard {
+    pub(super) fn obey(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Opened { client, sender } => {
+                let joined = None;
+                self.streams.0.insert(client, Stream { sender, joined });
+            }
+            Command::Messages { client, bytes } => self.on_messages(now, &client, &bytes),
+            Command::Closed { client } => {
+                if let Some(connection) = self.streams.remove(&client) {
+                    self.connections.close(connection);
+                    self.machine.handle_connection_closed(connection);
+                }
+                self.machine.handle_client_closed(now, &client);
+            }
+            Command::PeerArrived { relay, stream } => self.on_peer(now, relay, stream),
+            Command::Connected { connection, result } => {
+                self.on_connected(now, connection, result);
+            }
+        }
+    }
+
+    fn on_messages(&mut self, now: Instant, client: &FiveTuple, bytes: &Bytes) {
+        let mut rest = &bytes[..];
+        while let Ok(frame) = split_stream(rest) {
+            let (length, padded) = match frame {
+                StreamFrame::Incomplete { .. } => return,
+                StreamFrame::Stun { length } => (length, length),
+                StreamFrame::ChannelData { length, padded } => (length, padded),
+            };
+            self.on_message(now, client, rest.get(..length).unwrap_or_default());
+            rest = rest.get(padded..).unwrap_or_default();
+        }
+    }
+
+    pub(super) fn join(&mut self, connection: PeerConnection, client: &FiveTuple) {
+        let Some(peer) = self.connections.take(connection, client) else {
+            return;
+        };
+        if !self.streams.join(client, connection, peer) {
+            self.connections.close(connection);
+            self.machine.handle_connection_closed(connection);
+        }
+    }
+}

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use postern::transfer::Summary;
-use postern::{Connection, ConnectionError, Endpoint, PathInfo, RecvStream, SendStream, ServerUrl};
+use postern::{
+    Connection, ConnectionError, Endpoint, EndpointConfig, PathInfo, PathPolicy, RecvStream,
+    SendStream, ServerUrl,
+};
 
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;

@@ -30,10 +30,10 @@ fn network(report: &Report) -> &'static str {
 fn cause(ours: &Report, theirs: Option<&Report>) -> &'static str {
     let blocked = ours.udp_blocked || theirs.is_some_and(|theirs| theirs.udp_blocked);
     if blocked {
-        "without UDP the two can only meet through a relay, which this version does not have"
+        "without UDP the two cannot meet: this version has TCP neither for direct paths nor to a relay"
     } else {
         "most likely a router uses another port for each destination or a firewall drops UDP, \
-         and this version has no relay to fall back to"
+         and there was no relay to fall back to"
     }
 }
 

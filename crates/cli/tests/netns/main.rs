@@ -34,6 +34,8 @@ mod paths;
 #[cfg(target_os = "linux")]
 mod programs;
 #[cfg(target_os = "linux")]
+mod relay;
+#[cfg(target_os = "linux")]
 mod scene;
 #[cfg(target_os = "linux")]
 mod servers;
@@ -45,6 +47,7 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     let all = [
         paths::CASES,
+        relay::CASES,
         files::CASES,
         disks::CASES,
         codes::CASES,

@@ -25,7 +25,7 @@ pub(crate) const CASES: &[Case] = crate::cases!(
 const INTRODUCTION: u64 = 100_000;
 
 /// A router that nobody gets through without a relay.
-fn strict() -> Nat {
+pub(crate) fn strict() -> Nat {
     let strictest = Mapping::AddressAndPortDependent;
     Nat::new(strictest, Filtering::AddressAndPortDependent)
 }

@@ -57,12 +57,18 @@ impl Scene {
 
     /// Starts the server on its IPv4 address and on `more`.
     pub(crate) fn serve(&mut self, more: &[IpAddr]) {
+        self.serve_with(more, &[]);
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn serve_with(&mut self, more: &[IpAddr], arguments: &[&str]) {
         let mut listen: Vec<IpAddr> = vec![self.world.ipv4("server").unwrap().into()];
         listen.extend(more);
         let mut command = self.postern("server", "server");
         for address in listen {
             command.args(["--listen", &address.to_string()]);
         }
+        command.args(arguments);
         let mut server = self.start("server", command);
         self.url = server.event("ready")["url"].as_str().unwrap().to_owned();
         self.server = Some(server);

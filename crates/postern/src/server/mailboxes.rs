@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use postern_proto::signal::{ClientId, Mailboxes as Machine, MailboxesConfig, MailboxesEvent};
+use postern_proto::signal::{
+    ClientId, Mailboxes as Machine, MailboxesConfig, MailboxesEvent, RelayOffer,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -86,7 +88,12 @@ impl Drop for Client {
 }
 
 /// Starts the task.
-pub(super) fn spawn(tasks: &mut JoinSet<()>, seed: [u8; 32], stun: Vec<String>) -> Mailboxes {
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    seed: [u8; 32],
+    stun: Vec<String>,
+    relays: Option<RelayOffer>,
+) -> Mailboxes {
     let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
     let config = MailboxesConfig {
         stun,
@@ -94,8 +101,12 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, seed: [u8; 32], stun: Vec<String>) 
         lifetime: MAX_WAIT + WAIT_MARGIN + MAX_MEETING,
         ..MailboxesConfig::default()
     };
+    let mut machine = Machine::new(seed, config);
+    if let Some(offer) = relays {
+        machine.offer_relays(offer);
+    }
     let driver = Driver {
-        machine: Machine::new(seed, config),
+        machine,
         clients: BTreeMap::new(),
         next: 0,
     };
@@ -201,7 +212,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_other_side_hears_that_a_client_was_cut_off_because_it_did_not_read() {
         let mut tasks = JoinSet::new();
-        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new());
+        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new(), None);
         let (mut creator, mut joiner) = meet(&mailboxes).await;
         for _ in 0..=OUTPUT_QUEUE {
             let put = br#"{"type":"put","body":"AAAA"}"#;
@@ -219,7 +230,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_mailbox_waits_as_long_as_a_program_may() {
         let mut tasks = JoinSet::new();
-        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new());
+        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new(), None);
         let mut creator = connect(&mailboxes).await;
         creator.send(br#"{"type":"allocate"}"#.to_vec()).await;
         creator.next().await.unwrap();

@@ -134,6 +134,8 @@ pub struct Server {
     stun_uris: Vec<String>,
     turn_uris: Vec<String>,
     issuer: Option<Issuer>,
+    /// Where clients reach the UDP sockets.
+    udp: Vec<SocketAddr>,
     seed: [u8; 32],
 }
 
@@ -164,6 +166,7 @@ impl Server {
         Ok(Self {
             url: ServerUrl::new(host, port, credentials.pin),
             stun_uris: stun_uris(&names::advertised(&udp, &config.public)),
+            udp: names::advertised(&udp, &config.public),
             turn_uris,
             issuer,
             listeners,
@@ -198,9 +201,10 @@ impl Server {
     pub async fn run(self) {
         tracing::info!(url = %self.url.websocket(), stun = ?self.stun_uris, "the server runs");
         let mut tasks = JoinSet::new();
-        let mailboxes = mailboxes::spawn(&mut tasks, self.seed, self.stun_uris);
+        let relay = self.issuer.as_ref().map(|_| self.relay.remote().clone());
+        let offer = self.issuer.map(|issuer| issuer.offer(&self.udp));
+        let mailboxes = mailboxes::spawn(&mut tasks, self.seed, self.stun_uris, offer);
         let slots = slots::Slots::new();
-        let relay = self.issuer.map(|_| self.relay.remote().clone());
         if let Some(relay) = &relay {
             self.streams.spawn(&mut tasks, &self.tls, relay);
         }

@@ -52,9 +52,9 @@ impl Relay {
 
     pub(super) fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) {
         if datagram.local == self.address {
-            self.from_client(now, datagram);
+            self.on_client(now, datagram);
         } else if let Some(&relay) = self.sockets.get(&datagram.local) {
-            self.to_client(now, relay, datagram.remote, datagram.payload);
+            self.on_peer(now, relay, datagram.remote, datagram.payload);
         }
         self.drain(now);
     }
@@ -72,7 +72,7 @@ impl Relay {
         self.transmits.pop_front()
     }
 
-    fn from_client(&mut self, now: Instant, datagram: Datagram<'_>) {
+    fn on_client(&mut self, now: Instant, datagram: Datagram<'_>) {
         let client = FiveTuple {
             transport: Transport::Udp,
             client: ClientAddr(datagram.remote),
@@ -85,7 +85,7 @@ impl Relay {
         self.relayed += 1;
         let data = data.to_vec();
         match forward.own {
-            Some(relay) => self.to_client(now, relay, forward.source.0, &data),
+            Some(relay) => self.on_peer(now, relay, forward.source.0, &data),
             None => self.transmits.push_back(Transmit {
                 local: forward.source.0,
                 remote: forward.peer.0,
@@ -94,7 +94,7 @@ impl Relay {
         }
     }
 
-    fn to_client(&mut self, now: Instant, relay: RelayId, peer: SocketAddr, data: &[u8]) {
+    fn on_peer(&mut self, now: Instant, relay: RelayId, peer: SocketAddr, data: &[u8]) {
         let peer = PeerAddr(peer);
         let Some(backward) = self.server.peer_data(now, relay, peer, data.len()) else {
             return;

@@ -23,6 +23,36 @@ fn peer(hello: Hello) -> Result<PeerMessage, ParseError> {
 }
 
 #[test]
+fn a_relay_is_read_with_its_bounds() {
+    let relays = |count: usize, password: &str| {
+        let relay = RelayServer {
+            uri: "turn:45.45.0.1:3478".into(),
+            username: "1900000000:7".into(),
+            password: password.into(),
+        };
+        let relays = vec![relay; count];
+        server(&ServerMessage::Relays { relays }.to_json())
+    };
+    assert!(relays(MAX_RELAYS, "secret").is_ok());
+    assert_eq!(
+        relays(MAX_RELAYS + 1, "secret"),
+        Err(ParseError::BadField("relays"))
+    );
+    assert_eq!(relays(1, ""), Err(ParseError::BadField("relays")));
+    assert_eq!(relays(1, "\u{1b}[2J"), Err(ParseError::BadField("relays")));
+    assert!(!format!("{:?}", relays(1, "secret")).contains("secret"));
+}
+
+#[test]
+fn a_turn_uri_with_an_address_is_read() {
+    let address = turn_address("turn:[2001:db8::1]:3479").unwrap();
+    assert_eq!(address, "[2001:db8::1]:3479".parse().unwrap());
+    assert_eq!(turn_address("turn:192.0.2.1").unwrap().port(), 3478);
+    assert_eq!(turn_address("stun:192.0.2.1"), None);
+    assert_eq!(turn_address("turn:example.org"), None);
+}
+
+#[test]
 fn the_frames_are_the_documented_json() {
     let frames = [
         (ClientMessage::Allocate.to_json(), r#"{"type":"allocate"}"#),
@@ -351,6 +381,17 @@ fn any_client() -> impl Strategy<Value = ClientMessage> {
         Just(ClientMessage::Close),
         Just(ClientMessage::Ping),
     ]
+}
+
+fn relay() -> impl Strategy<Value = RelayServer> {
+    let some_text = || "[ -~]{1,256}";
+    (text(MAX_STUN_URI), some_text(), some_text()).prop_map(|(uri, username, password)| {
+        RelayServer {
+            uri,
+            username,
+            password,
+        }
+    })
 }
 
 fn any_server() -> impl Strategy<Value = ServerMessage> {

@@ -23,8 +23,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mio::Poll;
+use postern_proto::signal::RelayOffer;
 use postern_proto::stun::Credentials;
 use postern_proto::turn::server::{Config, Server};
+use postern_wire::signal::MAX_RELAYS;
 
 pub use config::{
     Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, TooLong, TurnConfig,
@@ -34,6 +36,7 @@ pub use postern_proto::stun::TimeLimited;
 pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
 
+use crate::clock;
 use batch::Batch;
 use connections::Connections;
 use shard::Shard;
@@ -51,6 +54,19 @@ impl Issuer {
     #[must_use]
     pub fn issue(&self, lifetime: Duration, id: Option<&str>) -> Option<TimeLimited> {
         self.0.issue(config::unix_now(), lifetime, id)
+    }
+
+    /// What is offered to those who meet on this server: relays at these addresses, over UDP.
+    pub(super) fn offer(self, addresses: &[SocketAddr]) -> RelayOffer {
+        RelayOffer {
+            uris: addresses
+                .iter()
+                .take(MAX_RELAYS)
+                .map(|address| format!("turn:{address}"))
+                .collect(),
+            credentials: self.0,
+            epoch: (clock::now(), config::unix_now()),
+        }
     }
 }
 
@@ -119,7 +135,7 @@ impl Running {
         let shard = Shard {
             sockets: Sockets::new(poll.registry().try_clone()?, listeners?)?,
             poll,
-            machine: Server::new(crate::clock::now(), seed, plan.machine),
+            machine: Server::new(clock::now(), seed, plan.machine),
             relays: plan.relays,
             batch: Batch::new(),
             streams: Streams::default(),

@@ -96,22 +96,30 @@ fn data_arrives_over_tcp_relays() {
         ALL_ARRIVED,
         &["-u user -w pass -T", "-u user -w pass -T -S -p 5349"],
     );
-    // The tool's own mark: half of what it counts is never sent.
+    drop(scene);
+    // The client is its own peer at 127.0.0.1. The mark is the tool's own: half of what it
+    // counts is never sent.
+    let allowed = [
+        "--allow-peer",
+        "127.0.0.0/8",
+        "--allow-peer",
+        SERVER_ADDRESS,
+    ];
+    let scene = Scene::with("server", &allowed);
     scene.expect("Total lost packets 20 (50", &["-u user -w pass -P"]);
 }
 
+/// Those that send nonsense may lose what they sent amid it; they must come to an end.
 fn clients_that_misbehave_do_not_disturb_others() {
-    let scene = Scene::new();
-    scene.expect(
-        ALL_ARRIVED,
-        &[
-            "-u user -w pass -R -c -y",
-            "-u user -w pass -N -c -y",
-            "-u user -w pass -B -c -y",
-            "-u user -w pass -G -c -y",
-            "-u user -w pass -c -e PEER -r 3480",
-        ],
-    );
+    let scene = Scene::with("client", &["--unproven-rate", "0"]);
+    let ended = "Total lost packets";
+    scene.expect_each(&[
+        (ended, "-u user -w pass -R -c -y"),
+        (ended, "-u user -w pass -N -c -y"),
+        (ended, "-u user -w pass -B -c -y"),
+        (ended, "-u user -w pass -G -c -y"),
+        (ALL_ARRIVED, "-u user -w pass -c -e PEER -r 3480"),
+    ]);
 }
 
 fn relays_reach_ipv6_peers() {
@@ -119,7 +127,7 @@ fn relays_reach_ipv6_peers() {
     let peer = scene.world.addresses("peer").unwrap();
     let peer = peer.iter().find(|ip| ip.is_ipv6()).unwrap();
     let six = format!("-u user -w pass -x -c -e {peer} -r 3480");
-    scene.expect(ALL_ARRIVED, &[&six, "-u user -w pass -Z -c -y"]);
+    scene.expect(ALL_ARRIVED, &[&six]);
 }
 
 fn peers_off_the_public_internet_are_forbidden() {
@@ -137,7 +145,7 @@ fn peers_off_the_public_internet_are_forbidden() {
 fn strangers_get_nothing() {
     let scene = Scene::new();
     scene.expect(
-        "error 401",
+        "Cannot complete Allocation",
         &[
             "-u user -w wrong -c -e PEER -r 3480",
             "-u joe -W wrong -c -e PEER -r 3480",
@@ -150,39 +158,56 @@ struct Scene {
     _server: Program,
     _peer: Program,
     world: World,
+    host: &'static str,
 }
 
 impl Scene {
     fn new() -> Self {
+        Self::with("client", &[])
+    }
+
+    /// Clients run on this host, and the server has these options, too.
+    fn with(host: &'static str, options: &[&str]) -> Self {
         let topology = Topology {
             servers: ["server", "client", "peer"].map(Server::new).to_vec(),
             ..Topology::default()
         };
         let world = World::build(&topology).unwrap();
-        let mut server = Program::start(serving(&world)).unwrap();
+        let mut command = serving(&world);
+        command.args(options);
+        let mut server = Program::start(command).unwrap();
         let ready = server.event("ready", LIMIT).unwrap();
         assert_eq!(ready["turn"][0], "turn:45.45.1.2:3478?transport=udp");
         Self {
             _server: server,
             _peer: Program::start(peer(&world)).unwrap(),
             world,
+            host,
         }
     }
 
     /// Runs clients with these arguments, and waits until each has said `verdict`.
     fn expect(&self, verdict: &str, clients: &[&str]) {
-        let mut started = Vec::new();
-        for arguments in clients {
-            let mut command = self.world.command("client", CLIENT).unwrap();
-            let arguments = arguments.replace("PEER", PEER_ADDRESS);
-            command.args(arguments.split(' '));
-            command.args(["-n", "20", "-z", "5", SERVER_ADDRESS]);
-            started.push((arguments, Program::start(command).unwrap()));
-        }
-        for (arguments, mut client) in started {
+        let clients: Vec<_> = clients.iter().map(|client| (verdict, *client)).collect();
+        self.expect_each(&clients);
+    }
+
+    /// The same with a verdict for each.
+    fn expect_each(&self, clients: &[(&str, &str)]) {
+        let start = |&(verdict, arguments)| (verdict, arguments, self.start(arguments));
+        let started: Vec<_> = clients.iter().map(start).collect();
+        for (verdict, arguments, mut client) in started {
             let said = hear(&mut client, verdict);
             assert!(said.contains(verdict), "{arguments} said:\n{said}");
         }
+    }
+
+    fn start(&self, arguments: &str) -> Program {
+        let mut command = self.world.command(self.host, CLIENT).unwrap();
+        let arguments = arguments.replace("PEER", PEER_ADDRESS);
+        command.args(arguments.split(' '));
+        command.args(["-n", "20", "-z", "5", SERVER_ADDRESS]);
+        Program::start(command).unwrap()
     }
 }
 

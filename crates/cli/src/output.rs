@@ -8,6 +8,8 @@ use std::io::{self, IsTerminal, Write};
 use postern::transfer::escape;
 use serde::Serialize;
 
+use crate::failure::Failure;
+
 /// Where and how to say things.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -68,14 +70,31 @@ impl Output {
     /// Prints a JSON line when programs listen, `line` when people do. A closed standard
     /// output is no reason to stop: the exit code still tells.
     pub(crate) fn say(self, event: &Event<'_>, line: &str) {
+        let _ = self.print(event, line);
+    }
+
+    /// The same for what somebody has to read, or nothing will come of it.
+    pub(crate) fn must_say(self, event: &Event<'_>, line: &str) -> Result<(), Failure> {
+        self.print(event, line).map_err(|error| {
+            let why = format!(
+                "standard output cannot be written: {error}; nobody would see what to do next"
+            );
+            Failure::failed("output", why)
+        })
+    }
+
+    fn print(self, event: &Event<'_>, line: &str) -> io::Result<()> {
         let text = if self.json {
             to_json(event)
         } else {
             harmless(line)
         };
-        if !text.is_empty() {
-            let _ = writeln!(io::stdout().lock(), "{text}");
+        if text.is_empty() {
+            return Ok(());
         }
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{text}")?;
+        stdout.flush()
     }
 }
 

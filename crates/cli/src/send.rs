@@ -44,14 +44,19 @@ async fn send(arguments: &Arguments, output: Output, stage: &Stage) -> Result<()
     let invitation = endpoint
         .invite(&url, Duration::from_secs(arguments.wait))
         .await?;
-    announce(arguments, output, &source, &invitation);
+    announce(arguments, output, &source, &invitation)?;
     let connection = invitation.connection().await?;
     let result = deliver(output, &connection, source).await;
     session::end(&connection, result.is_ok());
     result
 }
 
-fn announce(arguments: &Arguments, output: Output, source: &Source, invitation: &Invitation) {
+fn announce(
+    arguments: &Arguments,
+    output: Output,
+    source: &Source,
+    invitation: &Invitation,
+) -> Result<(), Failure> {
     let code = invitation.code().to_string();
     let server = arguments.server.for_the_other_side();
     let what = match arguments.paths.as_slice() {
@@ -67,7 +72,7 @@ fn announce(arguments: &Arguments, output: Output, source: &Source, invitation: 
          postern receive {server}{code}\n\n\
          Waiting for the other side, for {minutes} min at most."
     );
-    output.say(&Event::Code { code: &code }, &line);
+    output.must_say(&Event::Code { code: &code }, &line)
 }
 
 async fn deliver(output: Output, connection: &Connection, source: Source) -> Result<(), Failure> {

@@ -44,10 +44,13 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Options of the relay, which is there if any of the first three is given.
+/// Options of the relay, which is there if any of the first four is given.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Relay (TURN)")]
 struct RelayArguments {
+    /// Relay for those whom this server introduces, where they find no direct path
+    #[arg(long)]
+    relay: bool,
     /// Relay for this user; repeat it for several. Other users of this machine see it in the list
     /// of processes
     #[arg(long, value_name = "NAME:PASSWORD", value_parser = user)]
@@ -101,7 +104,8 @@ struct RelayArguments {
 
 impl RelayArguments {
     fn config(&self) -> Option<TurnConfig> {
-        if self.user.is_empty() && self.turn_secret.is_empty() && self.turn_listen.is_empty() {
+        let others = !self.user.is_empty() || !self.turn_secret.is_empty();
+        if !self.relay && !others && self.turn_listen.is_empty() {
             return None;
         }
         Some(TurnConfig {
@@ -167,14 +171,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let (url, stun) = (server.url().to_string(), server.stun_uris().to_vec());
     let turn = server.turn_uris().to_vec();
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
-    output.say(
+    output.must_say(
         &Event::Ready {
             url: &url,
             stun: &stun,
             turn: &turn,
         },
         &line,
-    );
+    )?;
     tokio::select! {
         () = server.run() => Err(Failure::failed("system", "the server stopped")),
         () = interrupted() => Ok(()),

@@ -33,7 +33,7 @@ fn cause(ours: &Report, theirs: Option<&Report>) -> &'static str {
         "without UDP the two cannot meet: this version has TCP neither for direct paths nor to a relay"
     } else {
         "most likely a router uses another port for each destination or a firewall drops UDP, \
-         and there was no relay to fall back to"
+         and there was no relay to fall back to (`postern server --relay` is one)"
     }
 }
 

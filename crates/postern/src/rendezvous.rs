@@ -31,6 +31,13 @@ const QUEUE: usize = 128;
 /// The WebSocket handshake gets so long.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes that wait because the server does not read: answers to its pings pile up here, so
+/// a server that floods and never reads is found out.
+const MAX_UNSENT: usize = 4 * MAX_FRAME;
+
+/// A server that does not read for so long is gone.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A closing frame gets so long to leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -110,7 +117,9 @@ async fn open(url: &ServerUrl) -> Result<(Socket, IpAddr), SignallingError> {
     let (stream, address) = tls::connect(url).await?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_FRAME))
-        .max_frame_size(Some(MAX_FRAME));
+        .max_frame_size(Some(MAX_FRAME))
+        .write_buffer_size(0)
+        .max_write_buffer_size(MAX_UNSENT);
     let handshake = client_async_with_config(url.websocket(), stream, Some(config));
     let result = timeout(UPGRADE_TIMEOUT, handshake).await;
     let timed_out = |_| Err(tungstenite::Error::Io(io::ErrorKind::TimedOut.into()));
@@ -134,13 +143,15 @@ impl Driver {
     async fn run(mut self, mut messages: mpsc::Receiver<PeerMessage>) {
         while self.drain().await {
             let deadline = self.machine.poll_timeout();
+            // What the server can send without end comes last.
             let alive = tokio::select! {
-                frame = self.socket.next() => self.on_frame(frame),
-                message = messages.recv() => self.on_message(message),
+                biased;
                 () = until(deadline) => {
                     self.machine.handle_timeout(clock::now());
                     true
                 }
+                message = messages.recv() => self.on_message(message),
+                frame = self.socket.next() => self.on_frame(frame),
             };
             if !alive {
                 break;
@@ -172,9 +183,15 @@ impl Driver {
 
     /// Sends and reports what the machine has; `false` when there is nothing left to do.
     async fn drain(&mut self) -> bool {
+        let mut stuck = false;
         while let Some(frame) = self.machine.poll_transmit() {
-            // A failure to send shows as the end of the stream at the next read.
-            let _ = self.socket.send(Message::Text(frame.into())).await;
+            // A failure to send shows as the end of the stream at the next read; a server that
+            // reads nothing shows here.
+            let sending = self.socket.send(Message::Text(frame.into()));
+            stuck = timeout(SEND_TIMEOUT, sending).await.is_err();
+            if stuck {
+                break;
+            }
         }
         while let Some(event) = self.machine.poll_event() {
             let last = matches!(event, RendezvousEvent::Failed(_) | RendezvousEvent::Closed);
@@ -182,7 +199,7 @@ impl Driver {
                 return false;
             }
         }
-        true
+        !stuck
     }
 
     /// The event, without the STUN servers that this server may not send clients to.

@@ -169,9 +169,21 @@ fn fault(error: &CertificateError) -> Option<&'static str> {
         Some("it is for another name")
     } else if *error == CertificateError::UnknownIssuer {
         Some("no authority that this system knows vouches for it")
+    } else if is_authority(error) {
+        Some("it is the certificate of an authority (CA:TRUE), not of a server")
     } else {
         None
     }
+}
+
+/// Whether a certificate that may sign others was shown, which rustls takes from nobody;
+/// `openssl req -x509` makes such ones unless told otherwise.
+fn is_authority(error: &CertificateError) -> bool {
+    let CertificateError::Other(other) = error else {
+        return false;
+    };
+    let cause = other.0.downcast_ref::<webpki::Error>();
+    matches!(cause, Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// Why the server's certificate or key cannot be used.

@@ -19,7 +19,7 @@ const LITTLE: u64 = 500_000;
 
 fn with_relay(red: Nat, blue: Nat) -> Scene {
     let mut scene = Scene::without_server(&Topology::two_homes(red, blue));
-    scene.serve_with(&[], &["--turn-secret", "between us"]);
+    scene.serve_with(&[], &["--relay"]);
     scene
 }
 

@@ -110,7 +110,7 @@ fn refusal(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NoSuchMailbox => "there is no such mailbox",
         ErrorKind::Crowded => "the mailbox has two sides already",
-        ErrorKind::RateLimited => "too many requests from this address",
+        ErrorKind::RateLimited => "too many requests from this address; try again in a minute",
         ErrorKind::TooLarge => "a message was too large",
         ErrorKind::BadMessage => "it did not understand a message",
         ErrorKind::Full => "it has no room",

@@ -1,14 +1,16 @@
-//! Why there is no direct path, in a sentence.
+//! Why there is no path, in a sentence.
 
+use postern_proto::connect::NoRelay;
 use postern_wire::signal::Report;
 
 /// One sentence about both sides' networks and what that means.
-pub(crate) fn explain(ours: &Report, theirs: Option<&Report>) -> String {
+pub(crate) fn explain(ours: &Report, theirs: Option<&Report>, relay: NoRelay) -> String {
     let here = network(ours);
     let there = theirs.map_or("did not say what it saw", network);
     let cause = cause(ours, theirs);
+    let relay = relayed(relay);
     format!(
-        "no direct path was found: this side's network {here}, the other side's {there}; {cause}"
+        "no direct path was found: this side's network {here}, the other side's {there}; {cause}, {relay}"
     )
 }
 
@@ -30,10 +32,20 @@ fn network(report: &Report) -> &'static str {
 fn cause(ours: &Report, theirs: Option<&Report>) -> &'static str {
     let blocked = ours.udp_blocked || theirs.is_some_and(|theirs| theirs.udp_blocked);
     if blocked {
-        "without UDP the two cannot meet: this version has TCP neither for direct paths nor to a relay"
+        "without UDP the two cannot meet, since this version has no TCP for it"
     } else {
-        "most likely a router uses another port for each destination or a firewall drops UDP, \
-         and there was no relay to fall back to (`postern server --relay` is one)"
+        "most likely a router uses another port for each destination or a firewall drops UDP"
+    }
+}
+
+/// Why there is no relayed path either.
+fn relayed(relay: NoRelay) -> &'static str {
+    match relay {
+        NoRelay::NotOffered => {
+            "and the server has no relay to fall back to (`postern server --relay` has one)"
+        }
+        NoRelay::NotWanted => "and --direct-only forbids the relay",
+        NoRelay::Failed => "and the server's relay could not be used either",
     }
 }
 
@@ -52,19 +64,21 @@ mod tests {
             checks_sent: 14,
             ..Report::default()
         };
-        let sentence = explain(&blocked, Some(&strict));
-        assert!(
-            sentence.contains("this side's network let no UDP out"),
-            "{sentence}"
-        );
-        assert!(
-            sentence.contains("the other side's let UDP out, but nothing"),
-            "{sentence}"
-        );
+        let sentence = explain(&blocked, Some(&strict), NoRelay::NotOffered);
+        for part in [
+            "this side's network let no UDP out",
+            "the other side's let UDP out, but nothing",
+            "no relay to fall back to",
+        ] {
+            assert!(sentence.contains(part), "{sentence}");
+        }
     }
 
     #[test]
-    fn a_silent_peer_is_named_as_such() {
-        assert!(explain(&Report::default(), None).contains("the other side's did not say"));
+    fn a_silent_peer_and_a_relay_of_no_use_are_named_as_such() {
+        let sentence = explain(&Report::default(), None, NoRelay::Failed);
+        assert!(sentence.contains("the other side's did not say"));
+        assert!(sentence.contains("relay could not be used either"));
+        assert!(explain(&Report::default(), None, NoRelay::NotWanted).contains("--direct-only"));
     }
 }

@@ -91,7 +91,11 @@ impl From<Failure> for EstablishError {
             Failure::Rendezvous(failure) => failure.into(),
             Failure::ServerLost => Self::ServerLost,
             Failure::PeerLeft | Failure::PeerSilent => Self::PeerLeft,
-            Failure::NoPath { ours, theirs } => Self::NoPath(explain(&ours, theirs.as_ref())),
+            Failure::NoPath {
+                ours,
+                theirs,
+                relay,
+            } => Self::NoPath(explain(&ours, theirs.as_ref(), relay)),
             Failure::Handshake => Self::Handshake,
         }
     }

@@ -1,7 +1,7 @@
 //! The machine.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::signal::{
@@ -127,10 +127,36 @@ pub enum Failure {
         ours: Report,
         /// What the peer saw, if it said so.
         theirs: Option<Report>,
+        /// Why there is no relayed one either.
+        relay: NoRelay,
     },
     /// Paths work, but no handshake succeeded on any of them.
     #[error("a path was found, but no encrypted connection could be made over it")]
     Handshake,
+}
+
+/// Why there is no relayed path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRelay {
+    /// The server offered none.
+    NotOffered,
+    /// This side allows direct paths only.
+    NotWanted,
+    /// The relay did not work.
+    Failed,
+}
+
+/// Relayed addresses of the peer that are remembered in order to leave them alone: one per
+/// address family and side, and some for those that change.
+const MAX_REFUSED: usize = 8;
+
+/// The unspecified address of the same family, and the discard port.
+fn hidden(address: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 9)
 }
 
 /// How far the attempt has come.
@@ -155,6 +181,8 @@ pub struct Connector {
     relays: Relays,
     hosts: Vec<SocketAddr>,
     policy: PathPolicy,
+    /// Relayed addresses of the peer that are not to be used.
+    refused: Vec<SocketAddr>,
     rng: ChaCha20Rng,
     transmits: VecDeque<Transmit>,
     is_creator: bool,
@@ -194,6 +222,7 @@ impl Connector {
             relays: Relays::default(),
             hosts: config.hosts.clone(),
             policy: config.policy,
+            refused: Vec::new(),
             rng,
             transmits: VecDeque::new(),
             is_creator: config.is_creator,
@@ -251,6 +280,9 @@ impl Connector {
     pub fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
         if self.stage == Stage::Ended {
             return Verdict::NotMine;
+        }
+        if self.refused.contains(&datagram.remote) {
+            return Verdict::Consumed;
         }
         let mut verdict = self.relays.handle_input(now, datagram);
         if verdict == Verdict::NotMine {
@@ -449,7 +481,7 @@ impl Connector {
 
     fn add_candidate(&mut self, now: Instant, line: &str) {
         match line.parse::<Candidate>() {
-            Ok(candidate) if self.refuses(&candidate) => {}
+            Ok(candidate) if self.refuses(&candidate) => self.refuse(candidate.address),
             Ok(candidate) => self.agent.add_remote_candidate(now, candidate),
             Err(error) => tracing::debug!(%error, "a candidate was left out"),
         }
@@ -457,6 +489,13 @@ impl Connector {
 
     fn refuses(&self, candidate: &Candidate) -> bool {
         self.policy == PathPolicy::DirectOnly && candidate.kind == CandidateKind::Relayed
+    }
+
+    /// What comes from a refused address is not taken for a path that nobody has told of.
+    fn refuse(&mut self, address: SocketAddr) {
+        if self.refused.len() < MAX_REFUSED {
+            self.refused.push(address);
+        }
     }
 
     fn on_end_of_candidates(&mut self, now: Instant) {
@@ -535,9 +574,7 @@ impl Connector {
 
     fn on_agent_event(&mut self, now: Instant, event: ice::Event) {
         match event {
-            ice::Event::LocalCandidate(candidate) => self.tell(PeerMessage::Candidate {
-                candidate: candidate.to_string(),
-            }),
+            ice::Event::LocalCandidate(candidate) => self.tell_candidate(candidate),
             ice::Event::EndOfLocalCandidates => {
                 self.candidates_told = true;
                 self.tell(PeerMessage::EndOfCandidates);
@@ -548,6 +585,17 @@ impl Connector {
             ice::Event::Lost(path) => self.on_lost(now, path),
             ice::Event::Failed(report) => self.on_failed(now, report),
         }
+    }
+
+    /// Who uses the relay only does not want the address behind it known (RFC 8839 section
+    /// 5.1 allows 0.0.0.0 and port 9 in its place).
+    fn tell_candidate(&mut self, mut candidate: Candidate) {
+        if self.policy == PathPolicy::RelayOnly {
+            candidate.related = candidate.related.map(hidden);
+        }
+        self.tell(PeerMessage::Candidate {
+            candidate: candidate.to_string(),
+        });
     }
 
     fn on_valid(&mut self, now: Instant, path: Path, rtt: Option<Duration>) {
@@ -775,6 +823,15 @@ impl Connector {
         Failure::NoPath {
             ours: summary(&ours),
             theirs: self.peer_report,
+            relay: self.no_relay(),
+        }
+    }
+
+    fn no_relay(&self) -> NoRelay {
+        match (self.policy, self.relays.were_offered()) {
+            (PathPolicy::DirectOnly, _) => NoRelay::NotWanted,
+            (PathPolicy::Any | PathPolicy::RelayOnly, false) => NoRelay::NotOffered,
+            (PathPolicy::Any | PathPolicy::RelayOnly, true) => NoRelay::Failed,
         }
     }
 

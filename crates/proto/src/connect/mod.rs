@@ -19,7 +19,7 @@ mod limits;
 mod paths;
 mod relays;
 
-pub use connector::{Connector, ConnectorConfig, Event, Failure, PathPolicy};
+pub use connector::{Connector, ConnectorConfig, Event, Failure, NoRelay, PathPolicy};
 pub use relays::Relay;
 
 use crate::ice;

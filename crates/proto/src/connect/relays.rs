@@ -64,6 +64,7 @@ struct Allocation {
 #[derive(Debug, Default)]
 pub(super) struct Relays {
     allocations: Vec<Allocation>,
+    offered: bool,
     transmits: VecDeque<Transmit>,
 }
 
@@ -77,6 +78,7 @@ impl Relays {
         hosts: &[SocketAddr],
         servers: &[RelayServer],
     ) {
+        self.offered |= !servers.is_empty();
         for server in servers {
             let Some(address) = turn_address(&server.uri) else {
                 continue;
@@ -110,6 +112,11 @@ impl Relays {
             server,
             relayed: None,
         });
+    }
+
+    /// Whether the server offered any.
+    pub(super) fn were_offered(&self) -> bool {
+        self.offered
     }
 
     /// Whether an answer of a server is still awaited.

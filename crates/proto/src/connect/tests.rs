@@ -243,7 +243,12 @@ fn without_a_path_both_sides_hear_what_the_other_saw_within_15_s() {
     pair.open = false;
     pair.authenticate();
     for side in [CREATOR, JOINER] {
-        let Failure::NoPath { ours, theirs } = pair.failure(side) else {
+        let Failure::NoPath {
+            ours,
+            theirs,
+            relay: NoRelay::NotOffered,
+        } = pair.failure(side)
+        else {
             panic!("not for want of a path");
         };
         assert!(ours.checks_sent > 0);
@@ -344,4 +349,11 @@ fn an_attempt_that_is_cancelled_says_goodbye() {
     pair.sides[CREATOR].cancel(pair.now);
     assert_eq!(pair.failure(JOINER), Failure::PeerLeft);
     assert!(pair.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_relayed_candidate_that_hides_what_is_behind_it_is_understood() {
+    let line = "1 1 udp 1 45.45.0.1 50000 typ relay raddr 0.0.0.0 rport 9";
+    let candidate: crate::ice::Candidate = line.parse().expect("a candidate");
+    assert_eq!(candidate.related, Some(([0, 0, 0, 0], 9).into()));
 }

@@ -42,6 +42,9 @@ mod linux {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
+    /// Packets on the way at once: fewer than fit into a socket's buffer.
+    const WINDOW: u64 = 64;
+
     /// How long one sample is measured.
     const MEASURED: Duration = Duration::from_secs(2);
 
@@ -154,17 +157,20 @@ mod linux {
             data: &[0x5a; DATA],
         };
         let packets = packet.to_datagram().repeat(train);
-        flood(&client, &packets, train, Duration::from_millis(300))?;
+        send(&client, &sink, &packets, train, Duration::from_millis(300))?;
         let (before, arrived) = (cpu(id)?, sink.packets());
-        flood(&client, &packets, train, MEASURED)?;
+        send(&client, &sink, &packets, train, MEASURED)?;
         let cost = cpu(id)? - before;
         let arrived = sink.packets() - arrived;
         sink.stop();
         Ok(cost / 1000.0 / arrived as f64)
     }
 
-    fn flood(
+    /// Sends as fast as packets come out. A server that is flooded works for packets that
+    /// it then drops, which would be charged to the others.
+    fn send(
         client: &UdpSocket,
+        sink: &Sink,
         packets: &[u8],
         train: usize,
         time: Duration,
@@ -172,13 +178,16 @@ mod linux {
         let segment = u16::try_from(packets.len() / train).unwrap_or(u16::MAX);
         let control = [ControlMessage::UdpGsoSegments(&segment)];
         let control = if train > 1 { &control[..] } else { &[] };
+        let mut to_come = sink.packets();
         let end = Instant::now() + time;
         while Instant::now() < end {
-            for _ in 0..32 {
-                let parts = [IoSlice::new(packets)];
-                let to: Option<&SockaddrStorage> = None;
-                sendmsg(client.as_raw_fd(), &parts, control, MsgFlags::empty(), to)?;
-            }
+            sink.wait_for(to_come.saturating_sub(WINDOW));
+            // What is missing after the wait was lost, and is not waited for again.
+            to_come = to_come.min(sink.packets() + WINDOW);
+            let parts = [IoSlice::new(packets)];
+            let to: Option<&SockaddrStorage> = None;
+            sendmsg(client.as_raw_fd(), &parts, control, MsgFlags::empty(), to)?;
+            to_come += train as u64;
         }
         Ok(())
     }
@@ -212,6 +221,14 @@ mod linux {
 
         fn packets(&self) -> u64 {
             self.bytes.load(Ordering::Relaxed) / DATA as u64
+        }
+
+        /// Waits until so many packets have come, or no more seem to come.
+        fn wait_for(&self, count: u64) {
+            let end = Instant::now() + Duration::from_millis(5);
+            while self.packets() < count && Instant::now() < end {
+                std::thread::yield_now();
+            }
         }
 
         fn stop(self) {

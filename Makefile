@@ -4,7 +4,7 @@ SHELL := bash
 export SIZE ROUNDS DELAY LOSS RATE
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help check test demo fuzz setup bench-transfer
+.PHONY: help check test demo fuzz setup bench-transfer bench-turn
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -26,6 +26,9 @@ demo: setup ## Send a file from one home to another, on this machine (ARGS="--si
 
 bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1000000000 ROUNDS=5 DELAY=ms LOSS=0.01 RATE=Mbit/s)
 	cargo bench -p postern-cli --bench transfer --locked
+
+bench-turn: setup ## What relaying a packet costs the server, beside coturn (ROUNDS=5)
+	cargo bench -p postern-cli --bench turn --locked
 
 TARGET ?= stun
 SECONDS ?= 60

@@ -109,17 +109,19 @@ fn data_arrives_over_tcp_relays() {
     scene.expect("Total lost packets 20 (50", &["-u user -w pass -P"]);
 }
 
-/// Those that send nonsense may lose what they sent amid it; they must come to an end.
+/// Those that send nonsense, or leave, sometimes wait for ever for what they spoilt, with
+/// coturn's server as with this one.
 fn clients_that_misbehave_do_not_disturb_others() {
     let scene = Scene::with("client", &["--unproven-rate", "0"]);
-    let ended = "Total lost packets";
-    scene.expect_each(&[
-        (ended, "-u user -w pass -R -c -y"),
-        (ended, "-u user -w pass -N -c -y"),
-        (ended, "-u user -w pass -B -c -y"),
-        (ended, "-u user -w pass -G -c -y"),
-        (ALL_ARRIVED, "-u user -w pass -c -e PEER -r 3480"),
-    ]);
+    let _bad = ["-R", "-N", "-B"].map(|way| scene.start(&format!("-u user -w pass {way} -c -y")));
+    scene.expect(
+        ALL_ARRIVED,
+        &[
+            "-u user -w pass -G -c -y",
+            "-u user -w pass -c -e PEER -r 3480",
+            "-u user -w pass -c -t -e PEER -r 3480",
+        ],
+    );
 }
 
 fn relays_reach_ipv6_peers() {
@@ -188,15 +190,9 @@ impl Scene {
 
     /// Runs clients with these arguments, and waits until each has said `verdict`.
     fn expect(&self, verdict: &str, clients: &[&str]) {
-        let clients: Vec<_> = clients.iter().map(|client| (verdict, *client)).collect();
-        self.expect_each(&clients);
-    }
-
-    /// The same with a verdict for each.
-    fn expect_each(&self, clients: &[(&str, &str)]) {
-        let start = |&(verdict, arguments)| (verdict, arguments, self.start(arguments));
-        let started: Vec<_> = clients.iter().map(start).collect();
-        for (verdict, arguments, mut client) in started {
+        let start = |arguments| (arguments, self.start(arguments));
+        let started: Vec<_> = clients.iter().copied().map(start).collect();
+        for (arguments, mut client) in started {
             let said = hear(&mut client, verdict);
             assert!(said.contains(verdict), "{arguments} said:\n{said}");
         }

@@ -354,6 +354,6 @@ fn an_attempt_that_is_cancelled_says_goodbye() {
 #[test]
 fn a_relayed_candidate_that_hides_what_is_behind_it_is_understood() {
     let line = "candidate:1 1 udp 1 45.45.0.1 50000 typ relay raddr 0.0.0.0 rport 9";
-    let candidate: crate::ice::Candidate = line.parse().expect("a candidate");
+    let candidate: ice::Candidate = line.parse().expect("a candidate");
     assert_eq!(candidate.related, Some(([0, 0, 0, 0], 9).into()));
 }

@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{advance, pause, resume, timeout};
 
-use super::{Server, ServerConfig};
+use super::{Server, ServerConfig, TurnConfig};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
 use crate::tls;
@@ -150,4 +150,49 @@ async fn clients_are_told_the_public_address() {
     let server = Server::bind(config).unwrap();
     assert_eq!(server.url().host(), "192.0.2.7");
     assert!(server.stun_uris()[0].starts_with("stun:192.0.2.7:"));
+}
+
+#[tokio::test]
+async fn without_relays_nobody_is_challenged_and_nothing_is_told() {
+    let config = ServerConfig {
+        listen: vec!["127.0.0.1".parse().unwrap()],
+        port: 0,
+        stun_port: 0,
+        ..ServerConfig::default()
+    };
+    let server = Server::bind(config).unwrap();
+    assert!(server.turn_uris().is_empty() && server.issuer().is_none());
+    let asked = server.stun_uris()[0].trim_start_matches("stun:").to_owned();
+    let _running = tokio::spawn(server.run());
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for method in [Method::ALLOCATE, Method::BINDING] {
+        let request = Builder::new(Class::Request, method, TransactionId([7; 12])).build();
+        client.send_to(&request, &asked).await.unwrap();
+    }
+    let mut buffer = [0; 1500];
+    let answer = timeout(Duration::from_secs(5), client.recv_from(&mut buffer));
+    let (length, _) = answer.await.unwrap().unwrap();
+    let answer = Message::parse(&buffer[..length]).unwrap();
+    assert_eq!(answer.method(), Method::BINDING);
+}
+
+#[tokio::test]
+async fn the_server_issues_credentials_for_its_relays() {
+    let config = ServerConfig {
+        listen: vec!["127.0.0.1".parse().unwrap()],
+        port: 0,
+        stun_port: 0,
+        turn: Some(TurnConfig {
+            tls_port: 0,
+            ..TurnConfig::default()
+        }),
+        ..ServerConfig::default()
+    };
+    let server = Server::bind(config).unwrap();
+    assert_eq!(server.turn_uris().len(), 4);
+    let issued = server.issuer().unwrap();
+    let issued = issued
+        .issue(Duration::from_secs(60), Some("alice"))
+        .unwrap();
+    assert!(issued.username.ends_with(":alice") && !issued.password.is_empty());
 }

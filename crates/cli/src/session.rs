@@ -48,9 +48,13 @@ pub(crate) struct Stage(OnceLock<Endpoint>);
 
 impl Stage {
     /// Makes the endpoint; it can reach peers on this machine if the server is on it.
-    pub(crate) fn bind(&self, server: &ServerUrl, policy: PathPolicy) -> Result<Endpoint, Failure> {
+    pub(crate) async fn bind(
+        &self,
+        server: &ServerUrl,
+        policy: PathPolicy,
+    ) -> Result<Endpoint, Failure> {
         let endpoint = Endpoint::bind_with(EndpointConfig {
-            loopback: server.is_loopback(),
+            loopback: is_here(server).await,
             policy,
         });
         let endpoint = endpoint.map_err(|error| Failure::failed("system", chain(&error)))?;
@@ -62,6 +66,15 @@ impl Stage {
         if let Some(endpoint) = self.0.get() {
             let _ = tokio::time::timeout(FAREWELL, endpoint.finish()).await;
         }
+    }
+}
+
+/// Whether the server is on this machine, by its address or by its name.
+async fn is_here(server: &ServerUrl) -> bool {
+    let host = server.host();
+    match tokio::net::lookup_host((host.as_str(), server.port())).await {
+        Ok(mut addresses) => addresses.all(|address| address.ip().is_loopback()),
+        Err(_) => server.is_loopback(),
     }
 }
 

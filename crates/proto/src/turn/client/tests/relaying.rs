@@ -191,6 +191,6 @@ fn a_stream_that_is_out_of_step_is_the_end() {
     config.transport = Transport::Stream;
     let mut world = World::new(Auth::Open, config);
     world.run(secs(1));
-    world.input(at(LOCAL), b"SSH-2.0-OpenSSH\r\n");
+    world.input(at(LOCAL), b"\x95SSH-2.0-OpenSSH\r\n");
     assert_eq!(world.failure(), Some(Failure::Malformed));
 }

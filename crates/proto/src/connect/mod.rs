@@ -14,13 +14,19 @@
 //! 5. When no path is found, both sides tell each other what they saw, and give up within
 //!    15 s of having authenticated each other.
 
+mod agent;
 mod connector;
 mod limits;
+mod outcome;
 mod paths;
+mod peer;
+mod relaying;
 mod relays;
+mod types;
 
-pub use connector::{Connector, ConnectorConfig, Event, Failure, NoRelay, PathPolicy};
+pub use connector::Connector;
 pub use relays::Relay;
+pub use types::{ConnectorConfig, Event, Failure, NoRelay, PathPolicy};
 
 use crate::ice;
 use postern_wire::signal::Report;

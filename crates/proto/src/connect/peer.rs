@@ -1,0 +1,112 @@
+//! What the peer and the server say.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use postern_wire::signal::{Hello, PeerMessage, Report, stun_address};
+
+use super::connector::{Connector, Stage};
+use super::limits::{self, later};
+use super::types::{Event, Failure, PathPolicy};
+use crate::ice::{Candidate, CandidateKind, Credentials};
+
+/// Relayed addresses of the peer that are remembered in order to leave them alone: one per
+/// address family and side, and some for those that change.
+const MAX_REFUSED: usize = 8;
+
+/// What the peer and the server say.
+impl Connector {
+    pub(super) fn on_welcome(&mut self, now: Instant, stun: &[String]) {
+        for server in stun.iter().filter_map(|uri| stun_address(uri)) {
+            self.agent.add_stun_server(now, server);
+        }
+        self.agent.end_of_hosts(now);
+    }
+
+    pub(super) fn on_message(&mut self, now: Instant, message: PeerMessage) {
+        match message {
+            PeerMessage::Hello(hello) => self.on_hello(now, hello),
+            PeerMessage::Candidate { candidate } => self.add_candidate(now, &candidate),
+            PeerMessage::EndOfCandidates => self.on_end_of_candidates(now),
+            PeerMessage::Report(report) => self.on_peer_report(now, report),
+            PeerMessage::Bye { .. } if self.stage == Stage::Connecting => {
+                self.fail(Failure::PeerLeft);
+            }
+            PeerMessage::Bye { .. } => {}
+        }
+    }
+
+    /// Only the first hello counts: the peer cannot become somebody else.
+    pub(super) fn on_hello(&mut self, now: Instant, hello: Hello) {
+        if self.peer.is_some() {
+            return;
+        }
+        self.peer = Some(hello.fingerprint);
+        if !self.is_creator {
+            self.events.push_back(Event::Accept(hello.fingerprint));
+        }
+        let Hello { ufrag, pwd, .. } = hello;
+        let credentials = Credentials { ufrag, pwd };
+        self.agent.set_remote_credentials(now, credentials);
+        for candidate in &hello.candidates {
+            self.add_candidate(now, candidate);
+        }
+        if hello.end_of_candidates {
+            self.on_end_of_candidates(now);
+        }
+    }
+
+    pub(super) fn add_candidate(&mut self, now: Instant, line: &str) {
+        match line.parse::<Candidate>() {
+            Ok(candidate) if self.refuses(&candidate) => self.refuse(candidate.address),
+            Ok(candidate) => self.agent.add_remote_candidate(now, candidate),
+            Err(error) => tracing::debug!(%error, "a candidate was left out"),
+        }
+    }
+
+    pub(super) fn refuses(&self, candidate: &Candidate) -> bool {
+        self.policy == PathPolicy::DirectOnly && candidate.kind == CandidateKind::Relayed
+    }
+
+    /// What comes from a refused address is not taken for a path that nobody has told of.
+    pub(super) fn refuse(&mut self, address: SocketAddr) {
+        if self.refused.len() < MAX_REFUSED {
+            self.refused.push(address);
+        }
+    }
+
+    pub(super) fn on_end_of_candidates(&mut self, now: Instant) {
+        self.candidates_heard = true;
+        self.agent.end_of_remote_candidates(now);
+        self.leave_if_done(now);
+    }
+
+    pub(super) fn on_peer_report(&mut self, now: Instant, report: Report) {
+        self.peer_report = Some(report);
+        self.await_report(now, self.report.is_some());
+    }
+
+    /// Without the mailbox a connection can still be made if the peer's hello is here.
+    pub(super) fn on_mailbox_gone(&mut self, now: Instant, cause: Failure) {
+        let was_there = std::mem::take(&mut self.in_mailbox);
+        if !was_there || self.stage != Stage::Connecting {
+            return;
+        }
+        if self.peer.is_none() {
+            return self.fail(cause);
+        }
+        self.cause = Some(cause);
+        self.shorten_deadline(later(now, limits::FAREWELL));
+    }
+
+    pub(super) fn leave_if_done(&mut self, now: Instant) {
+        let gathered = self.candidates_told && !self.relays.is_gathering();
+        let quiet = gathered && self.candidates_heard;
+        let settled = quiet && self.agent.selected().is_some();
+        let late = self.leave_at.is_some_and(|at| now >= at);
+        if self.in_mailbox && self.stage == Stage::Established && (settled || late) {
+            self.in_mailbox = false;
+            self.events.push_back(Event::LeaveMailbox);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What a connector is told, and what it says.
+
+use std::net::SocketAddr;
+
+use postern_wire::signal::{Code, Fingerprint, PeerMessage, Report};
+use postern_wire::turn::ChannelNumber;
+
+use super::relays::Relay;
+use crate::ice::Path;
+use crate::signal;
+
+/// What a [`Connector`](super::Connector) has to know.
+#[derive(Debug, Clone)]
+pub struct ConnectorConfig {
+    /// Whether this side made the code: it opens the connection and its paths.
+    pub is_creator: bool,
+    /// The hash of the certificate that this side shows in QUIC.
+    pub fingerprint: Fingerprint,
+    /// The addresses of this side's sockets, the preferred one first.
+    pub hosts: Vec<SocketAddr>,
+    /// Whether loopback addresses may be used.
+    pub allow_loopback: bool,
+    /// Which paths may be used.
+    pub policy: PathPolicy,
+}
+
+/// Which paths a connection may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PathPolicy {
+    /// Direct ones where possible, relayed ones until then.
+    #[default]
+    Any,
+    /// Direct ones only: no relay learns who speaks with whom.
+    DirectOnly,
+    /// Relayed ones only: the peer does not learn this side's addresses.
+    RelayOnly,
+}
+
+/// What to do, or what happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Send this to the other side through the rendezvous.
+    Tell(PeerMessage),
+    /// The code is there, to be shown.
+    CodeReady(Code),
+    /// Packets of the connection may pass on this path from now on.
+    Admit(Path),
+    /// Nothing may pass on this path any more.
+    Revoke(Path),
+    /// The peer is known: incoming handshakes that show this certificate are welcome. Comes
+    /// once, on the side that did not make the code.
+    Accept(Fingerprint),
+    /// Open the connection to whoever shows this certificate on this path, instead of any
+    /// handshake that is under way. Comes only on the side that made the code.
+    Connect {
+        /// The path.
+        path: Path,
+        /// The certificate that the peer must show.
+        peer: Fingerprint,
+    },
+    /// Add this path to the connection; tell [`handle_path_opened`](super::Connector::handle_path_opened).
+    OpenPath(Path),
+    /// This path carries the connection: close the others.
+    SettleOn(Path),
+    /// This side can be reached at a relayed address: what comes from the server in a
+    /// channel comes from a peer.
+    Relay(Relay),
+    /// Data to and from this peer of a relayed address is framed with the channel, or, with
+    /// none, handed to [`handle_relay_data`](super::Connector::handle_relay_data).
+    RelayChannel {
+        /// The relayed address.
+        relayed: SocketAddr,
+        /// The peer.
+        peer: SocketAddr,
+        /// The channel.
+        channel: Option<ChannelNumber>,
+    },
+    /// A peer sent this to the relayed address, without a channel; it is not STUN.
+    RelayData {
+        /// The relayed address.
+        relayed: SocketAddr,
+        /// The peer.
+        peer: SocketAddr,
+        /// The datagram.
+        payload: Vec<u8>,
+    },
+    /// The relayed address is gone.
+    RelayEnded(SocketAddr),
+    /// Send what was told, and leave the mailbox.
+    LeaveMailbox,
+    /// There is no connection, and the machine is inert. Comes last; what was told before
+    /// still has to be sent.
+    Failed(Failure),
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The rendezvous failed.
+    #[error(transparent)]
+    Rendezvous(#[from] signal::Failure),
+    /// The server closed the connection too early.
+    #[error("the connection to the server was lost before the two sides were connected")]
+    ServerLost,
+    /// The peer left too early.
+    #[error("the other side went away before a connection was made")]
+    PeerLeft,
+    /// The peer knew the code, and then said nothing.
+    #[error("the other side knows the code, but did not say how to reach it")]
+    PeerSilent,
+    /// The two networks let no direct path through.
+    #[error("no direct path was found")]
+    NoPath {
+        /// What this side saw.
+        ours: Report,
+        /// What the peer saw, if it said so.
+        theirs: Option<Report>,
+        /// Why there is no relayed one either.
+        relay: NoRelay,
+    },
+    /// Paths work, but no handshake succeeded on any of them.
+    #[error("a path was found, but no encrypted connection could be made over it")]
+    Handshake,
+}
+
+/// Why there is no relayed path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRelay {
+    /// The server offered none.
+    NotOffered,
+    /// This side allows direct paths only.
+    NotWanted,
+    /// The relay did not work.
+    Failed,
+}

@@ -18,7 +18,7 @@
 //!
 //! It assumes a tokio runtime. It never trusts the server with content, never lets an
 //! address that has not passed an authenticated check speak to QUIC, and never writes outside
-//! the directory that it was given. Out of scope so far: relays, port mapping, TCP paths.
+//! the directory that it was given. Out of scope so far: port mapping, TCP paths, relays reached over TCP.
 
 mod clock;
 mod connection;

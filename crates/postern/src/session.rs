@@ -318,7 +318,6 @@ impl Session {
                 peer,
                 channel,
             } => {
-                let channel = channel.map(|channel| channel.number());
                 self.shared.relays().set_channel(relayed, peer, channel);
             }
             Event::RelayData {

@@ -10,10 +10,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::{RecvMeta, Transmit};
+use postern_wire::turn::{CHANNEL_HEADER_LEN, ChannelData};
 use tokio::sync::mpsc;
 
 use super::paths::{AddressPair, PathTable};
-use super::relays::{HEADER, RelayTable, Way, frame, unframe};
+use super::relays::{RelayTable, Way, frame};
 use super::sockets::{Sender, Sockets};
 
 /// STUN datagrams waiting for the agents. What does not fit is dropped: checks are
@@ -171,7 +172,7 @@ impl Mux {
     /// Sorts a train of a TURN server: takes the channel headers off. A train of several
     /// peers keeps the datagrams of the first one; the others are sent again.
     fn sort_relayed(&self, pair: AddressPair, buffer: &mut [u8], meta: &mut RecvMeta) -> bool {
-        let (length, stride) = (meta.len, meta.stride.max(HEADER + 1));
+        let (length, stride) = (meta.len, meta.stride.max(CHANNEL_HEADER_LEN + 1));
         let mut from: Option<AddressPair> = None;
         let mut kept = 0;
         for start in (0..length).step_by(stride) {
@@ -180,7 +181,7 @@ impl Mux {
                 continue;
             };
             if *from.get_or_insert(path) == path {
-                let inner = start + HEADER..start + HEADER + inner;
+                let inner = start + CHANNEL_HEADER_LEN..start + CHANNEL_HEADER_LEN + inner;
                 buffer.copy_within(inner.clone(), kept);
                 kept += inner.len();
             }
@@ -188,7 +189,7 @@ impl Mux {
         let address = from.and_then(|path| self.paths.address_of(path));
         meta.dst_ip = None;
         meta.len = if address.is_some() { kept } else { 0 };
-        meta.stride = stride - HEADER;
+        meta.stride = stride - CHANNEL_HEADER_LEN;
         meta.addr = address.unwrap_or(meta.addr);
         meta.len > 0
     }
@@ -199,11 +200,11 @@ impl Mux {
             self.pass_stun(pair, segment);
             return None;
         }
-        let (channel, inner) = unframe(segment)?;
+        let ChannelData { channel, data } = ChannelData::parse(segment).ok()?;
         let path = self.relays.path_of(pair, channel)?;
-        match Protocol::of(inner) {
-            Protocol::Stun => self.pass_stun(path, inner),
-            Protocol::Channel | Protocol::Quic => return Some((path, inner.len())),
+        match Protocol::of(data) {
+            Protocol::Stun => self.pass_stun(path, data),
+            Protocol::Channel | Protocol::Quic => return Some((path, data.len())),
             Protocol::Unknown => {}
         }
         None
@@ -348,7 +349,7 @@ impl MuxSender {
             src_ip: Some(relay.base.ip()),
             ecn: transmit.ecn,
             contents: &self.framed,
-            segment_size: transmit.segment_size.map(|size| size + HEADER),
+            segment_size: transmit.segment_size.map(|size| size + CHANNEL_HEADER_LEN),
         };
         self.sender.poll_send(relay.base, &transmit, cx)
     }

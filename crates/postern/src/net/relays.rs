@@ -12,12 +12,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use postern_proto::connect::Relay;
+use postern_wire::turn::{ChannelNumber, channel_header};
 use tokio::sync::mpsc;
 
 use super::paths::AddressPair;
-
-/// The channel header: number and length, 16 bits each.
-pub(super) const HEADER: usize = 4;
 
 /// A datagram of QUIC for a peer to which there is no channel yet.
 pub(crate) type Unchannelled = (AddressPair, Bytes);
@@ -41,8 +39,8 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     relay: Relay,
-    channels: BTreeMap<SocketAddr, u16>,
-    peers: BTreeMap<u16, SocketAddr>,
+    channels: BTreeMap<SocketAddr, ChannelNumber>,
+    peers: BTreeMap<ChannelNumber, SocketAddr>,
     slow: mpsc::Sender<Unchannelled>,
 }
 
@@ -50,7 +48,10 @@ struct Entry {
 #[derive(Debug)]
 pub(super) enum Way {
     /// In a channel.
-    Channel { relay: Relay, channel: u16 },
+    Channel {
+        relay: Relay,
+        channel: ChannelNumber,
+    },
     /// Through the session, which frames it in an indication.
     Slow(mpsc::Sender<Unchannelled>),
 }
@@ -71,7 +72,12 @@ impl RelayTable {
     }
 
     /// Notes the channel to a peer, or that there is none any more.
-    pub(crate) fn set_channel(&self, relayed: SocketAddr, peer: SocketAddr, channel: Option<u16>) {
+    pub(crate) fn set_channel(
+        &self,
+        relayed: SocketAddr,
+        peer: SocketAddr,
+        channel: Option<ChannelNumber>,
+    ) {
         let mut inner = self.write();
         let Some(entry) = inner.by_relayed.get_mut(&relayed) else {
             return;
@@ -118,7 +124,7 @@ impl RelayTable {
     }
 
     /// The path on which what a TURN server sent in a channel travelled.
-    pub(super) fn path_of(&self, pair: AddressPair, channel: u16) -> Option<AddressPair> {
+    pub(super) fn path_of(&self, pair: AddressPair, channel: ChannelNumber) -> Option<AddressPair> {
         let inner = self.read();
         let local = *inner.by_server.get(&pair)?;
         let remote = *inner.by_relayed.get(&local)?.peers.get(&channel)?;
@@ -146,27 +152,23 @@ fn server_pair(relay: &Relay) -> AddressPair {
 }
 
 /// Puts the channel header in front of each datagram of a train.
-pub(super) fn frame(train: &[u8], size: usize, channel: u16, framed: &mut Vec<u8>) {
+pub(super) fn frame(train: &[u8], size: usize, channel: ChannelNumber, framed: &mut Vec<u8>) {
     framed.clear();
     for datagram in train.chunks(size.max(1)) {
         let length = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
-        framed.extend_from_slice(&channel.to_be_bytes());
-        framed.extend_from_slice(&length.to_be_bytes());
+        framed.extend_from_slice(&channel_header(channel, length));
         framed.extend_from_slice(datagram);
     }
-}
-
-/// The channel number and the payload of a ChannelData message; padding is left out.
-pub(super) fn unframe(datagram: &[u8]) -> Option<(u16, &[u8])> {
-    let (header, rest) = datagram.split_at_checked(HEADER)?;
-    let channel = u16::from_be_bytes([header[0], header[1]]);
-    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    Some((channel, rest.get(..length)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use postern_wire::turn::{CHANNEL_HEADER_LEN, ChannelData};
+
+    fn channel(number: u16) -> ChannelNumber {
+        ChannelNumber::new(number).unwrap()
+    }
 
     fn relay() -> Relay {
         Relay {
@@ -179,12 +181,13 @@ mod tests {
     #[test]
     fn what_is_framed_is_unframed_again() {
         let mut framed = Vec::new();
-        frame(&[7; 250], 100, 0x4001, &mut framed);
-        assert_eq!(framed.len(), 250 + 3 * HEADER);
-        assert_eq!(unframe(&framed[..104]), Some((0x4001, &[7; 100][..])));
-        assert_eq!(unframe(&framed[208..]), Some((0x4001, &[7; 50][..])));
-        assert_eq!(unframe(&framed[208..220]), None);
-        assert_eq!(unframe(&[0x40, 1, 0]), None);
+        frame(&[7; 250], 100, channel(0x4001), &mut framed);
+        assert_eq!(framed.len(), 250 + 3 * CHANNEL_HEADER_LEN);
+        let read = |datagram| ChannelData::parse(datagram).map(|read| (read.channel, read.data));
+        assert_eq!(read(&framed[..104]), Ok((channel(0x4001), &[7; 100][..])));
+        assert_eq!(read(&framed[208..]), Ok((channel(0x4001), &[7; 50][..])));
+        assert!(read(&framed[208..220]).is_err());
+        assert!(read(&[0x40, 1, 0]).is_err());
     }
 
     #[test]
@@ -200,17 +203,17 @@ mod tests {
         table.open(relay(), slow);
         assert!(table.is_server(server_pair(&relay())));
         assert!(matches!(table.way(path), Some(Way::Slow(_))));
-        table.set_channel(relay().relayed, peer, Some(0x4002));
-        assert!(matches!(
-            table.way(path),
-            Some(Way::Channel {
-                channel: 0x4002,
-                ..
-            })
-        ));
-        assert_eq!(table.path_of(server_pair(&relay()), 0x4002), Some(path));
+        table.set_channel(relay().relayed, peer, Some(channel(0x4002)));
+        let way = table.way(path);
+        assert!(
+            matches!(way, Some(Way::Channel { channel: found, .. }) if found == channel(0x4002))
+        );
+        assert_eq!(
+            table.path_of(server_pair(&relay()), channel(0x4002)),
+            Some(path)
+        );
         table.set_channel(relay().relayed, peer, None);
-        assert_eq!(table.path_of(server_pair(&relay()), 0x4002), None);
+        assert_eq!(table.path_of(server_pair(&relay()), channel(0x4002)), None);
         table.close(relay().relayed);
         assert!(!table.is_server(server_pair(&relay())));
     }

@@ -22,6 +22,7 @@
 
 mod clock;
 mod connection;
+mod dtls;
 mod endpoint;
 mod entropy;
 mod explain;

@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod connections;
 mod data;
+mod dtls;
 mod shard;
 mod socket;
 mod sockets;
@@ -35,6 +36,7 @@ pub use postern_proto::stun::TimeLimited;
 
 pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
+pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
 use crate::clock;
 use batch::Batch;

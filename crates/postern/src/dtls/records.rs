@@ -41,6 +41,22 @@ pub(crate) fn is_server_hello(datagram: &[u8]) -> bool {
     body.get(2..).is_some_and(|rest| !rest.starts_with(&RETRY))
 }
 
+/// A fatal alert that answers a datagram in the version that its record has; `None` if that
+/// is no record.
+pub(crate) fn alert(datagram: &[u8], description: u8) -> Option<Vec<u8>> {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    let header = datagram.get(..RECORD_HEADER)?;
+    let [_, major, minor, ..] = *header else {
+        return None;
+    };
+    let mut alert = vec![ALERT, major, minor];
+    // Epoch and number are 0; two bytes follow.
+    alert.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+    alert.extend([FATAL, description]);
+    Some(alert)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

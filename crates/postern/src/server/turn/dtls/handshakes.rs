@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use dimpl::{Config, Dtls, DtlsCertificate, Output};
+use dimpl::{Config, Dtls, DtlsCertificate, Output, SecurityError};
 use postern_proto::turn::server::FiveTuple;
 
 use crate::dtls::{HANDSHAKE_TIMEOUT, records};
@@ -203,6 +203,8 @@ impl Handshakes {
         }
         if let Err(error) = fed {
             tracing::debug!(?error, "a DTLS handshake failed");
+            let alert = datagram.and_then(|datagram| records::alert(datagram, cause(&error)));
+            self.transmits.extend(alert.map(|alert| (client, alert)));
             return;
         }
         loop {
@@ -232,3 +234,16 @@ impl Handshakes {
     }
 }
 
+/// The alert's description: RFC 8446 section 6.2. Some clients, coturn's among them, begin
+/// with a version that nobody should speak and need to be told.
+const fn cause(error: &dimpl::Error) -> u8 {
+    const HANDSHAKE_FAILURE: u8 = 40;
+    const PROTOCOL_VERSION: u8 = 70;
+    match error {
+        dimpl::Error::SecurityError(
+            SecurityError::ClientHelloLegacyVersionNotDtls12
+            | SecurityError::UnsupportedClientVersion(_),
+        ) => PROTOCOL_VERSION,
+        _ => HANDSHAKE_FAILURE,
+    }
+}

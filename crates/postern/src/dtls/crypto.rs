@@ -106,8 +106,8 @@ impl Suite {
     };
 
     fn cipher(&self, key: &[u8]) -> Result<Box<dyn Cipher>, CryptoError> {
-        let key = UnboundKey::new(self.aead, key)
-            .map_err(|_| failed(CryptoOperation::CreateCipher))?;
+        let key =
+            UnboundKey::new(self.aead, key).map_err(|_| failed(CryptoOperation::CreateCipher))?;
         Ok(Box::new(Aead(LessSafeKey::new(key))))
     }
 }
@@ -373,16 +373,14 @@ struct Key {
 }
 
 impl SigningKey for Key {
-    fn sign(
-        &mut self,
-        data: &[u8],
-        hash: HashAlgorithm,
-        out: &mut Buf,
-    ) -> Result<(), CryptoError> {
+    fn sign(&mut self, data: &[u8], hash: HashAlgorithm, out: &mut Buf) -> Result<(), CryptoError> {
         let key_hash = self.hash_algorithm();
         if hash != key_hash {
             let requested = hash;
-            return Err(CryptoError::SigningKeyHashMismatch { key_hash, requested });
+            return Err(CryptoError::SigningKeyHashMismatch {
+                key_hash,
+                requested,
+            });
         }
         let signer = self.key.choose_scheme(&[P256, P384]);
         let signature = signer.and_then(|signer| signer.sign(data).ok());
@@ -397,7 +395,10 @@ impl SigningKey for Key {
     }
 
     fn hash_algorithm(&self) -> HashAlgorithm {
-        self.hashes.first().copied().unwrap_or(HashAlgorithm::SHA256)
+        self.hashes
+            .first()
+            .copied()
+            .unwrap_or(HashAlgorithm::SHA256)
     }
 
     fn supported_hash_algorithms(&self) -> &[HashAlgorithm] {

@@ -1,5 +1,7 @@
 //! As much of a datagram as can be told from outside.
 
+use rustls::pki_types::CertificateDer;
+
 /// The length of a record's header (RFC 6347 section 4.1).
 const RECORD_HEADER: usize = 13;
 
@@ -9,6 +11,7 @@ const MESSAGE_HEADER: usize = 12;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
+const CERTIFICATE: u8 = 11;
 
 /// The random of a ServerHello that is a HelloRetryRequest (RFC 8446 section 4.1.3).
 const RETRY: [u8; 32] = [
@@ -55,6 +58,71 @@ pub(crate) fn alert(datagram: &[u8], description: u8) -> Option<Vec<u8>> {
     alert.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
     alert.extend([FATAL, description]);
     Some(alert)
+}
+
+/// The certificates that a server shows, as far as they are readable: in DTLS 1.2.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates(Vec<u8>);
+
+impl Certificates {
+    /// The most that is kept of them.
+    const MAX: usize = 64 * 1024;
+
+    /// Reads a datagram from the server. Fragments are taken in order; what was lost comes
+    /// again.
+    pub(crate) fn read(&mut self, datagram: &[u8]) {
+        let mut rest = datagram;
+        while let Some((header, after)) = rest.split_at_checked(RECORD_HEADER) {
+            let [kind, _, _, e0, e1, _, _, _, _, _, _, l0, l1] = *header else {
+                return;
+            };
+            let length = usize::from(u16::from_be_bytes([l0, l1]));
+            let Some((content, after)) = after.split_at_checked(length) else {
+                return;
+            };
+            if (kind, e0, e1) == (HANDSHAKE, 0, 0) {
+                self.read_messages(content);
+            }
+            rest = after;
+        }
+    }
+
+    fn read_messages(&mut self, mut rest: &[u8]) {
+        while let Some((header, after)) = rest.split_at_checked(MESSAGE_HEADER) {
+            let [kind, _, _, _, _, _, o0, o1, o2, l0, l1, l2] = *header else {
+                return;
+            };
+            let Some((fragment, after)) = after.split_at_checked(number([l0, l1, l2])) else {
+                return;
+            };
+            let next = number([o0, o1, o2]) == self.0.len();
+            if kind == CERTIFICATE && next && self.0.len() < Self::MAX {
+                self.0.extend_from_slice(fragment);
+            }
+            rest = after;
+        }
+    }
+
+    /// Those behind the server's own, which lead to the authority.
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let mut chain = Vec::new();
+        let mut rest = self.0.get(3..).unwrap_or_default();
+        while let Some(([l0, l1, l2], after)) = rest.split_first_chunk() {
+            let Some((certificate, after)) = after.split_at_checked(number([*l0, *l1, *l2])) else {
+                break;
+            };
+            chain.push(CertificateDer::from(certificate.to_vec()));
+            rest = after;
+        }
+        if !chain.is_empty() {
+            chain.remove(0);
+        }
+        chain
+    }
+}
+
+fn number([a, b, c]: [u8; 3]) -> usize {
+    usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
 }
 
 #[cfg(test)]

@@ -247,3 +247,6 @@ const fn cause(error: &dimpl::Error) -> u8 {
         _ => HANDSHAKE_FAILURE,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,6 +94,11 @@ impl Dtls {
             shared: self,
             wire,
         };
+        // Before that tokio does not know that the socket takes anything.
+        if let Err(error) = listener.wire.socket.writable().await {
+            tracing::warn!(%error, "the socket of DTLS cannot be used");
+            return;
+        }
         listener.run().await;
     }
 }
@@ -279,8 +284,15 @@ impl Listener {
     }
 
     fn forget(&mut self, client: &FiveTuple, number: u64) {
-        if self.live.get(client).is_some_and(|live| live.number == number) {
+        if self
+            .live
+            .get(client)
+            .is_some_and(|live| live.number == number)
+        {
             self.live.remove(client);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

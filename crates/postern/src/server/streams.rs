@@ -28,13 +28,17 @@ pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
     tls: Vec<TcpListener>,
     dtls: Vec<Arc<Wire>>,
+    /// TCP, of which no client is told.
+    more: Vec<TcpListener>,
 }
 
 impl Listeners {
-    /// TCP at the addresses of UDP, TLS and DTLS at another port of theirs.
+    /// TCP at the addresses of UDP, TLS and DTLS at another port of theirs; `more` are addresses of
+    /// UDP for the discovery of NAT behaviour.
     pub(super) fn bind(
         config: Option<&TurnConfig>,
         udp: &[SocketAddr],
+        more: &[SocketAddr],
     ) -> Result<Self, ServerError> {
         let Some(config) = config else {
             return Ok(Self::default());
@@ -46,6 +50,7 @@ impl Listeners {
             tcp: bind_each(udp, sockets::listen)?,
             tls: bind_all(&ips, config.tls_port, sockets::listen)?,
             dtls: bind_all(&ips, config.tls_port, bind_wire)?,
+            more: bind_each(more, sockets::listen)?,
         })
     }
 
@@ -85,7 +90,7 @@ impl Listeners {
             tasks.spawn(dtls.clone().serve(wire));
         }
         let slots = Slots::new();
-        for listener in self.tcp {
+        for listener in self.tcp.into_iter().chain(self.more) {
             tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
         }
         for listener in self.tls {

@@ -260,7 +260,7 @@ impl DtlsSocket {
                     self.due = Some(due);
                     return turn;
                 }
-                _ => {}
+                Output::KeyingMaterial(..) | _ => {}
             }
         }
     }
@@ -338,7 +338,9 @@ impl Failed {
                         server,
                         source: io::Error::other(words),
                     },
-                    _ => DtlsError::Certificate { server, source },
+                    Fault::Certificate(None) | Fault::Silent | Fault::NotTls | Fault::Handshake => {
+                        DtlsError::Certificate { server, source }
+                    }
                 }
             }
         }

@@ -41,7 +41,12 @@ async fn echo(socket: UdpSocket, mut dtls: Dtls) {
                     .send_application_data(&data.remove(0))
                     .map(drop)
                     .unwrap(),
-                _ => {}
+                Output::BufferTooSmall { .. }
+                | Output::Connected
+                | Output::PeerCert(_)
+                | Output::KeyingMaterial(..)
+                | Output::CloseNotify
+                | _ => {}
             }
         }
         (length, peer) = socket.recv_from(&mut input).await.unwrap();

@@ -228,7 +228,11 @@ impl Handshakes {
                     self.keep(client, open);
                     return;
                 }
-                _ => {}
+                Output::PeerCert(_)
+                | Output::KeyingMaterial(..)
+                | Output::ApplicationData(_)
+                | Output::CloseNotify
+                | _ => {}
             }
         }
     }
@@ -239,13 +243,14 @@ impl Handshakes {
 const fn cause(error: &dimpl::Error) -> u8 {
     const HANDSHAKE_FAILURE: u8 = 40;
     const PROTOCOL_VERSION: u8 = 70;
-    match error {
-        dimpl::Error::SecurityError(
-            SecurityError::ClientHelloLegacyVersionNotDtls12
-            | SecurityError::UnsupportedClientVersion(_),
-        ) => PROTOCOL_VERSION,
-        _ => HANDSHAKE_FAILURE,
-    }
+    let dimpl::Error::SecurityError(
+        SecurityError::ClientHelloLegacyVersionNotDtls12
+        | SecurityError::UnsupportedClientVersion(_),
+    ) = error
+    else {
+        return HANDSHAKE_FAILURE;
+    };
+    PROTOCOL_VERSION
 }
 
 #[cfg(test)]

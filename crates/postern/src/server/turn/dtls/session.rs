@@ -126,7 +126,7 @@ impl Session {
                     drained.due = Some(due);
                     return drained;
                 }
-                _ => {}
+                Output::Connected | Output::PeerCert(_) | Output::KeyingMaterial(..) | _ => {}
             }
         }
     }

@@ -127,7 +127,7 @@ async fn a_source_has_its_share_of_the_sessions() {
     let silence = timeout(Duration::from_millis(300), refused.recv()).await;
     assert!(silence.is_err(), "{silence:?}");
     clients.remove(0).close();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    sleep(Duration::from_millis(300)).await;
     let mut client = server.client(server.socket(ANY).await).await;
     assert_eq!(bind(&mut client, 1).await, Class::Success);
 }

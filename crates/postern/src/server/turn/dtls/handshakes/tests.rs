@@ -66,10 +66,11 @@ fn packets(client: &mut Dtls) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let mut buffer = [0; 4096];
     loop {
-        match client.poll_output(&mut buffer) {
-            Output::Packet(packet) => packets.push(packet.to_vec()),
-            Output::Timeout(_) => return packets,
-            _ => {}
+        let output = client.poll_output(&mut buffer);
+        if let Output::Packet(packet) = output {
+            packets.push(packet.to_vec());
+        } else if let Output::Timeout(_) = output {
+            return packets;
         }
     }
 }

@@ -27,7 +27,7 @@ demo: setup ## Send a file from one home to another, on this machine (ARGS="--si
 bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1000000000 ROUNDS=5 DELAY=ms LOSS=0.01 RATE=Mbit/s)
 	cargo bench -p postern-cli --bench transfer --locked
 
-bench-turn: ## What relaying costs the server, beside coturn and bare loops (ROUNDS=5 ROWS="binding,trains")
+bench-turn: ## What relaying costs the server, beside coturn and bare loops (ROUNDS=5 ROWS="binding,trains of")
 	@scripts/setup || echo "measuring without what is missing"
 	cargo bench -p postern-cli --bench turn --locked
 

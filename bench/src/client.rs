@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 use postern_wire::stun::{
-    Builder, Class, ErrorCode, Message, Method, Nonce, Realm, TransactionId, Username,
+    Builder, Class, ErrorCode, HEADER_LEN, Message, Method, Nonce, Realm, TransactionId, Username,
     long_term_key_md5,
 };
 use postern_wire::turn::{
@@ -23,6 +23,9 @@ pub const PASSWORD: &str = "pass";
 
 /// Every answer comes sooner.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Packets of a load that may come before an answer.
+const STRAY: usize = 10_000;
 
 /// Enough for what is on the way at once.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -48,7 +51,13 @@ pub trait Transport {
 impl Transport for UdpSocket {
     fn ask(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         self.send(request)?;
-        answer(self)
+        for _ in 0..STRAY {
+            let answer = answer(self)?;
+            if answer.get(4..HEADER_LEN) == request.get(4..HEADER_LEN) {
+                return Ok(answer);
+            }
+        }
+        bail!("no answer among {STRAY} other packets")
     }
 }
 

@@ -118,11 +118,11 @@ impl Row {
         Some(match goal {
             Goal::AtMost(most) => (format!("at most {most}"), self.median() <= most),
             Goal::RatioAtMost(to, most) => (
-                format!("ratio to {to} at most {most}"),
+                format!("ratio to {to} at most {most:.2}"),
                 self.ratio(to)? <= most,
             ),
             Goal::RatioAtLeast(to, least) => (
-                format!("ratio to {to} at least {least}"),
+                format!("ratio to {to} at least {least:.2}"),
                 self.ratio(to)? >= least,
             ),
         })
@@ -283,11 +283,11 @@ mod tests {
         let text = row().table();
         assert!(text.contains("at most 2: reached"), "{text}");
         assert!(
-            text.contains("ratio to limit at most 1.5: MISSED"),
+            text.contains("ratio to limit at most 1.50: MISSED"),
             "{text}"
         );
         assert!(
-            text.contains("ratio to coturn at least 0.3: MISSED"),
+            text.contains("ratio to coturn at least 0.30: MISSED"),
             "{text}"
         );
         assert!(!text.contains("absent"), "{text}");

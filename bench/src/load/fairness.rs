@@ -95,16 +95,17 @@ impl<'a> Pings<'a> {
                 State::There(now)
             }
             State::There(since) => match arrival(self.there.out())? {
-                Some(at) => {
+                Some(at) if at >= since => {
                     let now = clock()?;
                     self.back.send_one()?;
                     State::Back(now, at.saturating_sub(since))
                 }
-                None => self.unless_over(since)?,
+                // One that was given up comes after all.
+                Some(_) | None => self.unless_over(since)?,
             },
             State::Back(since, there) => match arrival(self.back.out())? {
-                Some(at) => self.done(there + at.saturating_sub(since)),
-                None => self.unless_over(since)?,
+                Some(at) if at >= since => self.done(there + at.saturating_sub(since)),
+                Some(_) | None => self.unless_over(since)?,
             },
         };
         Ok(())

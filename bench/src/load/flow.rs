@@ -13,7 +13,7 @@ use crate::sys::{BATCH, Inbox, Outgoing, send};
 pub const WINDOW: u64 = 64;
 
 /// What has not come after this time is lost, unless the load is more patient.
-const LOST: Duration = Duration::from_millis(20);
+const LOST: Duration = Duration::from_millis(100);
 
 /// Packets that go in at one socket and come out at another.
 #[derive(Debug)]

@@ -114,17 +114,40 @@ impl Bench {
         })
     }
 
-    /// Measures the contenders in turn, in every round.
+    /// Measures the contenders, the first of which is ours, in turn in every round.
     fn measure(&mut self, heads: &[Head], contenders: Vec<Contender<'_>>) -> Result<()> {
         if !heads.iter().any(|head| self.wanted.wants(&head.name)) {
             return Ok(());
         }
-        let mut running = BTreeMap::new();
         let mut contenders: Vec<_> = contenders
             .into_iter()
             .filter(|contender| self.coturn || contender.subject != Subject::Coturn)
             .map(|contender| (contender, Vec::new()))
             .collect();
+        let ours = contenders.first().map(|(contender, _)| contender.name);
+        self.take_samples(&heads[0].name, &mut contenders)?;
+        // Without ours there is nothing to compare.
+        if contenders.first().map(|(contender, _)| contender.name) != ours {
+            return Ok(());
+        }
+        for (index, head) in heads.iter().enumerate() {
+            let mut row = Row::new(&head.name, head.unit).goals(&head.goals);
+            for (contender, samples) in &contenders {
+                let values = samples.iter().map(|values| values[index]);
+                row = row.subject(contender.name, values.collect());
+            }
+            self.report.add(&row)?;
+        }
+        Ok(())
+    }
+
+    /// A contender that fails is left out; the others go on.
+    fn take_samples(
+        &mut self,
+        row: &str,
+        contenders: &mut Vec<(Contender<'_>, Vec<Vec<f64>>)>,
+    ) -> Result<()> {
+        let mut running = BTreeMap::new();
         for _ in 0..self.rounds {
             let mut index = 0;
             while let Some((contender, samples)) = contenders.get_mut(index) {
@@ -135,19 +158,12 @@ impl Bench {
                     }
                     Err(error) => {
                         let name = contender.name;
-                        say(&format!("{}: {name} failed: {error:#}\n", heads[0].name))?;
+                        say(&format!("{row}: {name} failed: {error:#}\n"))?;
                         self.failures += 1;
                         contenders.remove(index);
                     }
                 }
             }
-        }
-        for (index, head) in heads.iter().enumerate() {
-            let mut row = Row::new(&head.name, head.unit).goals(&head.goals);
-            for (contender, samples) in &contenders {
-                row = row.subject(contender.name, samples.iter().map(|s| s[index]).collect());
-            }
-            self.report.add(&row)?;
         }
         Ok(())
     }

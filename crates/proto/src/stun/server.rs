@@ -143,7 +143,7 @@ impl BindingServer {
         now: Instant,
         datagram: &Datagram<'_>,
     ) -> Option<Option<BindingResponse>> {
-        if self.alternate.is_some() {
+        if !self.alternates.is_empty() {
             return None;
         }
         let id = bare_binding_request(datagram.payload)?;

@@ -11,7 +11,6 @@ mod connections;
 mod data;
 mod dtls;
 mod shard;
-mod socket;
 mod sockets;
 mod streams;
 
@@ -39,10 +38,10 @@ pub(super) use commands::Remote;
 pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
 use crate::clock;
+use crate::os::trains::{Inbox, Role, TrainSocket};
 use batch::Batch;
 use connections::Connections;
 use shard::Shard;
-use socket::TrainSocket;
 use sockets::Sockets;
 use streams::Streams;
 
@@ -136,7 +135,10 @@ impl Running {
         }
         let poll = Poll::new()?;
         let (remote, commands) = Remote::new(&poll)?;
-        let listeners: io::Result<_> = listeners.into_iter().map(TrainSocket::new).collect();
+        let listeners = listeners.into_iter();
+        let listeners: io::Result<_> = listeners
+            .map(|socket| TrainSocket::new(socket, Role::Listener))
+            .collect();
         let stop = Arc::<AtomicBool>::default();
         let runtime = tokio::runtime::Handle::current();
         let shard = Shard {
@@ -144,6 +146,7 @@ impl Running {
             poll,
             machine: Server::new(clock::now(), seed, plan.machine),
             relays: plan.relays,
+            inbox: Arc::new(Inbox::new()),
             batch: Batch::new(),
             streams: Streams::default(),
             connections: Connections::new(runtime, remote.clone()),

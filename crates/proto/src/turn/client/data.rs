@@ -60,7 +60,7 @@ impl Client {
         if payload.len() > DataHeader::MAX_DATA {
             return Err(SendError::TooLong);
         }
-        match self.use_permission(now, peer.ip())? {
+        match self.use_permission(now, peer)? {
             State::Live { .. } => Ok(Some(self.frame(now, peer, payload))),
             State::Refused(failure) => Err(SendError::Refused(failure)),
             State::Asking => {

@@ -2,12 +2,12 @@
 //! concerns that address alone.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::after;
 use super::config::MAX_PERMISSIONS;
-use super::data::SendError;
+use super::data::{SendError, canonical};
 use super::event::{Event, Failure};
 use super::machine::Client;
 use super::requests::Purpose;
@@ -34,6 +34,9 @@ pub(super) enum State {
 pub(super) struct Permission {
     pub(super) state: State,
     used: Instant,
+    /// The port of the first peer there, 0 if it is not known. Servers that forbid their own
+    /// addresses but for relays tell the two by it.
+    port: u16,
 }
 
 pub(super) type Permissions = BTreeMap<IpAddr, Permission>;
@@ -47,8 +50,18 @@ impl Client {
     /// [`SendError`] if there is no allocation, none of the address's family, or there are
     /// too many permissions.
     pub fn permit(&mut self, now: Instant, peer: IpAddr) -> Result<(), SendError> {
-        let peer = peer.to_canonical();
-        self.check_family(peer)?;
+        self.permit_peer(now, SocketAddr::new(peer, 0))
+    }
+
+    /// The same; the port, which counts for nothing else, tells the server that the address
+    /// is a relay of its own, and not its own host.
+    ///
+    /// # Errors
+    ///
+    /// As [`permit`](Self::permit).
+    pub fn permit_peer(&mut self, now: Instant, peer: SocketAddr) -> Result<(), SendError> {
+        let peer = canonical(peer);
+        self.check_family(peer.ip())?;
         self.use_permission(now, peer).map(|_| ())
     }
 
@@ -69,7 +82,12 @@ impl Client {
     }
 
     /// The state of a permission that is being used; a new one is asked for.
-    pub(super) fn use_permission(&mut self, now: Instant, ip: IpAddr) -> Result<State, SendError> {
+    pub(super) fn use_permission(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+    ) -> Result<State, SendError> {
+        let (ip, port) = (peer.ip(), peer.port());
         if let Some(permission) = self.permissions.get_mut(&ip) {
             permission.used = now;
             return Ok(permission.state);
@@ -78,9 +96,17 @@ impl Client {
             return Err(SendError::TooManyPeers);
         }
         let state = State::Asking;
-        self.permissions.insert(ip, Permission { state, used: now });
+        let used = now;
+        let permission = Permission { state, used, port };
+        self.permissions.insert(ip, permission);
         self.ask(now, Purpose::Permit(ip));
         Ok(state)
+    }
+
+    /// What a CreatePermission for an address names.
+    pub(super) fn permitted_peer(&self, ip: IpAddr) -> SocketAddr {
+        let permission = self.permissions.get(&ip);
+        SocketAddr::new(ip, permission.map_or(0, |permission| permission.port))
     }
 
     /// Data from a peer is use; without a permission it is not the server's to send.

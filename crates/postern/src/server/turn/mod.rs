@@ -9,8 +9,8 @@ mod commands;
 mod config;
 mod connections;
 mod data;
+mod dtls;
 mod shard;
-mod socket;
 mod sockets;
 mod streams;
 
@@ -35,12 +35,13 @@ pub use postern_proto::stun::TimeLimited;
 
 pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
+pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
 use crate::clock;
+use crate::os::trains::{Inbox, Role, TrainSocket};
 use batch::Batch;
 use connections::Connections;
 use shard::Shard;
-use socket::TrainSocket;
 use sockets::Sockets;
 use streams::Streams;
 
@@ -134,7 +135,10 @@ impl Running {
         }
         let poll = Poll::new()?;
         let (remote, commands) = Remote::new(&poll)?;
-        let listeners: io::Result<_> = listeners.into_iter().map(TrainSocket::new).collect();
+        let listeners = listeners.into_iter();
+        let listeners: io::Result<_> = listeners
+            .map(|socket| TrainSocket::new(socket, Role::Listener))
+            .collect();
         let stop = Arc::<AtomicBool>::default();
         let runtime = tokio::runtime::Handle::current();
         let shard = Shard {
@@ -142,6 +146,7 @@ impl Running {
             poll,
             machine: Server::new(clock::now(), seed, plan.machine),
             relays: plan.relays,
+            inbox: Arc::new(Inbox::new()),
             batch: Batch::new(),
             streams: Streams::default(),
             connections: Connections::new(runtime, remote.clone()),

@@ -237,8 +237,8 @@ fn cut(alice: &[&str], bob: &[&str]) -> [Value; 2] {
     scene.assert_arrived(&[file]);
     [sender, receiver].map(|program| {
         let events = program.heard().iter().map(|line| line.event());
-        let paths = events.filter(|event| event["event"] == "path");
-        paths.last().unwrap()
+        let mut paths = events.filter(|event| event["event"] == "path");
+        paths.next_back().unwrap()
     })
 }
 

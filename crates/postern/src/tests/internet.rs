@@ -368,7 +368,7 @@ pub(super) struct SimDialer(pub(super) SimSocket);
 
 impl Dialer for SimDialer {
     fn dial(&self, _: &Introducer, transport: RelayTransport, _: SocketAddr) -> Dialling {
-        let SimDialer(socket) = self;
+        let Self(socket) = self;
         if transport == RelayTransport::Udp {
             let socket = socket.another();
             return Box::pin(async move { Ok(Opened::Datagrams(Box::new(socket))) });

@@ -404,7 +404,7 @@ fn any_client() -> impl Strategy<Value = ClientMessage> {
 
 fn relay() -> impl Strategy<Value = RelayServer> {
     let some_text = || "[ -~]{1,256}";
-    let also = prop::collection::vec(text(MAX_STUN_URI), 0..=MAX_RELAY_WAYS);
+    let also = vec(text(MAX_STUN_URI), 0..=MAX_RELAY_WAYS);
     let relay = (text(MAX_STUN_URI), also, some_text(), some_text());
     relay.prop_map(|(uri, also, username, password)| RelayServer {
         uri,

@@ -23,6 +23,7 @@
 mod clock;
 mod connection;
 mod dialer;
+mod dtls;
 mod endpoint;
 mod entropy;
 mod explain;
@@ -45,6 +46,7 @@ mod trust;
 pub mod turn;
 
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
+pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use noq::{ConnectionError, RecvStream, SendStream};
 pub use postern_proto::connect::{PathPolicy, RelayTransport, RelayTransports};

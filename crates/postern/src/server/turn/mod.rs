@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod connections;
 mod data;
+mod dtls;
 mod shard;
 mod sockets;
 mod streams;
@@ -34,6 +35,7 @@ pub use postern_proto::stun::TimeLimited;
 
 pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
+pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
 use crate::clock;
 use crate::os::trains::{Inbox, Role, TrainSocket};

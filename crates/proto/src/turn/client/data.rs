@@ -123,8 +123,8 @@ impl Client {
         }
     }
 
-    pub(super) fn drop_waiting(&mut self, ip: IpAddr) {
-        self.waiting.retain(|(peer, _)| peer.ip() != ip);
+    pub(super) fn drop_waiting(&mut self, refused: SocketAddr) {
+        self.waiting.retain(|(peer, _)| *peer != refused);
     }
 
     pub(super) fn on_channel_data(&mut self, now: Instant, bytes: &[u8]) -> Verdict {

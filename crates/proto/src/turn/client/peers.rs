@@ -33,10 +33,10 @@ pub(super) enum State {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Permission {
     pub(super) state: State,
-    used: Instant,
-    /// The port of the first peer there, 0 if it is not known. Servers that forbid their own
-    /// addresses but for relays tell the two by it.
+    /// The port that is named in the request. It does not count (RFC 8656 section 9), except
+    /// for servers that relay to their own address only where that is a relayed one.
     port: u16,
+    used: Instant,
 }
 
 pub(super) type Permissions = BTreeMap<IpAddr, Permission>;
@@ -90,6 +90,11 @@ impl Client {
         let (ip, port) = (peer.ip(), peer.port());
         if let Some(permission) = self.permissions.get_mut(&ip) {
             permission.used = now;
+            let refused = matches!(permission.state, State::Refused(_));
+            if refused && port != permission.port {
+                self.ask_permission_for(now, peer);
+                return Ok(State::Asking);
+            }
             return Ok(permission.state);
         }
         if self.permissions.len() >= MAX_PERMISSIONS {
@@ -97,14 +102,24 @@ impl Client {
         }
         let state = State::Asking;
         let used = now;
-        let permission = Permission { state, used, port };
-        self.permissions.insert(ip, permission);
+        self.permissions
+            .insert(ip, Permission { state, port, used });
         self.ask(now, Purpose::Permit(ip));
         Ok(state)
     }
 
-    /// What a CreatePermission for an address names.
-    pub(super) fn permitted_peer(&self, ip: IpAddr) -> SocketAddr {
+    /// Asks again, for another port of the same address.
+    fn ask_permission_for(&mut self, now: Instant, peer: SocketAddr) {
+        if let Some(permission) = self.permissions.get_mut(&peer.ip()) {
+            permission.state = State::Asking;
+            permission.port = peer.port();
+            self.timers.clear(Timer::Permission(peer.ip()));
+            self.ask(now, Purpose::Permit(peer.ip()));
+        }
+    }
+
+    /// What a request for a permission names.
+    pub(super) fn permission_peer(&self, ip: IpAddr) -> SocketAddr {
         let permission = self.permissions.get(&ip);
         SocketAddr::new(ip, permission.map_or(0, |permission| permission.port))
     }
@@ -144,8 +159,13 @@ impl Client {
             return;
         }
         permission.state = State::Refused(failure);
+        let port = permission.port;
         self.timers.set(Timer::Permission(ip), after(now, REFUSED));
-        self.drop_waiting(ip);
+        self.drop_waiting(SocketAddr::new(ip, port));
+        let mut waiting = self.waiting.iter().map(|(peer, _)| *peer);
+        if let Some(other) = waiting.find(|peer| peer.ip() == ip) {
+            return self.ask_permission_for(now, other);
+        }
         let peer = ip;
         self.events.push_back(Event::PeerRefused { peer, failure });
     }

@@ -16,6 +16,9 @@ use super::streams::StreamSender;
 /// Commands that wait; who has more waits too.
 const WAITING: usize = 1024;
 
+/// Commands that may wait when one shard passes data on to another: at most 64 KiB each.
+const PASSED_ON: usize = 64;
+
 #[derive(Debug)]
 pub(super) enum Command {
     /// A client's stream is there, and takes what is for it here.
@@ -86,6 +89,11 @@ impl Link {
         told
     }
 
+    fn waiting(&self) -> usize {
+        let commands = &self.commands;
+        commands.max_capacity().saturating_sub(commands.capacity())
+    }
+
     fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             tracing::warn!(%error, "the relay could not be woken");
@@ -112,6 +120,7 @@ impl Remote {
         let other = usize::from(index).checked_sub(1);
         let link = other.map_or(Some(&self.first), |index| self.others.get(index));
         if let Some(link) = link
+            && (link.waiting() < PASSED_ON || matches!(command, Command::Closed { .. }))
             && link.commands.try_send(command).is_ok()
         {
             link.wake();

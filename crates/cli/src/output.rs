@@ -107,6 +107,12 @@ pub(crate) fn report_error(json: bool, kind: &str, message: &str) {
     let _ = writeln!(io::stderr().lock(), "postern: {message}");
 }
 
+/// Tells people something that they may have to know, on standard error.
+pub(crate) fn note(text: &str) {
+    let text = harmless_line(text);
+    let _ = writeln!(io::stderr().lock(), "postern: {text}");
+}
+
 /// Prints an error for programs alone.
 pub(crate) fn report_to_programs(kind: &str, message: &str) {
     let event = Event::Error { kind, message };

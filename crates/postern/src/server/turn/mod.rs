@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod connections;
 mod data;
+mod dtls;
 mod shard;
 mod sockets;
 mod streams;
@@ -37,6 +38,8 @@ pub use postern_proto::stun::TimeLimited;
 
 pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
+pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
+
 use commands::{Command, Link};
 
 use crate::clock;

@@ -10,6 +10,8 @@ mod config;
 mod connections;
 mod data;
 mod dtls;
+mod joined;
+mod pipes;
 mod shard;
 mod sockets;
 mod streams;
@@ -36,6 +38,7 @@ pub use postern_proto::stun::TimeLimited;
 pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
 pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
+pub(super) use joined::ClientStream;
 
 use crate::clock;
 use crate::os::trains::{Inbox, Role, TrainSocket};

@@ -62,6 +62,11 @@ impl Failure {
         Self::failed("system", chain(&error))
     }
 
+    /// Whether it is of this kind.
+    pub(crate) fn is(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+
     /// The same failure, counted as a wrong command line.
     pub(crate) fn into_usage(self) -> Self {
         Self {

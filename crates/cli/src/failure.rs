@@ -176,7 +176,8 @@ fn from_rendezvous(failure: &Rendezvous) -> Failure {
 
 fn from_connect(error: &ConnectError) -> Failure {
     let kind = match error {
-        ConnectError::Resolve { .. }
+        ConnectError::Proxy(_)
+        | ConnectError::Resolve { .. }
         | ConnectError::Unreachable { .. }
         | ConnectError::Silent { .. } => "server_unreachable",
         ConnectError::WrongPin { .. } | ConnectError::Tls { .. } => "server_certificate",

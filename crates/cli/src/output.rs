@@ -33,6 +33,9 @@ pub(crate) enum Event<'a> {
     Path {
         kind: &'a str,
         protocol: &'a str,
+        /// Left out where no relay of this side carries the path.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relay: Option<&'a str>,
         local: String,
         remote: String,
         elapsed_ms: u64,

@@ -156,6 +156,8 @@ pub struct Server {
     url: ServerUrl,
     stun_uris: Vec<String>,
     turn_uris: Vec<String>,
+    /// Where clients reach the relay over TCP and TLS.
+    turn_streams: Vec<(SocketAddr, String)>,
     issuer: Option<Issuer>,
     /// Where clients reach the UDP sockets.
     udp: Vec<SocketAddr>,
@@ -186,15 +188,20 @@ impl Server {
         let (mut plan, issuer) = plan(&config, &bound(&stun)?)?;
         plan.discover(discovery.alternates);
         let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
-        let turn_uris = match &config.turn {
-            Some(_) => streams.uris(&udp, &addresses, &config.public)?,
+        let turn_streams = match &config.turn {
+            Some(_) => streams.uris(&addresses, &config.public)?,
             None => Vec::new(),
         };
+        let udp = names::advertised(&udp, &config.public);
+        let over_udp = udp.iter().filter(|_| config.turn.is_some());
+        let over_udp = over_udp.map(|address| format!("turn:{address}?transport=udp"));
+        let over_streams = turn_streams.iter().map(|(_, uri)| uri.clone());
         Ok(Self {
             url: ServerUrl::new(host, port, credentials.pin),
-            stun_uris: stun_uris(&names::advertised(&udp, &config.public)),
-            udp: names::advertised(&udp, &config.public),
-            turn_uris,
+            stun_uris: stun_uris(&udp),
+            turn_uris: over_udp.chain(over_streams).collect(),
+            turn_streams,
+            udp,
             issuer,
             listeners,
             relay,
@@ -238,7 +245,9 @@ impl Server {
         tracing::info!(url = %self.url.websocket(), stun = ?self.stun_uris, "the server runs");
         let mut tasks = JoinSet::new();
         let relay = self.issuer.as_ref().map(|_| self.relay.remote().clone());
-        let offer = self.issuer.map(|issuer| issuer.offer(&self.udp));
+        let offer = self
+            .issuer
+            .map(|issuer| issuer.offer(&self.udp, &self.turn_streams));
         let mailboxes = mailboxes::spawn(&mut tasks, self.seed, self.stun_uris, offer);
         let slots = slots::Slots::new();
         if let Some(relay) = &relay {

@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{Server, ServerConfig, TurnConfig};
+use crate::dialer::Introducer;
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
 use crate::tls;
@@ -56,7 +57,11 @@ impl Running {
     /// A WebSocket with a mailbox.
     async fn client(&self) -> Signalling {
         let wait = Duration::from_secs(3600);
-        let mut client = rendezvous::enter(&self.url, Side::Create, wait)
+        let introducer = Introducer {
+            url: self.url.clone(),
+            proxy: None,
+        };
+        let mut client = rendezvous::enter(introducer, Side::Create, wait)
             .await
             .unwrap();
         while !matches!(
@@ -81,7 +86,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 #[tokio::test]
 async fn a_client_that_sends_requests_and_reads_no_answer_is_cut_off() {
     let server = Running::start(&["127.0.0.1"]);
-    let (mut stream, _) = tls::connect(&server.url).await.unwrap();
+    let (mut stream, _) = tls::connect(&server.url, None).await.unwrap();
     pause();
     let request = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
     while stream.write_all(request.as_bytes()).await.is_ok() {}

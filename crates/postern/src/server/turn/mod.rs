@@ -38,7 +38,6 @@ pub use postern_proto::stun::TimeLimited;
 pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
 pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
-pub(super) use joined::ClientStream;
 
 use crate::clock;
 use crate::os::trains::{Inbox, Role, TrainSocket};

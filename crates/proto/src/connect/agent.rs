@@ -64,6 +64,7 @@ impl Connector {
             ice::Event::Failed(report) => self.on_failed(now, report),
             // Come with `ice::Config::punch`, which is off here.
             ice::Event::OpenSockets { .. }
+            | ice::Event::SendLimited { .. }
             | ice::Event::CloseSockets(_)
             | ice::Event::AttemptEnded
             | ice::Event::TellPeer(_) => {}

@@ -144,7 +144,9 @@ impl Agent {
                 self.events.push_back(Event::AttemptEnded);
             }
             Action::Sample { local, server } => self.send_sample(now, local, server),
-            Action::Probe { local, remote } => self.send_probe(PairKey::new(local, remote)),
+            Action::Probe { local, remote, ttl } => {
+                self.send_probe(PairKey::new(local, remote), ttl);
+            }
             Action::Tell(message) => self.events.push_back(Event::TellPeer(message)),
         }
     }
@@ -176,18 +178,22 @@ impl Agent {
         }
     }
 
-    fn send_probe(&mut self, pair: PairKey) {
+    fn send_probe(&mut self, pair: PairKey, ttl: Option<u8>) {
         let id = random_transaction_id(&mut self.rng);
         let Some(payload) = self.check_message(id, pair.local, false) else {
             return;
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
         self.punching.probes.insert(id, pair);
-        self.replies.push_back(Transmit {
+        let transmit = Transmit {
             local: pair.local,
             remote: pair.remote,
             payload,
-        });
+        };
+        match ttl {
+            Some(ttl) => self.events.push_back(Event::SendLimited { transmit, ttl }),
+            None => self.replies.push_back(transmit),
+        }
     }
 
     /// A response to a probe makes a pair of it, as if it had been in the check list.
@@ -260,8 +266,16 @@ impl Agent {
             return;
         };
         let probed = || self.punching.probes.values().any(|probe| *probe == key);
-        if let Some(technique) = puncher.trying()
-            && (self.locals.is_socket(key.local) || probed())
+        // The first hit ends the attempt; the next ones are its fruits as well.
+        let last = puncher
+            .tried()
+            .last()
+            .filter(|_| puncher.trying().is_none());
+        let last = last
+            .filter(|tried| tried.succeeded)
+            .map(|tried| tried.technique);
+        if let Some(technique) = puncher.trying().or(last)
+            && (self.locals.is_socket(key.local) || last.is_some() || probed())
         {
             self.punching.found.insert(key, technique);
         }

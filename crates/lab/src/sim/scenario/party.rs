@@ -27,6 +27,7 @@ pub enum Party {
 pub struct Peer {
     agent: Agent,
     transmits: VecDeque<Transmit>,
+    limited: VecDeque<(Transmit, u8)>,
     events: VecDeque<PartyEvent>,
     /// Chooses the ports of sockets that the agent asks for.
     random: Stream,
@@ -79,6 +80,7 @@ impl Peer {
         let mut peer = Self {
             agent,
             transmits: VecDeque::new(),
+            limited: VecDeque::new(),
             events: VecDeque::new(),
             random,
         };
@@ -89,11 +91,14 @@ impl Peer {
     /// Takes what the agent says, and gives it the sockets that it asks for.
     fn follow(&mut self, now: Instant) {
         while let Some(event) = self.agent.poll_event() {
-            if let Event::OpenSockets { base, count, .. } = event {
-                let sockets = (0..count).map(|_| self.socket(base)).collect();
-                self.agent.sockets_opened(now, Some(sockets));
+            match event {
+                Event::OpenSockets { base, count, .. } => {
+                    let sockets = (0..count).map(|_| self.socket(base)).collect();
+                    self.agent.sockets_opened(now, Some(sockets));
+                }
+                Event::SendLimited { transmit, ttl } => self.limited.push_back((transmit, ttl)),
+                other => self.events.push_back(PartyEvent::Ice(other)),
             }
-            self.events.push_back(PartyEvent::Ice(event));
         }
     }
 
@@ -164,6 +169,13 @@ impl Machine for Party {
                 data.or_else(|| peer.agent.poll_transmit())
             }
             Self::Server(server) => server.poll_transmit(),
+        }
+    }
+
+    fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        match self {
+            Self::Peer(peer) => peer.limited.pop_front(),
+            Self::Server(_) => None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use postern_proto::turn::server::FiveTuple;
+use postern_proto::turn::server::{FiveTuple, Transport};
 use postern_wire::turn::{StreamFrame, split_stream};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes,
@@ -20,11 +20,11 @@ use super::commands::{Command, Remote};
 use super::streams::{Outbound, StreamReceiver, channel};
 
 /// A client must have proven who it is after so long.
-const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client refreshes its allocation within an hour: one that is silent for longer has
 /// none.
-const SILENCE: Duration = Duration::from_secs(65 * 60);
+pub(super) const SILENCE: Duration = Duration::from_secs(65 * 60);
 
 /// A client must take what is written within so long: it is not read from meanwhile.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +47,11 @@ const BOUND: [u8; 2] = [0x01, 0x0b];
 /// Success responses that only a client with credentials gets: to Allocate, Refresh and
 /// ConnectionBind.
 const PROOFS: [[u8; 2]; 3] = [[0x01, 0x03], [0x01, 0x04], BOUND];
+
+/// Whether only a client with credentials is sent this.
+pub(super) fn is_proof(message: &[u8]) -> bool {
+    PROOFS.iter().any(|proof| message.starts_with(proof))
+}
 
 /// Serves a client until its stream ends.
 pub(in crate::server) async fn serve(
@@ -153,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Outbound::Bytes(more) => {
                     // A connection follows when the request has succeeded.
                     self.held &= more.starts_with(&BOUND);
-                    self.proven |= PROOFS.iter().any(|proof| more.starts_with(proof));
+                    self.proven |= is_proof(&more);
                     bytes.extend(more);
                 }
                 Outbound::Join(peer) => joined = Some(peer),
@@ -166,8 +171,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let length = self.record(rest).min(rest.len());
+            let (next, others) = rest.split_at(length);
+            self.stream.write_all(next).await?;
+            rest = others;
+        }
         self.stream.flush().await
+    }
+
+    /// How many of these bytes are written at once. Over TLS each message has a record of
+    /// its own: clients are about that read one record, take one message out of it and
+    /// forget the rest (coturn's).
+    fn record(&self, bytes: &[u8]) -> usize {
+        if self.client.transport != Transport::Tls {
+            return bytes.len();
+        }
+        match split_stream(bytes) {
+            Ok(StreamFrame::Stun { length }) => length,
+            Ok(StreamFrame::ChannelData { padded, .. }) => padded,
+            Ok(StreamFrame::Incomplete { .. }) | Err(_) => bytes.len(),
+        }
     }
 
     /// Raw bytes both ways, from the first that either side has sent. The shard ends it by

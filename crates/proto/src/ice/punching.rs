@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{CandidateKind, unscoped};
+use super::candidate::{CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
@@ -54,8 +54,14 @@ impl Agent {
         self.work(now);
     }
 
-    /// Takes what the peer's agent has told with [`Event::TellPeer`].
+    /// Takes what the peer's agent has told with [`Event::TellPeer`]. A NAT whose address cannot be
+    /// sent to is ignored.
     pub fn handle_punch(&mut self, now: Instant, message: punch::Message) {
+        if let punch::Message::Nat(nat) = message
+            && !(nat.mapped.is_ipv4() && is_usable(nat.mapped, self.config.allow_loopback))
+        {
+            return;
+        }
         if let Some(puncher) = &mut self.punching.puncher {
             puncher.on_message(now, message);
         }
@@ -78,6 +84,13 @@ impl Agent {
     pub fn is_classified(&self) -> bool {
         let puncher = self.punching.puncher.as_ref();
         puncher.is_none_or(Puncher::is_classified)
+    }
+
+    /// Whether there may still be something to tell the peer: no direct pair is valid, and no
+    /// attempt is over.
+    pub fn is_punching(&self) -> bool {
+        let puncher = self.punching.puncher.as_ref();
+        puncher.is_some_and(Puncher::is_at_work)
     }
 
     /// How a path came about.

@@ -320,6 +320,12 @@ impl Puncher {
         self.local.is_some() || !self.gathering && !self.sampling.begun
     }
 
+    /// Whether an attempt may be needed and none is over.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        !self.direct && self.base.is_some() && self.tried.is_empty()
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.sampling.patience.is_some_and(|end| end <= now) {

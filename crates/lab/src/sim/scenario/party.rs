@@ -91,13 +91,13 @@ impl Peer {
     /// Takes what the agent says, and gives it the sockets that it asks for.
     fn follow(&mut self, now: Instant) {
         while let Some(event) = self.agent.poll_event() {
-            match event {
-                Event::OpenSockets { base, count, .. } => {
-                    let sockets = (0..count).map(|_| self.socket(base)).collect();
-                    self.agent.sockets_opened(now, Some(sockets));
-                }
-                Event::SendLimited { transmit, ttl } => self.limited.push_back((transmit, ttl)),
-                other => self.events.push_back(PartyEvent::Ice(other)),
+            if let Event::OpenSockets { base, count, .. } = event {
+                let sockets = (0..count).map(|_| self.socket(base)).collect();
+                self.agent.sockets_opened(now, Some(sockets));
+            } else if let Event::SendLimited { transmit, ttl } = event {
+                self.limited.push_back((transmit, ttl));
+            } else {
+                self.events.push_back(PartyEvent::Ice(event));
             }
         }
     }

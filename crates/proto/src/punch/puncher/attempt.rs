@@ -290,7 +290,11 @@ impl Puncher {
         let (times, count) = match attempt.plan.part {
             Part::Predict { times } => (times, BRACKET),
             Part::Renew { times } => (times, 1),
-            _ => return,
+            Part::Follow
+            | Part::Open { .. }
+            | Part::Probe { .. }
+            | Part::Spray { .. }
+            | Part::OpenAndProbe { .. } => return,
         };
         if attempt.predict_at.is_none_or(|at| at > now) {
             return;

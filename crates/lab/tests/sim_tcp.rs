@@ -1,6 +1,12 @@
 //! TCP in the simulated internet: simultaneous open through NATs as real ones were seen to
 //! have it, by what they do with a SYN that nobody asked for.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic, and looks at one kind of event"
+)]
+
 mod sim_support;
 
 use postern_lab::sim::{
@@ -215,7 +221,7 @@ fn a_listening_port_accepts_and_a_closed_one_refuses() {
     });
     let (here, there): (SocketAddr, SocketAddr) = (at("45.45.0.1:1000"), at("45.45.0.2:80"));
     let connect = || TcpCall::Connect(here, there);
-    let mut run = |world: &mut World| {
+    let run = |world: &mut World| {
         while let Some(next) = world.next_event_time() {
             world.advance(next);
         }

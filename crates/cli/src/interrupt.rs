@@ -1,21 +1,30 @@
 //! Ctrl-C and the request to terminate.
 
+use std::future::pending;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits until the user, or the system, wants the program to stop.
-pub(crate) async fn interrupted() {
-    tokio::select! {
-        () = stopped() => {}
-        () = hung_up() => {}
+/// Waits until the user, or the system, wants the program to stop. From the call on, and not
+/// only from when the future is first polled, the wish is heard. Must be called inside a tokio
+/// runtime.
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
+    let interrupt = signal(SignalKind::interrupt()).ok();
+    let terminate = signal(SignalKind::terminate()).ok();
+    // The terminal has gone; whoever started the program with `nohup` does not mind.
+    let hangup = signal_unless_ignored(SignalKind::hangup());
+    async {
+        tokio::select! {
+            () = raised(interrupt) => {}
+            () = raised(terminate) => {}
+            () = raised(hangup) => {}
+        }
     }
 }
 
-/// The terminal has gone; whoever started the program with `nohup` does not mind.
-async fn hung_up() {
-    let hangup = signal_unless_ignored(SignalKind::hangup());
-    match hangup {
-        Some(mut hangup) => drop(hangup.recv().await),
-        None => std::future::pending().await,
+async fn raised(signal: Option<Signal>) {
+    match signal {
+        Some(mut signal) => drop(signal.recv().await),
+        None => pending().await,
     }
 }
 
@@ -28,17 +37,4 @@ fn signal_unless_ignored(kind: SignalKind) -> Option<Signal> {
         return None;
     }
     signal(kind).ok()
-}
-
-async fn stopped() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

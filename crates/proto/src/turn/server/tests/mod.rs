@@ -11,6 +11,7 @@ mod allocating;
 mod challenge;
 mod connections;
 mod data;
+mod deny;
 mod ending;
 mod memory;
 mod mobility;

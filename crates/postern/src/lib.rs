@@ -25,6 +25,8 @@ mod connection;
 mod endpoint;
 mod entropy;
 mod explain;
+#[cfg(target_os = "linux")]
+mod gateway;
 mod net;
 mod os;
 mod quic;

@@ -22,6 +22,38 @@ impl Cidr {
         Some(Self { network, length })
     }
 
+    /// One address alone.
+    #[must_use]
+    pub const fn host(address: IpAddr) -> Self {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Self {
+            network: address,
+            length,
+        }
+    }
+
+    /// The address of the network, with the bits behind the prefix as they were given.
+    #[must_use]
+    pub const fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    /// How many bits the addresses share.
+    #[must_use]
+    pub const fn prefix_length(&self) -> u8 {
+        self.length
+    }
+
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.length <= other.length {
+            self.contains(other.network)
+        } else {
+            other.contains(self.network)
+        }
+    }
+
     /// Whether the address is one of them.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {

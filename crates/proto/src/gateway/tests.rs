@@ -1,0 +1,5 @@
+//! A gateway, its clients, a kernel that keeps what it is told, and a clock.
+
+mod natpmp;
+mod pcp;
+mod support;

@@ -31,6 +31,14 @@ pub(crate) struct Arguments {
     /// NAT, or when it listens on every address; repeat it for several
     #[arg(long, value_name = "IP")]
     public_ip: Vec<IpAddr>,
+    /// A second address, of which each family can have one: with two, clients can discover how
+    /// their NATs behave (RFC 5780)
+    #[arg(long, value_name = "IP")]
+    alternate_ip: Vec<IpAddr>,
+    /// The second port for that, at every address; 0 lets the system choose. Default: the one
+    /// behind that of STUN
+    #[arg(long, value_name = "PORT", requires = "alternate_ip")]
+    alternate_port: Option<u16>,
     /// The certificate chain in PEM form; without it the server makes its own, and its URL pins it
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
@@ -156,6 +164,8 @@ impl Arguments {
             port: self.port,
             stun_port: self.stun_port,
             public: self.public_ip.clone(),
+            alternate_ips: self.alternate_ip.clone(),
+            alternate_port: self.alternate_port,
             certificate: files.map(|(chain, key)| CertificateFiles { chain, key }),
             turn: self.relay.config(),
             unproven_rate: (self.relay.unproven_rate > 0).then_some(self.relay.unproven_rate),
@@ -189,7 +199,7 @@ fn describe(error: &ServerError) -> Failure {
     let kind = match error {
         ServerError::Listen { .. } | ServerError::NoAddress => "listen",
         ServerError::Certificate(_) | ServerError::SelfSigned(_) => "certificate",
-        ServerError::Turn(_) => return Failure::usage(chain(error)),
+        ServerError::Turn(_) | ServerError::Alternate(_) => return Failure::usage(chain(error)),
         ServerError::Start(_) | ServerError::Entropy(_) => "system",
     };
     Failure::failed(kind, chain(error))

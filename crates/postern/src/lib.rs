@@ -41,6 +41,8 @@ mod tls;
 #[cfg(test)]
 mod tests;
 pub mod transfer;
+mod trust;
+pub mod turn;
 
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
@@ -52,3 +54,4 @@ pub use rendezvous::{MAX_WAIT, SignallingError};
 pub use server_url::{DEFAULT_PORT, ServerUrl, ServerUrlError};
 pub use session::EstablishError;
 pub use tls::{CertificateFileError, ConnectError};
+pub use trust::Trust;

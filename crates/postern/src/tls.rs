@@ -11,15 +11,15 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ServerConfig};
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::quic::{Identity, PinnedPeer};
+use crate::quic::Identity;
 use crate::race;
 use crate::server_url::ServerUrl;
+use crate::trust::Trust;
 
 /// The TLS handshake gets so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -124,38 +124,55 @@ async fn connect_tcp(url: &ServerUrl) -> Result<(TcpStream, SocketAddr), Connect
 }
 
 fn client_config(url: &ServerUrl) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?;
-    let config = match url.pin() {
-        Some(pin) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinnedPeer::new(pin, &provider)))
-            .with_no_client_auth(),
-        None => builder.with_platform_verifier()?.with_no_client_auth(),
-    };
-    Ok(config)
+    let trust = url.pin().map_or(Trust::System, Trust::Pinned);
+    trust.client_config(&[])
 }
 
 fn tls_error(url: &ServerUrl, source: io::Error) -> ConnectError {
     let url = url.websocket();
-    let cause = source
-        .get_ref()
-        .and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
-        None => ConnectError::Silent { url, source },
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::ApplicationVerificationFailure,
-        )) => ConnectError::WrongPin { url },
-        Some(rustls::Error::InvalidCertificate(error)) => {
-            let source = fault(error).map_or(source, io::Error::other);
+    match Fault::of(&source) {
+        Fault::Silent => ConnectError::Silent { url, source },
+        Fault::WrongPin => ConnectError::WrongPin { url },
+        Fault::Certificate(words) => {
+            let source = words.map_or(source, io::Error::other);
             ConnectError::Tls { url, source }
         }
-        Some(rustls::Error::InvalidMessage(_)) => {
+        Fault::NotTls => {
             let source = io::Error::other("what answers there does not speak TLS");
             ConnectError::NotTls { url, source }
         }
-        Some(_) => ConnectError::NotTls { url, source },
+        Fault::Handshake => ConnectError::NotTls { url, source },
+    }
+}
+
+/// What a TLS handshake fails of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The other side hung up or said nothing.
+    Silent,
+    /// The certificate is not the pinned one.
+    WrongPin,
+    /// The certificate is not trusted; what is usually wrong has words for people.
+    Certificate(Option<&'static str>),
+    /// What answers is not TLS.
+    NotTls,
+    /// The two sides do not agree on something else.
+    Handshake,
+}
+
+impl Fault {
+    /// What is behind the error of a handshake.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        let cause = error.get_ref();
+        match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+            None => Self::Silent,
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::ApplicationVerificationFailure,
+            )) => Self::WrongPin,
+            Some(rustls::Error::InvalidCertificate(error)) => Self::Certificate(fault(error)),
+            Some(rustls::Error::InvalidMessage(_)) => Self::NotTls,
+            Some(_) => Self::Handshake,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! seconds more than they work, so those of one case run at the same time.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -13,12 +14,17 @@ const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 
 const CLIENT: &str = "turnutils_uclient";
 const PEER: &str = "turnutils_peer";
+const STUN_CLIENT: &str = "turnutils_stunclient";
+const DISCOVERY: &str = "turnutils_natdiscovery";
 
 const SERVER_ADDRESS: &str = "45.45.1.2";
 const PEER_ADDRESS: &str = "45.45.3.2";
 
 /// Longer than a client takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(150);
+
+/// What has not ended so long after all others waits for ever.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Nothing was lost.
 const ALL_ARRIVED: &str = "Total lost packets 0 (";
@@ -41,6 +47,14 @@ const CASES: &[Case] = &[
         run: relays_reach_ipv6_peers,
     },
     Case {
+        name: "clients_get_relays_of_both_families_at_once",
+        run: clients_get_relays_of_both_families_at_once,
+    },
+    Case {
+        name: "clients_discover_how_their_nats_behave",
+        run: clients_discover_how_their_nats_behave,
+    },
+    Case {
         name: "peers_off_the_public_internet_are_forbidden",
         run: peers_off_the_public_internet_are_forbidden,
     },
@@ -51,7 +65,7 @@ const CASES: &[Case] = &[
 ];
 
 pub(crate) fn main() -> ExitCode {
-    for program in [CLIENT, PEER] {
+    for program in [CLIENT, PEER, STUN_CLIENT, DISCOVERY] {
         if !is_installed(program) {
             let line = format!("\nskipped: ALL: {program} is not installed (scripts/setup)\n\n");
             let _ = std::io::stderr().write_all(line.as_bytes());
@@ -109,27 +123,66 @@ fn data_arrives_over_tcp_relays() {
     scene.expect("Total lost packets 20 (50", &["-u user -w pass -P"]);
 }
 
-/// Those that send nonsense, or leave, sometimes wait for ever for what they spoilt, with
-/// coturn's server as with this one.
+/// Those that send nonsense (`-R`) wait for ever for what they spoilt in half of the runs,
+/// with coturn's server as with this one; those that end lose nothing.
 fn clients_that_misbehave_do_not_disturb_others() {
     let scene = Scene::with("client", &["--unproven-rate", "0"]);
-    let _bad = ["-R", "-N", "-B"].map(|way| scene.start(&format!("-u user -w pass {way} -c -y")));
+    let nonsense: Vec<_> = (0..3)
+        .map(|_| scene.start("-u user -w pass -R -c -y"))
+        .collect();
     scene.expect(
         ALL_ARRIVED,
         &[
+            "-u user -w pass -N -c -y",
+            "-u user -w pass -B -c -y",
             "-u user -w pass -G -c -y",
             "-u user -w pass -c -e PEER -r 3480",
             "-u user -w pass -c -t -e PEER -r 3480",
         ],
     );
+    for mut client in nonsense {
+        let said = hear_for(&mut client, "Total lost packets", MOMENT);
+        let ended = said.contains("Total lost packets");
+        assert!(!ended || said.contains(ALL_ARRIVED), "-R said:\n{said}");
+    }
 }
 
 fn relays_reach_ipv6_peers() {
     let scene = Scene::new();
-    let peer = scene.world.addresses("peer").unwrap();
-    let peer = peer.iter().find(|ip| ip.is_ipv6()).unwrap();
-    let six = format!("-u user -w pass -x -c -e {peer} -r 3480");
+    let six = format!("-u user -w pass -x -c -e {} -r 3480", scene.peer_v6());
     scene.expect(ALL_ARRIVED, &[&six]);
+}
+
+/// Debian's client asks with the attribute types of the drafts of RFC 8656.
+fn clients_get_relays_of_both_families_at_once() {
+    let scene = Scene::new();
+    let six = format!("-u user -w pass -Z -c -e {} -r 3480", scene.peer_v6());
+    let clients = [
+        "-u user -w pass -Z -c -e PEER -r 3480",
+        "-u user -w pass -Z -c -t -e PEER -r 3480",
+        "-u user -w pass -Z -c -y",
+        &six,
+    ];
+    scene.expect(ALL_ARRIVED, &clients);
+}
+
+fn clients_discover_how_their_nats_behave() {
+    let scene = Scene::of_two_addresses();
+    let said = scene.ask(STUN_CLIENT, &["-f", SERVER_ADDRESS]);
+    let origins: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.split_once("Response origin: : "))
+        .map(|(_, origin)| origin)
+        .collect();
+    let (asked, other) = ("45.45.1.2:3478", "45.45.1.3:3479");
+    assert_eq!(origins, [asked, asked, other, other], "{said}");
+    let said = scene.ask(DISCOVERY, &["-m", "-f", "-p", "3478", SERVER_ADDRESS]);
+    for verdict in [
+        "NAT with Endpoint Independent Mapping!",
+        "NAT with Endpoint Independent Filtering!",
+    ] {
+        assert!(said.contains(verdict), "{said}");
+    }
 }
 
 fn peers_off_the_public_internet_are_forbidden() {
@@ -151,6 +204,8 @@ fn strangers_get_nothing() {
         &[
             "-u user -w wrong -c -e PEER -r 3480",
             "-u joe -W wrong -c -e PEER -r 3480",
+            // Third-party authorisation (RFC 7635), which this server does not do.
+            "-J -c -e PEER -r 3480",
         ],
     );
 }
@@ -170,12 +225,20 @@ impl Scene {
 
     /// Clients run on this host, and the server has these options, too.
     fn with(host: &'static str, options: &[&str]) -> Self {
-        let topology = Topology {
-            servers: ["server", "client", "peer"].map(Server::new).to_vec(),
-            ..Topology::default()
-        };
-        let world = World::build(&topology).unwrap();
-        let mut command = serving(&world);
+        let world = world(1);
+        let addresses = world.addresses("server").unwrap().to_vec();
+        Self::serve(world, host, &addresses, options)
+    }
+
+    /// The server listens at one address and has another one for discovery.
+    fn of_two_addresses() -> Self {
+        let first = SERVER_ADDRESS.parse().unwrap();
+        let options = ["--alternate-ip", "45.45.1.3"];
+        Self::serve(world(2), "client", &[first], &options)
+    }
+
+    fn serve(world: World, host: &'static str, listen: &[IpAddr], options: &[&str]) -> Self {
+        let mut command = serving(&world, listen);
         command.args(options);
         let mut server = Program::start(command).unwrap();
         let ready = server.event("ready", LIMIT).unwrap();
@@ -186,6 +249,18 @@ impl Scene {
             world,
             host,
         }
+    }
+
+    /// What a program on the client's host says until it ends.
+    fn ask(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = self.world.command(self.host, program).unwrap();
+        command.args(arguments);
+        hear(&mut Program::start(command).unwrap(), "\n")
+    }
+
+    fn peer_v6(&self) -> IpAddr {
+        let peer = self.world.addresses("peer").unwrap();
+        *peer.iter().find(|ip| ip.is_ipv6()).unwrap()
     }
 
     /// Runs clients with these arguments, and waits until each has said `verdict`.
@@ -209,8 +284,13 @@ impl Scene {
 
 /// What a client says, until it has said `verdict` or has ended.
 fn hear(client: &mut Program, verdict: &str) -> String {
+    hear_for(client, verdict, LIMIT)
+}
+
+/// The same, but no longer than it is not silent for so long.
+fn hear_for(client: &mut Program, verdict: &str, patience: Duration) -> String {
     let mut said = String::new();
-    while let Some(line) = client.line(LIMIT) {
+    while let Some(line) = client.line(patience) {
         said = said + &line + "\n";
         if line.contains(verdict) {
             return said;
@@ -219,11 +299,22 @@ fn hear(client: &mut Program, verdict: &str) -> String {
     said + &client.complaints()
 }
 
-fn serving(world: &World) -> Command {
+/// A server with so many IPv4 addresses, a client's host and a peer.
+fn world(addresses: u8) -> World {
+    let mut servers = ["server", "client", "peer"].map(Server::new).to_vec();
+    servers[0].addresses = addresses;
+    let topology = Topology {
+        servers,
+        ..Topology::default()
+    };
+    World::build(&topology).unwrap()
+}
+
+fn serving(world: &World, listen: &[IpAddr]) -> Command {
     let mut command = world.command("server", POSTERN).unwrap();
     command.args(["server", "--json", "--realm", "example.org"]);
     command.args(["--user", "user:pass", "--turn-secret", "s3cret"]);
-    for address in world.addresses("server").unwrap() {
+    for address in listen {
         command.args(["--listen", &address.to_string()]);
     }
     command

@@ -24,6 +24,12 @@ pub(crate) fn host_addresses(filter: AddressFilter) -> io::Result<Vec<IpAddr>> {
     Ok(choose(addresses, filter))
 }
 
+/// All addresses of this machine, whatever they are and however many.
+pub(crate) fn all_host_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = if_addrs::get_if_addrs()?;
+    Ok(interfaces.iter().map(if_addrs::Interface::ip).collect())
+}
+
 fn choose(addresses: impl Iterator<Item = IpAddr>, filter: AddressFilter) -> Vec<IpAddr> {
     let mut chosen: Vec<IpAddr> = addresses.filter(|ip| is_usable(ip, filter)).collect();
     chosen.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv4()));

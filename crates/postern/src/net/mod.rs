@@ -9,7 +9,7 @@ mod paths;
 mod relays;
 mod sockets;
 
-pub(crate) use interfaces::{AddressFilter, host_addresses};
+pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use mux::{Mux, StunDatagram};
 pub(crate) use paths::{AddressPair, PathTable, SessionId};
 

@@ -3,6 +3,7 @@
 //!
 //! Nothing here decides what the protocols mean: the machines in `postern-proto` do.
 
+mod discovery;
 mod mailboxes;
 mod names;
 mod slots;
@@ -25,6 +26,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use self::discovery::Discovery;
 use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
@@ -58,6 +60,12 @@ pub struct ServerConfig {
     /// name or address of the certificate. Without them the server makes a
     /// self-signed certificate, and its URL pins it.
     pub certificate: Option<CertificateFiles>,
+    /// Second addresses, one of each family, with which clients discover how their NATs
+    /// behave (RFC 5780). They are listened on, too.
+    pub alternate_ips: Vec<IpAddr>,
+    /// The second port for that, at every address; 0 lets the system choose, and without
+    /// it is the one behind that of STUN.
+    pub alternate_port: Option<u16>,
     /// Relays; `None` if there are to be none.
     pub turn: Option<TurnConfig>,
     /// How many bytes a network, a /24 or a /56, may be sent in ten seconds beyond what
@@ -74,6 +82,8 @@ impl Default for ServerConfig {
             stun_port: DEFAULT_STUN_PORT,
             public: Vec::new(),
             certificate: None,
+            alternate_ips: Vec::new(),
+            alternate_port: None,
             turn: None,
             unproven_rate: Some(DEFAULT_UNPROVEN_RATE),
         }
@@ -106,6 +116,11 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// There are no two addresses to discover NAT behaviour with.
+    #[error(
+        "{0} cannot be the alternate address; it must differ from another address of the same family that the server listens on"
+    )]
+    Alternate(IpAddr),
     /// The certificate or the key cannot be used.
     #[error("the server has no usable certificate")]
     Certificate(#[from] CertificateFileError),
@@ -149,15 +164,19 @@ impl Server {
     pub fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let credentials = Credentials::of(&config)?;
         let listeners = bind_all(&config.listen, config.port, sockets::listen)?;
-        let stun = bind_stun(&config)?;
+        let mut stun = bind_stun(&config)?;
         let udp = bound(&stun)?;
-        let streams = streams::Listeners::bind(config.turn.as_ref(), &udp)?;
+        let discovery = Discovery::bind(&config, &udp)?;
+        let more = bound(&discovery.sockets)?;
+        stun.extend(discovery.sockets);
+        let streams = streams::Listeners::bind(config.turn.as_ref(), &udp, &more)?;
         let addresses = names::advertised(&bound(&listeners)?, &config.public);
         let addresses = preferred(addresses, &config.public);
         let port = addresses.first().map(SocketAddr::port);
         let host = names::url_host(credentials.certificate.as_ref(), &addresses);
         let (host, port) = host.zip(port).ok_or(ServerError::NoAddress)?;
-        let (plan, issuer) = plan(&config, &udp)?;
+        let (mut plan, issuer) = plan(&config, &bound(&stun)?)?;
+        plan.discover(discovery.alternates);
         let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
         let turn_uris = match &config.turn {
             Some(_) => streams.uris(&udp, &addresses, &config.public)?,

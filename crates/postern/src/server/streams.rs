@@ -27,13 +27,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
     tls: Vec<TcpListener>,
+    /// TCP, of which no client is told.
+    more: Vec<TcpListener>,
 }
 
 impl Listeners {
-    /// TCP at the addresses of UDP, TLS at another port of theirs.
+    /// TCP at the addresses of UDP, TLS at another port of theirs; `more` are addresses of
+    /// UDP for the discovery of NAT behaviour.
     pub(super) fn bind(
         config: Option<&TurnConfig>,
         udp: &[SocketAddr],
+        more: &[SocketAddr],
     ) -> Result<Self, ServerError> {
         let Some(config) = config else {
             return Ok(Self::default());
@@ -44,6 +48,7 @@ impl Listeners {
         Ok(Self {
             tcp: bind_each(udp, sockets::listen)?,
             tls: bind_all(&ips, config.tls_port, sockets::listen)?,
+            more: bind_each(more, sockets::listen)?,
         })
     }
 
@@ -71,7 +76,7 @@ impl Listeners {
     /// Accepts clients for ever.
     pub(super) fn spawn(self, tasks: &mut JoinSet<()>, tls: &Arc<TlsConfig>, relay: &Remote) {
         let slots = Slots::new();
-        for listener in self.tcp {
+        for listener in self.tcp.into_iter().chain(self.more) {
             tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
         }
         for listener in self.tls {

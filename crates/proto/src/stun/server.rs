@@ -23,7 +23,7 @@ const KNOWN: &[AttributeType] = &[
     AttributeType::PASSWORD_ALGORITHM,
 ];
 
-/// Those that are understood when there is an [`Alternate`].
+/// Those that are understood when there are [`Alternate`]s.
 const KNOWN_WITH_ALTERNATE: &[AttributeType] = &[
     AttributeType::USERNAME,
     AttributeType::USERHASH,
@@ -41,7 +41,8 @@ const RESPONSE_PORT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The second address of a server that helps to discover NAT behaviour (RFC 5780).
 ///
-/// The server listens at two IP addresses and two ports, which makes four sockets.
+/// The server listens at two IP addresses and two ports, which makes four sockets. It has
+/// one of these for each of its IP addresses but the second one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Alternate {
     /// One address.
@@ -81,14 +82,14 @@ fn either<T: PartialEq>(this: T, a: T, b: T) -> Option<T> {
 ///
 /// It is a poor amplifier. A response has XOR-MAPPED-ADDRESS and nothing else (32 bytes
 /// for IPv4, 44 for IPv6), plus FINGERPRINT if the request had one, and RESPONSE-ORIGIN
-/// and OTHER-ADDRESS if there is an [`Alternate`]; and no network, a /24 or a /56, is
+/// and OTHER-ADDRESS if there is an [`Alternate`] for the socket; and no network, a /24 or a /56, is
 /// sent more in ten seconds than came from it and a fixed allowance.
 ///
 /// It has no timer and no events.
 #[derive(Debug, Default)]
 pub struct BindingServer {
     budget: Budget,
-    alternate: Option<Alternate>,
+    alternates: Vec<Alternate>,
     next_redirect: Option<Instant>,
     transmits: VecDeque<Transmit>,
 }
@@ -100,10 +101,11 @@ impl BindingServer {
         Self::default()
     }
 
-    /// Discovers NAT behaviour for clients (RFC 5780) with this second address.
+    /// Discovers NAT behaviour for clients (RFC 5780) with these second addresses. The
+    /// first that has a socket says what is other than it.
     #[must_use]
-    pub const fn with_alternate(mut self, alternate: Option<Alternate>) -> Self {
-        self.alternate = alternate;
+    pub fn with_alternates(mut self, alternates: Vec<Alternate>) -> Self {
+        self.alternates = alternates;
         self
     }
 
@@ -134,7 +136,7 @@ impl BindingServer {
     pub(crate) fn answer_on_stream(&self, datagram: &Datagram<'_>) -> Option<Vec<u8>> {
         let message = binding(datagram)?;
         let is_request = message.class() == Class::Request;
-        is_request.then(|| self.answer(datagram, &message).payload)
+        is_request.then(|| self.answer(datagram, &message, Path::Stream).payload)
     }
 
     /// The next response to send.
@@ -170,7 +172,7 @@ impl BindingServer {
             local,
             remote,
             payload,
-        } = self.answer(datagram, message);
+        } = self.answer(datagram, message, Path::Datagram);
         if remote.port() != datagram.remote.port() && !self.may_redirect(now) {
             return None;
         }
@@ -192,9 +194,9 @@ impl BindingServer {
         allowed
     }
 
-    fn answer(&self, datagram: &Datagram<'_>, message: &Message<'_>) -> Answer {
+    fn answer(&self, datagram: &Datagram<'_>, message: &Message<'_>, path: Path) -> Answer {
         let here = (datagram.local, datagram.remote);
-        let (builder, (local, remote)) = match self.response(datagram, message) {
+        let (builder, (local, remote)) = match self.response(datagram, message, path) {
             Ok(response) => response,
             Err(refusal) => (refusal, here),
         };
@@ -215,32 +217,53 @@ impl BindingServer {
         &self,
         datagram: &Datagram<'_>,
         message: &Message<'_>,
+        path: Path,
     ) -> Result<(Builder, (SocketAddr, SocketAddr)), Builder> {
         let here = (datagram.local, datagram.remote);
-        let Some(alternate) = self.alternate else {
+        if self.alternates.is_empty() {
             refuse_unknown(message, KNOWN)?;
             return Ok((success(message, datagram.remote), here));
-        };
+        }
         refuse_unknown(message, KNOWN_WITH_ALTERNATE)?;
         let wish = Wish::parse(message).ok_or_else(|| bad_request(message))?;
-        let Some(local) = alternate.other(datagram.local, wish.change) else {
+        if path == Path::Stream && !wish.is_plain() {
+            return Err(bad_request(message));
+        }
+        let Some((local, other)) = self.sockets(datagram.local, wish.change) else {
             return Ok((success(message, datagram.remote), here));
         };
         let remote = SocketAddr::new(
             datagram.remote.ip(),
             wish.port.unwrap_or_else(|| datagram.remote.port()),
         );
-        let both = ChangeRequest {
-            ip: true,
-            port: true,
-        };
-        let other = alternate.other(datagram.local, both).map(OtherAddress);
         let builder = success(message, datagram.remote)
             .attribute(&ResponseOrigin(local))
-            .maybe_attribute(other.as_ref())
+            .attribute(&OtherAddress(other))
             .maybe_attribute(wish.padding.as_ref());
         Ok((builder, (local, remote)))
     }
+
+    /// From where the answer goes, and the socket that differs in both from where the
+    /// request came to.
+    fn sockets(&self, at: SocketAddr, change: ChangeRequest) -> Option<(SocketAddr, SocketAddr)> {
+        const BOTH: ChangeRequest = ChangeRequest {
+            ip: true,
+            port: true,
+        };
+        let found = self.alternates.iter().map(|alternate| {
+            let local = alternate.other(at, change)?;
+            Some((local, alternate.other(at, BOTH)?))
+        });
+        found.flatten().next()
+    }
+}
+
+/// How a request came. A stream is answered where it is, and its path needs no padding:
+/// there, as with coturn, who wants something else has made a mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Datagram,
+    Stream,
 }
 
 struct Answer {
@@ -257,6 +280,11 @@ struct Wish {
 }
 
 impl Wish {
+    fn is_plain(&self) -> bool {
+        let changes = self.change.ip || self.change.port;
+        !changes && self.port.is_none() && self.padding.is_none()
+    }
+
     /// `None` if the request is malformed or wants RESPONSE-PORT and PADDING at once (RFC
     /// 5780 section 7.6). The response gets no more padding than the request has.
     fn parse(message: &Message<'_>) -> Option<Self> {

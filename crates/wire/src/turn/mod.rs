@@ -32,8 +32,9 @@ mod tests;
 
 pub use attribute::{
     AdditionalAddressFamily, AddressErrorCode, AddressFamily, ChannelNumber, ConnectionId, Data,
-    DontFragment, EvenPort, Icmp, Lifetime, MobilityTicket, RequestedAddressFamily,
-    RequestedTransport, ReservationToken, XorPeerAddress, XorRelayedAddress,
+    DontFragment, DraftAdditionalAddressFamily, DraftAddressErrorCode, EvenPort, Icmp, Lifetime,
+    MobilityTicket, RequestedAddressFamily, RequestedTransport, ReservationToken, XorPeerAddress,
+    XorRelayedAddress,
 };
 pub use channel_data::{CHANNEL_HEADER_LEN, ChannelData, ChannelDataError, channel_header};
 pub use indication::DataHeader;

@@ -10,7 +10,7 @@ use postern_proto::turn::server::{Config, Limits, PeerPolicy, Quotas, RelayAddre
 
 pub use postern_proto::turn::server::{Cidr, CidrError};
 
-use crate::net::{AddressFilter, host_addresses};
+use crate::net::all_host_addresses;
 
 /// The port of TURN over TLS (RFC 8656 section 3).
 pub const DEFAULT_TLS_PORT: u16 = 5349;
@@ -174,7 +174,7 @@ impl TurnConfig {
         for cidr in &self.deny_peers {
             policy = policy.deny(*cidr);
         }
-        let host = host_addresses(AddressFilter::WithLoopback).unwrap_or_default();
+        let host = all_host_addresses().unwrap_or_default();
         let listen = listen.iter().map(SocketAddr::ip);
         let own = host.into_iter().chain(listen).chain(public.iter().copied());
         own.fold(policy, PeerPolicy::own)

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use mio::Poll;
 use postern_proto::signal::RelayOffer;
-use postern_proto::stun::Credentials;
+use postern_proto::stun::{Alternate, Credentials};
 use postern_proto::turn::server::{Config, Server};
 use postern_wire::signal::MAX_RELAYS;
 
@@ -106,6 +106,11 @@ impl Plan {
             relays: true,
         };
         Ok((plan, issuer))
+    }
+
+    /// Lets clients discover how their NATs behave (RFC 5780).
+    pub(super) fn discover(&mut self, alternates: Vec<Alternate>) {
+        self.machine.discovery = alternates;
     }
 }
 

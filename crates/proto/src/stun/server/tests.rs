@@ -183,10 +183,15 @@ const PRIMARY: &str = "192.0.2.1:3478";
 const SECONDARY: &str = "192.0.2.2:3479";
 
 fn discoverer() -> BindingServer {
-    BindingServer::new().with_alternate(Some(Alternate {
-        primary: PRIMARY.parse().unwrap(),
-        secondary: SECONDARY.parse().unwrap(),
-    }))
+    let alternate = |primary: &str, secondary: &str| Alternate {
+        primary: primary.parse().unwrap(),
+        secondary: secondary.parse().unwrap(),
+    };
+    BindingServer::new().with_alternates(vec![
+        alternate(PRIMARY, SECONDARY),
+        alternate("192.0.2.9:3478", SECONDARY),
+        alternate("[2001:db8::1]:3478", "[2001:db8::2]:3479"),
+    ])
 }
 
 /// What a server with two addresses answers to a request that arrives at `local`.
@@ -230,6 +235,9 @@ fn every_socket_names_the_one_that_differs_in_both() {
         ("192.0.2.1:3479", "192.0.2.2:3478"),
         ("192.0.2.2:3478", "192.0.2.1:3479"),
         ("192.0.2.2:3479", "192.0.2.1:3478"),
+        ("192.0.2.9:3478", "192.0.2.2:3479"),
+        ("192.0.2.9:3479", "192.0.2.2:3478"),
+        ("[2001:db8::2]:3479", "[2001:db8::1]:3478"),
     ];
     for (local, other) in cases {
         let transmit = discovered(local, &request().build());
@@ -241,8 +249,13 @@ fn every_socket_names_the_one_that_differs_in_both() {
 }
 
 #[test]
-fn discovery_adds_24_bytes_to_an_answer() {
+fn discovery_adds_24_bytes_to_an_answer_and_48_over_ipv6() {
     assert_eq!(discovered(PRIMARY, &request().build()).payload.len(), 56);
+    let (mut server, bytes) = (discoverer(), request().build());
+    let mut v6 = datagram("[2001:db8::9]:4711", &bytes);
+    v6.local = "[2001:db8::1]:3478".parse().unwrap();
+    server.handle_input(start(), v6);
+    assert_eq!(server.poll_transmit().unwrap().payload.len(), 92);
     let elsewhere = discovered("192.0.2.77:1", &request().build());
     assert_eq!(elsewhere.payload.len(), 32);
 }
@@ -286,4 +299,32 @@ fn padding_and_response_port_together_and_port_zero_are_bad_requests() {
     assert_eq!(error_of(&discovered(PRIMARY, &both.build())), 400);
     let zero = request().attribute(&ResponsePort(0)).build();
     assert_eq!(error_of(&discovered(PRIMARY, &zero)), 400);
+}
+
+/// As coturn does.
+#[test]
+fn a_stream_is_answered_where_it_is_or_not_at_all() {
+    let server = discoverer();
+    let ask = |bytes: &[u8]| {
+        let mut datagram = datagram("203.0.113.9:4711", bytes);
+        datagram.local = PRIMARY.parse().unwrap();
+        server.answer_on_stream(&datagram).unwrap()
+    };
+    let plain = ask(&request().build());
+    let message = Message::parse(&plain).unwrap();
+    let (origin, other) = (PRIMARY.parse().unwrap(), SECONDARY.parse().unwrap());
+    assert_eq!(message.get(), Ok(Some(ResponseOrigin(origin))));
+    assert_eq!(message.get(), Ok(Some(OtherAddress(other))));
+    let (ip, port) = (true, false);
+    let wishes = [
+        request().attribute(&ChangeRequest { ip, port }),
+        request().attribute(&ResponsePort(9)),
+        request().attribute(&Padding::new(100).unwrap()),
+    ];
+    for wish in wishes {
+        let refused = ask(&wish.build());
+        let message = Message::parse(&refused).unwrap();
+        let error = message.get::<ErrorCode<'_>>().unwrap().unwrap();
+        assert_eq!(error.code(), 400);
+    }
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use postern_wire::stun::{Builder, Class, ErrorCode, Method, XorMappedAddress};
 use postern_wire::turn::{
-    AddressErrorCode, AddressFamily, Lifetime, MobilityTicket, ReservationToken, XorRelayedAddress,
+    AddressErrorCode, AddressFamily, DraftAddressErrorCode, Lifetime, MobilityTicket,
+    ReservationToken, XorRelayedAddress,
 };
 use rand_core::RngCore;
 
@@ -16,7 +17,7 @@ use super::deadlines::Deadline;
 use super::dispatch::{Answer, Caller};
 use super::ports::Parity;
 use super::reject::Reject;
-use super::request::{Allocate, Authenticated, PortWish};
+use super::request::{Additional, Allocate, Authenticated, PortWish};
 use super::types::{AllocationId, FiveTuple, RelayId, RelayPort, Source};
 use super::{Event, OpenError, Server, later};
 use crate::stun::Session;
@@ -38,10 +39,13 @@ pub(super) struct Reservation {
     expires: Instant,
 }
 
+/// Why one of two families is not there.
+pub(super) type Missing = AddressErrorCode<'static>;
+
 /// The relays of a new allocation, not opened.
 struct Plan {
     relays: Relays,
-    missing: Option<(AddressFamily, ErrorCode<'static>)>,
+    missing: Option<Missing>,
     reservation: Option<ReservationToken>,
     /// What another port would have to be; `None` if there can be no other.
     parity: Option<Parity>,
@@ -122,7 +126,7 @@ impl Server {
     ) -> Result<Plan, Reject> {
         match request.port {
             PortWish::Reserved(token) => self.plan_reserved(now, token, session),
-            PortWish::Draw(parity) if request.additional => self.plan_both(parity),
+            PortWish::Draw(parity) if request.additional.is_some() => self.plan_both(parity),
             PortWish::Draw(parity) => self.plan_one(now, request.family, parity, session),
         }
     }
@@ -181,10 +185,10 @@ impl Server {
     fn plan_both(&mut self, parity: Parity) -> Result<Plan, Reject> {
         let v4 = self.take_port(AddressFamily::V4, parity);
         let v6 = self.take_port(AddressFamily::V6, parity);
-        let missing = match (&v4, &v6) {
+        let absent = match (&v4, &v6) {
             (Err(reject), Err(_)) => return Err(reject.clone()),
-            (Err(reject), Ok(_)) => Some((AddressFamily::V4, reject.error)),
-            (Ok(_), Err(reject)) => Some((AddressFamily::V6, reject.error)),
+            (Err(reject), Ok(_)) => Some(missing(AddressFamily::V4, reject.error)),
+            (Ok(_), Err(reject)) => Some(missing(AddressFamily::V6, reject.error)),
             (Ok(_), Ok(_)) => None,
         };
         let mut relays = Relays::default();
@@ -192,7 +196,7 @@ impl Server {
         *relays.slot(AddressFamily::V6) = v6.ok();
         Ok(Plan {
             relays,
-            missing,
+            missing: absent,
             reservation: None,
             parity: Some(parity),
         })
@@ -283,6 +287,7 @@ impl Server {
             ticket,
             reservation: plan.reservation,
             missing: plan.missing,
+            asked_as_draft: request.additional == Some(Additional::Draft),
             permissions: Permissions::default(),
             channels: Channels::default(),
             connections: std::collections::BTreeMap::new(),
@@ -360,7 +365,7 @@ impl Server {
                 self.open(id);
             }
             Some(Err(_)) | None => {
-                allocation.missing = Some((id.family, ErrorCode::INSUFFICIENT_CAPACITY));
+                allocation.missing = Some(missing(id.family, ErrorCode::INSUFFICIENT_CAPACITY));
             }
         }
     }
@@ -411,9 +416,13 @@ impl Server {
         for (_, relay) in allocation.relays.iter() {
             response = response.attribute(&XorRelayedAddress(relay.relayed().0));
         }
-        let missing = allocation
-            .missing
-            .map(|(family, error)| AddressErrorCode { family, error });
+        let missing = allocation.missing;
+        let draft = missing.map(DraftAddressErrorCode);
+        let (missing, draft) = if allocation.asked_as_draft {
+            (None, draft)
+        } else {
+            (missing, None)
+        };
         let ticket = self.ticket(id);
         let ticket = ticket.as_ref().map(|ticket| MobilityTicket(ticket));
         Some(
@@ -421,6 +430,7 @@ impl Server {
                 .attribute(&seconds(allocation.lifetime))
                 .attribute(&mapped(&allocation.client))
                 .maybe_attribute(missing.as_ref())
+                .maybe_attribute(draft.as_ref())
                 .maybe_attribute(allocation.reservation.as_ref())
                 .maybe_attribute(ticket.as_ref()),
         )
@@ -474,6 +484,10 @@ impl Server {
             self.end_allocation(id);
         }
     }
+}
+
+const fn missing(family: AddressFamily, error: ErrorCode<'static>) -> Missing {
+    AddressErrorCode { family, error }
 }
 
 const fn relay(address: RelayAddress, port: RelayPort) -> Relay {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use postern_wire::stun::{ErrorCode, TransactionId};
+use postern_wire::stun::TransactionId;
 use postern_wire::turn::{AddressFamily, ChannelNumber, ReservationToken};
 
 use super::accounts::Holder;
+use super::allocate::Missing;
 use super::types::{
     AllocationId, FiveTuple, PeerAddr, RelayId, RelayPort, RelayTransport, RelayedAddr,
 };
@@ -31,7 +32,9 @@ pub(super) struct Allocation {
     pub(super) ticket: Option<[u8; 16]>,
     pub(super) reservation: Option<ReservationToken>,
     /// The family that was asked for and not given, and why.
-    pub(super) missing: Option<(AddressFamily, ErrorCode<'static>)>,
+    pub(super) missing: Option<Missing>,
+    /// Whether that is to be told with the attribute type of the drafts of RFC 8656.
+    pub(super) asked_as_draft: bool,
     pub(super) permissions: Permissions,
     pub(super) channels: Channels,
     pub(super) connections: BTreeMap<PeerAddr, u32>,

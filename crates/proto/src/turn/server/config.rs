@@ -37,8 +37,8 @@ pub struct Config {
     pub mobility: bool,
     /// Whether there are TCP relays (RFC 6062). Yes unless told.
     pub tcp_relays: bool,
-    /// The second address for NAT behaviour discovery (RFC 5780).
-    pub alternate: Option<Alternate>,
+    /// The second addresses for NAT behaviour discovery (RFC 5780).
+    pub discovery: Vec<Alternate>,
     /// How many bytes a network may be sent in ten seconds beyond what came from it before
     /// it has proven that it is there; `None` is no limit, for load tests. 16,384 unless
     /// told.
@@ -63,7 +63,7 @@ impl Default for Config {
             nonce_key: None,
             mobility: true,
             tcp_relays: true,
-            alternate: None,
+            discovery: Vec::new(),
             unproven_allowance: Some(16 * 1024),
             unix: Duration::ZERO,
         }

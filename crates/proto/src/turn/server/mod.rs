@@ -197,7 +197,7 @@ impl Server {
         Self {
             auth: Authenticator::new(nonce_key, config.nonce_lifetime, config.credentials.clone()),
             binding: BindingServer::new()
-                .with_alternate(config.alternate)
+                .with_alternates(config.discovery.clone())
                 .with_allowance(config.unproven_allowance),
             ports: Ports::new(&config.ports, pool),
             config,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use postern_wire::stun::{Attribute, AttributeType, ErrorCode, Message, ParseError, ValueError};
 use postern_wire::turn::{
-    AdditionalAddressFamily, AddressFamily, ChannelNumber, ConnectionId, DontFragment, EvenPort,
-    Lifetime, MobilityTicket, RequestedAddressFamily, RequestedTransport, ReservationToken,
-    XorPeerAddress,
+    AdditionalAddressFamily, AddressFamily, ChannelNumber, ConnectionId, DontFragment,
+    DraftAdditionalAddressFamily, EvenPort, Lifetime, MobilityTicket, RequestedAddressFamily,
+    RequestedTransport, ReservationToken, XorPeerAddress,
 };
 
 use super::ports::Parity;
@@ -70,10 +70,18 @@ pub(super) struct Allocate {
     pub(super) transport: RelayTransport,
     pub(super) family: AddressFamily,
     /// An IPv6 relay besides that of `family`, which is IPv4.
-    pub(super) additional: bool,
+    pub(super) additional: Option<Additional>,
     pub(super) port: PortWish,
     pub(super) lifetime: Option<Duration>,
     pub(super) mobility: bool,
+}
+
+/// How a second relay was asked for, which is how its absence is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Additional {
+    Rfc8656,
+    /// With the attribute types of its drafts.
+    Draft,
 }
 
 /// Which port a relay is to have.
@@ -97,7 +105,7 @@ impl Allocate {
             lifetime: lifetime(message)?,
             mobility: wants_mobility(message)?,
         };
-        let chooses_family = family.is_some() || additional;
+        let chooses_family = family.is_some() || additional.is_some();
         request.check(chooses_family, family.is_some())?;
         if transport == RelayTransport::Tcp {
             check_tcp(message, from)?;
@@ -110,8 +118,8 @@ impl Allocate {
         let reserved = matches!(self.port, PortWish::Reserved(_));
         let pair = self.port == PortWish::Draw(Parity::EvenAndNext);
         let contradicts = (reserved && chooses_family)
-            || (names_family && self.additional)
-            || (pair && self.additional);
+            || (names_family && self.additional.is_some())
+            || (pair && self.additional.is_some());
         if contradicts {
             Err(Reject::BAD_REQUEST)
         } else {
@@ -161,11 +169,16 @@ fn is_family(error: ParseError) -> bool {
 }
 
 /// Only IPv6 can be additional.
-fn additional_family(message: &Message<'_>) -> Result<bool, Reject> {
-    match message.get::<AdditionalAddressFamily>()? {
-        None => Ok(false),
-        Some(AdditionalAddressFamily(AddressFamily::V6)) => Ok(true),
-        Some(AdditionalAddressFamily(AddressFamily::V4)) => Err(Reject::BAD_REQUEST),
+fn additional_family(message: &Message<'_>) -> Result<Option<Additional>, Reject> {
+    let rfc = message.get::<AdditionalAddressFamily>()?;
+    let draft = message.get::<DraftAdditionalAddressFamily>()?;
+    match (rfc, draft) {
+        (None, None) => Ok(None),
+        (Some(AdditionalAddressFamily(AddressFamily::V6)), _) => Ok(Some(Additional::Rfc8656)),
+        (None, Some(DraftAdditionalAddressFamily(AddressFamily::V6))) => {
+            Ok(Some(Additional::Draft))
+        }
+        (Some(_), _) | (None, Some(_)) => Err(Reject::BAD_REQUEST),
     }
 }
 

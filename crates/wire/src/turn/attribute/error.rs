@@ -70,6 +70,23 @@ impl<'a> Attribute<'a> for AddressErrorCode<'a> {
     }
 }
 
+/// [`AddressErrorCode`] under the type that drafts of RFC 8656 gave it: what clients of
+/// coturn before 4.8 understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DraftAddressErrorCode<'a>(pub AddressErrorCode<'a>);
+
+impl<'a> Attribute<'a> for DraftAddressErrorCode<'a> {
+    const TYPE: AttributeType = AttributeType::DRAFT_ADDRESS_ERROR_CODE;
+
+    fn decode(value: &'a [u8], id: TransactionId) -> Result<Self, ValueError> {
+        AddressErrorCode::decode(value, id).map(Self)
+    }
+
+    fn encode(&self, id: TransactionId, value: &mut Vec<u8>) {
+        self.0.encode(id, value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +101,8 @@ mod tests {
     fn it_survives_the_round_trip() {
         assert_eq!(encoded(&ERROR), [2, 0, 4, 40]);
         assert_eq!(decoded(&encoded(&ERROR)), Ok(ERROR));
+        let draft = DraftAddressErrorCode(ERROR);
+        assert_eq!(decoded(&encoded(&draft)), Ok(draft));
     }
 
     #[test]

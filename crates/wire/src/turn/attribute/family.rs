@@ -59,6 +59,11 @@ pub struct RequestedAddressFamily(pub AddressFamily);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdditionalAddressFamily(pub AddressFamily);
 
+/// [`AdditionalAddressFamily`] under the type that drafts of RFC 8656 gave it: what clients
+/// of coturn before 4.8 send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DraftAdditionalAddressFamily(pub AddressFamily);
+
 macro_rules! family_attribute {
     ($name:ident, $kind:ident) => {
         impl Attribute<'_> for $name {
@@ -78,6 +83,10 @@ macro_rules! family_attribute {
 
 family_attribute!(RequestedAddressFamily, REQUESTED_ADDRESS_FAMILY);
 family_attribute!(AdditionalAddressFamily, ADDITIONAL_ADDRESS_FAMILY);
+family_attribute!(
+    DraftAdditionalAddressFamily,
+    DRAFT_ADDITIONAL_ADDRESS_FAMILY
+);
 
 #[cfg(test)]
 mod tests {
@@ -91,6 +100,8 @@ mod tests {
             assert_eq!(decoded(&encoded(&requested)), Ok(requested));
             let additional = AdditionalAddressFamily(family);
             assert_eq!(decoded(&encoded(&additional)), Ok(additional));
+            let draft = DraftAdditionalAddressFamily(family);
+            assert_eq!(decoded(&encoded(&draft)), Ok(draft));
         }
     }
 

@@ -12,8 +12,10 @@ use crate::stun::AttributeType;
 
 pub use address::{XorPeerAddress, XorRelayedAddress};
 pub use data::{Data, MobilityTicket};
-pub use error::AddressErrorCode;
-pub use family::{AdditionalAddressFamily, AddressFamily, RequestedAddressFamily};
+pub use error::{AddressErrorCode, DraftAddressErrorCode};
+pub use family::{
+    AdditionalAddressFamily, AddressFamily, DraftAdditionalAddressFamily, RequestedAddressFamily,
+};
 pub use icmp::Icmp;
 pub use number::{ChannelNumber, ConnectionId, Lifetime};
 pub use transport::{DontFragment, EvenPort, RequestedTransport, ReservationToken};
@@ -50,4 +52,8 @@ impl AttributeType {
     pub const ICMP: Self = Self(0x8004);
     /// MOBILITY-TICKET (RFC 8016).
     pub const MOBILITY_TICKET: Self = Self(0x8030);
+    /// ADDITIONAL-ADDRESS-FAMILY as drafts of RFC 8656 had it, and coturn before 4.8.
+    pub const DRAFT_ADDITIONAL_ADDRESS_FAMILY: Self = Self(0x8032);
+    /// ADDRESS-ERROR-CODE as drafts of RFC 8656 had it, and coturn before 4.8.
+    pub const DRAFT_ADDRESS_ERROR_CODE: Self = Self(0x8033);
 }

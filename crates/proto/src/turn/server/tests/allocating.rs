@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
-use postern_wire::stun::{AlternateServer, Builder, Method, TransactionId, XorMappedAddress};
+use postern_wire::stun::{
+    AlternateServer, Attribute, Builder, Method, TransactionId, XorMappedAddress,
+};
 use postern_wire::turn::{
-    AdditionalAddressFamily, AddressErrorCode, AddressFamily, DontFragment, EvenPort, Lifetime,
-    MobilityTicket, RequestedAddressFamily, RequestedTransport, ReservationToken,
+    AdditionalAddressFamily, AddressErrorCode, AddressFamily, DontFragment,
+    DraftAdditionalAddressFamily, DraftAddressErrorCode, EvenPort, Lifetime, MobilityTicket,
+    RequestedAddressFamily, RequestedTransport, ReservationToken,
 };
 
 use super::super::*;
@@ -227,6 +230,31 @@ fn with_one_family_of_two_the_answer_says_why() {
     let message = reply.message();
     let missing = message.get::<AddressErrorCode<'_>>().unwrap().unwrap();
     assert_eq!((missing.family, missing.error.code()), (V6, 440));
+}
+
+/// coturn 4.6.1, as Debian ships it.
+#[test]
+fn who_asks_with_the_types_of_the_drafts_is_answered_with_them() {
+    let draft = |request: Builder| {
+        request
+            .attribute(&UDP)
+            .attribute(&DraftAdditionalAddressFamily(V6))
+    };
+    let reply = ask(&mut World::new(), &alice(), draft);
+    assert_eq!(reply.all_relayed().len(), 2);
+    let mut config = config();
+    config.relay_v6 = None;
+    let reply = ask(&mut World::with(config), &alice(), draft);
+    let message = reply.message();
+    let told = message.get::<DraftAddressErrorCode<'_>>().unwrap().unwrap();
+    assert_eq!((told.0.family, told.0.error.code()), (V6, 440));
+    assert!(!message.contains(AddressErrorCode::TYPE));
+    let v4 = |request: Builder| {
+        request
+            .attribute(&UDP)
+            .attribute(&DraftAdditionalAddressFamily(AddressFamily::V4))
+    };
+    assert_eq!(ask(&mut World::new(), &alice(), v4).code(), 400);
 }
 
 #[test]

@@ -32,6 +32,15 @@ pub(super) struct Ask {
     pub(super) description: String,
 }
 
+impl Ask {
+    /// Whether a lease's port is no obstacle: it is to become this, or the flow to one remote
+    /// endpoint leaves from the same inside port.
+    fn shares(&self, lease: &Lease, old: Option<LeaseId>) -> bool {
+        let is_peer = matches!(self.what, What::Peer(..));
+        Some(lease.id) == old || (is_peer && lease.internal == self.internal)
+    }
+}
+
 /// What is to be opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum What {
@@ -330,11 +339,11 @@ impl Gateway {
             return Err(Refusal::NoExternal);
         }
         self.check_rules(ask, port)?;
+        let other = |lease: &Lease| lease.is_live(now) && !ask.shares(lease, old);
         let taken = self
             .table
-            .conflict(ask.transport, port, &ask.filters, old)
-            .is_some_and(|lease| lease.is_live(now));
-        if taken {
+            .conflict(ask.transport, port, &ask.filters, other);
+        if taken.is_some() {
             return Err(Refusal::Conflict);
         }
         Ok(())
@@ -394,7 +403,7 @@ impl Gateway {
         same && self
             .table
             .at_external(ask.transport, port)
-            .all(|lease| Some(lease.id) == old || matches!(lease.kind, Kind::Peer { .. }))
+            .all(|lease| ask.shares(lease, old) || matches!(lease.kind, Kind::Peer { .. }))
     }
 
     fn check_quotas(
@@ -428,7 +437,7 @@ impl Gateway {
         let port = lease.kind.external_port();
         let conflict = port.is_some_and(|port| {
             let filters = &lease.filters;
-            let found = self.table.conflict(lease.transport, port, filters, None);
+            let found = self.table.conflict(lease.transport, port, filters, |_| true);
             found.is_some()
         });
         if !lease.is_live(now) || !inside || port == Some(0) || conflict {

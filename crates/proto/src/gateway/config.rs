@@ -31,8 +31,7 @@ pub const MIN_PCP_LEASE: Duration = Duration::from_secs(120);
 /// Ports that are not opened unless a rule says so, although they are above 1023: what
 /// listens there was not meant for the internet, or can be used against others.
 pub const REFUSED_PORTS: &[u16] = &[
-    1080, 1433, 1521, 1723, 1900, 2049, 2375, 2376, 2379, 3306, 3389, 5000, 5351, 5432, 5900, 5985,
-    6379, 9200, 11211, 27017,
+    1433, 1900, 2049, 2375, 2376, 3306, 3389, 5351, 5432, 5900, 5985, 6379, 11211, 27017,
 ];
 
 /// Whether a rule opens or refuses.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::pcp::{
-    self, Map, Nonce, Operation, Options, Peer, Request, RequestError, Response, ResultCode,
+    self, Map, Operation, Options, Peer, Request, RequestError, Response, ResultCode,
 };
 use postern_wire::transport::Transport;
 

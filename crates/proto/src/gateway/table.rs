@@ -105,19 +105,6 @@ impl Table {
         ids.filter_map(|(_, _, id)| self.leases.get(id))
     }
 
-    /// The outside ports of this protocol in a range, in their order.
-    pub(super) fn externals(
-        &self,
-        transport: Transport,
-        ports: std::ops::RangeInclusive<u16>,
-    ) -> impl Iterator<Item = &Lease> {
-        let from = (transport, *ports.start(), LeaseId(0));
-        let to = (transport, *ports.end(), LeaseId(u64::MAX));
-        let wanted = (!ports.is_empty()).then(|| self.by_external.range(from..=to));
-        let ids = wanted.into_iter().flatten();
-        ids.filter_map(|(_, _, id)| self.leases.get(id))
-    }
-
     /// When the next lease ends.
     pub(super) fn next_end(&self) -> Option<Instant> {
         self.by_end.first().map(|(end, _)| *end)
@@ -129,17 +116,18 @@ impl Table {
         (end <= now).then(|| self.take(id)).flatten()
     }
 
-    /// A lease of another host that has the port, or part of what comes to it.
+    /// A mapping that has the port, or part of what comes to it, among those that are `other`
+    /// ones.
     pub(super) fn conflict(
         &self,
         transport: Transport,
         port: u16,
         filters: &[Filter],
-        not: Option<LeaseId>,
+        other: impl Fn(&Lease) -> bool,
     ) -> Option<&Lease> {
         self.at_external(transport, port)
-            .filter(|lease| Some(lease.id) != not)
-            .find(|lease| matches!(lease.kind, Kind::Mapping { .. }) && overlap(lease, filters))
+            .filter(|lease| matches!(lease.kind, Kind::Mapping { .. }) && other(lease))
+            .find(|lease| overlap(lease, filters))
     }
 }
 

@@ -10,6 +10,7 @@ use super::config::Wish;
 use super::lease::{Client, Filter, Kind, Lease, LeaseId, Origin};
 use super::natpmp::NatPmpAnswer;
 use super::pcp::PcpAnswer;
+use super::upnp::SoapAnswer;
 use super::{ChangeError, ChangeId, Event, Gateway, MAX_LEASE, Opening, kernel_life};
 
 /// Random ports that are tried before the range is searched from one of them on.
@@ -30,6 +31,7 @@ pub(super) struct Ask {
     pub(super) life: Option<Duration>,
     pub(super) origin: Origin,
     pub(super) description: String,
+    pub(super) enabled: bool,
 }
 
 impl Ask {
@@ -77,6 +79,7 @@ pub(super) enum Answer {
     Nobody,
     NatPmp(NatPmpAnswer),
     Pcp(PcpAnswer),
+    Soap(SoapAnswer),
 }
 
 /// A change that the kernel is being asked for.
@@ -86,6 +89,8 @@ pub(super) struct InFlight {
     lease: Option<LeaseId>,
     /// The lease as it was before.
     before: Option<Lease>,
+    /// Nothing but the way out is changed.
+    only_leads: bool,
     answer: Answer,
 }
 
@@ -111,6 +116,7 @@ impl Gateway {
             owner: ask.client.address,
             origin: ask.origin,
             description: shortened(ask.description),
+            enabled: ask.enabled,
             expires: ask.life.and_then(|life| now.checked_add(life)),
         };
         self.change_to(now, lease, answer);
@@ -119,9 +125,10 @@ impl Gateway {
 
     fn change_to(&mut self, now: Instant, lease: Lease, answer: Answer) {
         let id = lease.id;
-        let remove = self.table.get(id).map(|before| self.opening(before));
+        let before = self.table.get(id).filter(|before| before.enabled);
+        let remove = before.map(|before| self.opening(before));
         let before = self.table.put(lease);
-        let after = self.table.get(id);
+        let after = self.table.get(id).filter(|after| after.enabled);
         let add = after.map(|lease| (self.opening(lease), kernel_life(now, lease)));
         if after.is_some_and(|lease| lease.expires.is_none()) && self.renewal.is_none() {
             self.renewal = now.checked_add(MAX_LEASE / 2);
@@ -129,6 +136,7 @@ impl Gateway {
         let in_flight = InFlight {
             lease: Some(id),
             before,
+            only_leads: false,
             answer,
         };
         self.request(in_flight, remove, add);
@@ -147,27 +155,28 @@ impl Gateway {
     }
 
     /// Takes a lease back before its time, and ends its flows.
-    pub(super) fn take_back(&mut self, now: Instant, id: LeaseId, answer: Answer) {
+    pub(super) fn take_back(&mut self, id: LeaseId, answer: Answer) {
         let Some(opening) = self.table.get(id).map(|lease| self.opening(lease)) else {
             return;
         };
         let before = self.table.take(id);
-        let heir = before.as_ref().filter(|_| opening.both_ways);
-        let heir = heir.and_then(|lease| self.first_at(lease.transport, lease.internal));
         let in_flight = InFlight {
             lease: None,
             before,
+            only_leads: false,
             answer,
         };
-        self.request(in_flight, Some(opening.clone()), None);
+        let remove = opening.lease.enabled.then(|| opening.clone());
+        self.request(in_flight, remove, None);
         self.events.push_back(Event::EndFlows(opening));
-        if let Some(heir) = heir {
-            self.lead_out(now, heir);
-        }
     }
 
-    /// What the host sends leaves from this lease's outside port from now on.
-    fn lead_out(&mut self, now: Instant, id: LeaseId) {
+    /// The way out of an inside port that has none: another mapping's outside port, if there
+    /// is one.
+    fn lead_out(&mut self, now: Instant, transport: Transport, internal: SocketAddr) {
+        let Some(id) = self.table.new_leader(transport, internal) else {
+            return;
+        };
         let Some(lease) = self.table.get(id) else {
             return;
         };
@@ -179,51 +188,54 @@ impl Gateway {
         };
         let in_flight = InFlight {
             lease: Some(id),
-            before: Some(lease.clone()),
+            before: None,
+            only_leads: true,
             answer: Answer::Nobody,
         };
         self.request(in_flight, Some(without), Some((opening, life)));
     }
 
     /// Takes a lease back, because an operator wants it; `false` if there is none.
-    pub fn revoke(&mut self, now: Instant, id: LeaseId) -> bool {
+    pub fn revoke(&mut self, id: LeaseId) -> bool {
         let found = self.table.get(id).is_some();
-        self.take_back(now, id, Answer::Nobody);
+        self.take_back(id, Answer::Nobody);
         found
     }
 
     /// The change was made, or not; whoever waits for it is answered.
     pub fn handle_changed(&mut self, now: Instant, id: ChangeId, result: Result<(), ChangeError>) {
-        let Some(InFlight {
-            lease,
-            before,
-            answer,
-        }) = self.in_flight.remove(&id)
-        else {
+        let Some(in_flight) = self.in_flight.remove(&id) else {
             return;
         };
-        let result = result.map_err(|error| self.undo(lease, before, error));
+        let place = in_flight
+            .before
+            .as_ref()
+            .map(|lease| (lease.transport, lease.internal));
+        let lease = in_flight.lease;
+        let answer = in_flight.answer.clone();
+        let result = result.map_err(|error| self.undo(in_flight, error));
+        if let Some((transport, internal)) = place.filter(|_| result.is_ok()) {
+            self.lead_out(now, transport, internal);
+        }
         let lease = lease.and_then(|id| self.table.get(id)).cloned();
         match answer {
             Answer::Nobody => {}
             Answer::NatPmp(answer) => self.answer_nat_pmp(now, answer, lease.as_ref(), result),
             Answer::Pcp(answer) => self.answer_pcp(now, answer, lease.as_ref(), result),
+            Answer::Soap(answer) => self.answer_soap(&answer, lease.as_ref(), result),
         }
+        self.changed(now);
         self.store();
     }
 
     /// What the kernel refused has not happened.
-    fn undo(
-        &mut self,
-        lease: Option<LeaseId>,
-        before: Option<Lease>,
-        error: ChangeError,
-    ) -> Refusal {
-        if let Some(id) = lease {
-            self.table.take(id);
-        }
-        if let Some(before) = before {
-            self.table.put(before);
+    fn undo(&mut self, in_flight: InFlight, error: ChangeError) -> Refusal {
+        if in_flight.only_leads {
+            let lease = in_flight.lease.and_then(|id| self.table.get(id)).cloned();
+            lease.inspect(|lease| self.table.unlead(lease));
+        } else {
+            in_flight.lease.inspect(|id| drop(self.table.take(*id)));
+            in_flight.before.map(|before| self.table.put(before));
         }
         match error {
             ChangeError::Full | ChangeError::Failed => Refusal::NoResources,
@@ -238,15 +250,13 @@ impl Gateway {
     }
 
     pub(super) fn end_leases(&mut self, now: Instant) {
-        let mut any = false;
-        while let Some(ended) = self.table.take_ended(now) {
-            any = true;
-            // The way out ended with it, though another lease may have a use for it.
-            if let Some(heir) = self.first_at(ended.transport, ended.internal) {
-                self.lead_out(now, heir);
-            }
+        let ended: Vec<Lease> = std::iter::from_fn(|| self.table.take_ended(now)).collect();
+        // The way out ended with them, though another lease may have a use for it.
+        for lease in &ended {
+            self.lead_out(now, lease.transport, lease.internal);
         }
-        if any {
+        if !ended.is_empty() {
+            self.changed(now);
             self.store();
         }
     }
@@ -267,23 +277,11 @@ impl Gateway {
 
     /// The kernel's side of a lease.
     pub(super) fn opening(&self, lease: &Lease) -> Opening {
-        let first = self.first_at(lease.transport, lease.internal);
-        let is_mapping = matches!(lease.kind, Kind::Mapping { .. });
         Opening {
-            external: lease
-                .kind
-                .external_port()
-                .and(self.config.external),
-            both_ways: is_mapping && first == Some(lease.id),
+            external: lease.kind.external_port().and(self.config.external),
+            both_ways: self.table.leads(lease),
             lease: lease.clone(),
         }
-    }
-
-    /// The oldest mapping of an inside port.
-    fn first_at(&self, transport: Transport, internal: SocketAddr) -> Option<LeaseId> {
-        let mut leases = self.table.at_internal(transport, internal);
-        let first = leases.find(|lease| matches!(lease.kind, Kind::Mapping { .. }));
-        first.map(|lease| lease.id)
     }
 
     fn kind(&mut self, now: Instant, ask: &Ask, old: Option<LeaseId>) -> Result<Kind, Refusal> {
@@ -399,7 +397,9 @@ impl Gateway {
             .flat_map(|transport| self.table.at_external(transport, port))
             .filter(|lease| Some(lease.id) != old)
             .map(|lease| lease.internal.ip());
-        let same = hosts.into_iter().all(|host: IpAddr| host == ask.internal.ip());
+        let same = hosts
+            .into_iter()
+            .all(|host: IpAddr| host == ask.internal.ip());
         same && self
             .table
             .at_external(ask.transport, port)
@@ -437,7 +437,9 @@ impl Gateway {
         let port = lease.kind.external_port();
         let conflict = port.is_some_and(|port| {
             let filters = &lease.filters;
-            let found = self.table.conflict(lease.transport, port, filters, |_| true);
+            let found = self
+                .table
+                .conflict(lease.transport, port, filters, |_| true);
             found.is_some()
         });
         if !lease.is_live(now) || !inside || port == Some(0) || conflict {
@@ -456,7 +458,10 @@ impl Gateway {
 fn random_above(rng: &mut impl RngCore, first: u16) -> u16 {
     let count = u32::from(u16::MAX.saturating_sub(first)).saturating_add(1);
     // The bias of 2^-48 is of no use to anybody.
-    let offset = rng.next_u64().checked_rem(u64::from(count)).unwrap_or_default();
+    let offset = rng
+        .next_u64()
+        .checked_rem(u64::from(count))
+        .unwrap_or_default();
     first.saturating_add(u16::try_from(offset).unwrap_or_default())
 }
 

@@ -108,6 +108,8 @@ pub struct Lease {
     /// What the client calls it: anything at all, at most
     /// [`MAX_DESCRIPTION`](super::MAX_DESCRIPTION) bytes.
     pub description: String,
+    /// Whether it is open: UPnP has mappings that are not.
+    pub enabled: bool,
     /// When it ends; `None` if it does not.
     pub expires: Option<Instant>,
 }

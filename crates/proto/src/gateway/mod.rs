@@ -32,6 +32,7 @@ mod natpmp;
 mod pcp;
 mod rate;
 mod table;
+mod upnp;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use postern_wire::upnp::http;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -50,11 +52,13 @@ pub use config::{
     Quotas, REFUSED_PORTS, Rule,
 };
 pub use lease::{Client, Filter, Kind, Lease, LeaseId, Origin};
+pub use upnp::{ExchangeId, Identity, Place, SubscriptionId, Traffic};
 
 use announce::Announcements;
 use ask::InFlight;
 use rate::Rates;
 use table::Table;
+use upnp::{SoapAnswer, Upnp};
 
 /// A change that is being made. A number is not used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +99,24 @@ pub enum Event {
     /// The outside address is another one: make the table anew, with all of
     /// [`Gateway::openings`].
     Reinstall,
+    /// Answer an HTTP request.
+    Respond {
+        /// Which one.
+        exchange: ExchangeId,
+        /// With this.
+        response: http::Response,
+    },
+    /// Send this HTTP request to a subscriber, and call [`Gateway::handle_delivered`].
+    Deliver {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// Where to connect to.
+        to: SocketAddr,
+        /// What to send.
+        request: http::Request,
+    },
+    /// Read how many flows came by this, and call [`Gateway::handle_counted`].
+    Count(Opening),
 }
 
 /// Why the kernel did not make a change.
@@ -120,6 +142,9 @@ pub struct Gateway {
     announcements: Announcements,
     /// When permanent leases are written into the kernel again.
     renewal: Option<Instant>,
+    upnp: Upnp,
+    /// Calls that wait for a count.
+    waiting_counts: BTreeMap<LeaseId, SoapAnswer>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -139,6 +164,8 @@ impl Gateway {
             next_change: 0,
             announcements: Announcements::default(),
             renewal: None,
+            upnp: Upnp::default(),
+            waiting_counts: BTreeMap::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -157,7 +184,13 @@ impl Gateway {
     /// When to call [`Gateway::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = [self.table.next_end(), self.renewal, self.announcements.due()];
+        let due = [
+            self.table.next_end(),
+            self.renewal,
+            self.announcements.due(),
+            self.upnp.ssdp.due(),
+            self.upnp.events.due(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -167,6 +200,8 @@ impl Gateway {
         self.end_leases(now);
         self.renew_permanent(now);
         self.announce(now);
+        self.work_ssdp(now);
+        self.work_events(now);
     }
 
     /// All leases, in the order in which they were granted.
@@ -184,7 +219,7 @@ impl Gateway {
     pub fn openings(&self, now: Instant) -> impl Iterator<Item = (Opening, Duration)> {
         self.table
             .iter()
-            .filter(move |lease| lease.is_live(now))
+            .filter(move |lease| lease.is_live(now) && lease.enabled)
             .map(move |lease| (self.opening(lease), kernel_life(now, lease)))
     }
 
@@ -206,6 +241,17 @@ impl Gateway {
         self.events.push_back(Event::Reinstall);
         self.events.push_back(Event::Store);
         self.announcements.begin(now);
+        self.changed(now);
+    }
+
+    /// What UPnP shows of this gateway.
+    pub fn set_identity(&mut self, identity: Identity) {
+        self.upnp.identity = identity;
+    }
+
+    /// How much the outside interface has carried.
+    pub const fn set_traffic(&mut self, traffic: Traffic) {
+        self.upnp.traffic = traffic;
     }
 
     /// From now on this holds. Leases that are no longer allowed stay until they end; the

@@ -50,13 +50,7 @@ impl Gateway {
         self.send_back(datagram, response.to_bytes());
     }
 
-    fn on_nat_pmp_map(
-        &mut self,
-        now: Instant,
-        client: Client,
-        datagram: &Datagram<'_>,
-        map: Map,
-    ) {
+    fn on_nat_pmp_map(&mut self, now: Instant, client: Client, datagram: &Datagram<'_>, map: Map) {
         let internal = SocketAddr::new(datagram.remote.ip(), map.internal_port);
         let answer = NatPmpAnswer {
             local: datagram.local,
@@ -82,6 +76,7 @@ impl Gateway {
             life: Some(Duration::from_secs(map.lifetime.into()).min(self.config.max_lease)),
             origin: Origin::NatPmp,
             description: "NAT-PMP".to_owned(),
+            enabled: true,
         };
         let old = old.map(|lease| lease.id);
         if let Err(why) = self.grant(now, ask, old, Answer::NatPmp(answer)) {
@@ -104,7 +99,11 @@ impl Gateway {
                 && lease.transport == map.transport
         };
         let ids: Vec<LeaseId> = if map.internal_port == 0 {
-            self.table.iter().filter(mine).map(|lease| lease.id).collect()
+            self.table
+                .iter()
+                .filter(mine)
+                .map(|lease| lease.id)
+                .collect()
         } else {
             let internal = SocketAddr::new(client.address, map.internal_port);
             let found = self.nat_pmp_lease(map, internal);
@@ -114,9 +113,9 @@ impl Gateway {
             return self.answer_nat_pmp(now, answer, None, Ok(()));
         };
         for id in others {
-            self.take_back(now, *id, Answer::Nobody);
+            self.take_back(*id, Answer::Nobody);
         }
-        self.take_back(now, *last, Answer::NatPmp(answer));
+        self.take_back(*last, Answer::NatPmp(answer));
     }
 
     pub(super) fn answer_nat_pmp(
@@ -172,4 +171,3 @@ const fn code(refusal: Refusal) -> ResultCode {
         Refusal::Conflict | Refusal::Quota | Refusal::NoResources => ResultCode::OUT_OF_RESOURCES,
     }
 }
-

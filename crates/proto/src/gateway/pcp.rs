@@ -87,8 +87,7 @@ impl Gateway {
         match request.operation {
             Operation::Announce => {
                 let epoch = self.epoch_seconds(now);
-                let answer =
-                    Response::granted(0, epoch, Operation::Announce, Options::default());
+                let answer = Response::granted(0, epoch, Operation::Announce, Options::default());
                 self.send_back(datagram, answer.to_bytes());
                 Ok(())
             }
@@ -177,12 +176,7 @@ impl Gateway {
         })
     }
 
-    fn on_peer(
-        &mut self,
-        now: Instant,
-        wanted: &Wanted<'_>,
-        peer: Peer,
-    ) -> Result<(), ResultCode> {
+    fn on_peer(&mut self, now: Instant, wanted: &Wanted<'_>, peer: Peer) -> Result<(), ResultCode> {
         let map = peer.map;
         let remote = SocketAddr::new(peer.remote_address.to_canonical(), peer.remote_port);
         let transport =
@@ -232,6 +226,7 @@ impl Gateway {
             life: Some(life.max(MIN_PCP_LEASE).min(longest)),
             origin: Origin::Pcp(wanted.map.nonce),
             description: "PCP".to_owned(),
+            enabled: true,
         };
         self.grant(now, ask, old, Answer::Pcp(wanted.answer()))
             .map_err(|why| code(why, wanted))
@@ -258,12 +253,17 @@ impl Gateway {
             let leases = self.table.iter().filter(of_host);
             leases.map(|lease| (lease.id, lease.origin)).collect()
         } else {
-            let lease = transport.and_then(|transport| {
-                self.pcp_lease(transport, wanted.internal, &is_map)
-            });
-            lease.into_iter().map(|lease| (lease.id, lease.origin)).collect()
+            let lease =
+                transport.and_then(|transport| self.pcp_lease(transport, wanted.internal, &is_map));
+            lease
+                .into_iter()
+                .map(|lease| (lease.id, lease.origin))
+                .collect()
         };
-        if found.iter().any(|(_, origin)| *origin != Origin::Pcp(map.nonce)) {
+        if found
+            .iter()
+            .any(|(_, origin)| *origin != Origin::Pcp(map.nonce))
+        {
             return Err(ResultCode::NOT_AUTHORIZED);
         }
         let Some(((last, _), others)) = found.split_last() else {
@@ -271,9 +271,9 @@ impl Gateway {
             return Ok(());
         };
         for (id, _) in others {
-            self.take_back(now, *id, Answer::Nobody);
+            self.take_back(*id, Answer::Nobody);
         }
-        self.take_back(now, *last, Answer::Pcp(wanted.answer()));
+        self.take_back(*last, Answer::Pcp(wanted.answer()));
         Ok(())
     }
 

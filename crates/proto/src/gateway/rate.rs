@@ -57,9 +57,8 @@ mod tests {
         let now = Instant::now();
         let host = "192.168.1.10".parse().unwrap();
         let mut rates = Rates::default();
-        let allowed = |rates: &mut Rates, now| {
-            (0..100).filter(|_| rates.allow(now, host, &quotas)).count()
-        };
+        let allowed =
+            |rates: &mut Rates, now| (0..100).filter(|_| rates.allow(now, host, &quotas)).count();
         assert_eq!(allowed(&mut rates, now), 6);
         assert_eq!(allowed(&mut rates, now + Duration::from_secs(1)), 6);
         assert_eq!(

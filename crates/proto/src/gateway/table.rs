@@ -16,6 +16,8 @@ pub(super) struct Table {
     by_internal: BTreeSet<(Transport, SocketAddr, LeaseId)>,
     by_end: BTreeSet<(Instant, LeaseId)>,
     by_owner: BTreeMap<IpAddr, u32>,
+    /// Of the mappings of an inside port, the one whose outside port its traffic leaves from.
+    leaders: BTreeMap<(Transport, SocketAddr), LeaseId>,
     next: u64,
 }
 
@@ -56,6 +58,10 @@ impl Table {
         if let Some(end) = lease.expires {
             self.by_end.insert((end, lease.id));
         }
+        if may_lead(&lease) {
+            let place = (lease.transport, lease.internal);
+            self.leaders.entry(place).or_insert(lease.id);
+        }
         let count = self.by_owner.entry(lease.owner).or_default();
         *count = count.saturating_add(1);
         self.leases.insert(lease.id, lease);
@@ -72,6 +78,7 @@ impl Table {
         if let Some(end) = lease.expires {
             self.by_end.remove(&(end, id));
         }
+        self.unlead(&lease);
         if let Some(count) = self.by_owner.get_mut(&lease.owner) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -79,6 +86,35 @@ impl Table {
             }
         }
         Some(lease)
+    }
+
+    /// Whether what leaves from the inside port leaves from this lease's outside one.
+    pub(super) fn leads(&self, lease: &Lease) -> bool {
+        self.leaders.get(&(lease.transport, lease.internal)) == Some(&lease.id)
+    }
+
+    /// What leaves from the inside port leaves from none of this lease's.
+    pub(super) fn unlead(&mut self, lease: &Lease) {
+        if self.leads(lease) {
+            self.leaders.remove(&(lease.transport, lease.internal));
+        }
+    }
+
+    /// Finds a new leader for an inside port that has none: the oldest mapping.
+    pub(super) fn new_leader(
+        &mut self,
+        transport: Transport,
+        internal: SocketAddr,
+    ) -> Option<LeaseId> {
+        if self.leaders.contains_key(&(transport, internal)) {
+            return None;
+        }
+        let id = self
+            .at_internal(transport, internal)
+            .find(|lease| may_lead(lease))?
+            .id;
+        self.leaders.insert((transport, internal), id);
+        Some(id)
     }
 
     /// Those that have an outside port.
@@ -102,6 +138,19 @@ impl Table {
         let from = (transport, internal, LeaseId(0));
         let to = (transport, internal, LeaseId(u64::MAX));
         let ids = self.by_internal.range(from..=to);
+        ids.filter_map(|(_, _, id)| self.leases.get(id))
+    }
+
+    /// Those that have an outside port in a range, in the order of ports.
+    pub(super) fn externals(
+        &self,
+        transport: Transport,
+        ports: std::ops::RangeInclusive<u16>,
+    ) -> impl Iterator<Item = &Lease> {
+        let from = (transport, *ports.start(), LeaseId(0));
+        let to = (transport, *ports.end(), LeaseId(u64::MAX));
+        let wanted = (!ports.is_empty()).then(|| self.by_external.range(from..=to));
+        let ids = wanted.into_iter().flatten();
         ids.filter_map(|(_, _, id)| self.leases.get(id))
     }
 
@@ -129,6 +178,10 @@ impl Table {
             .filter(|lease| matches!(lease.kind, Kind::Mapping { .. }) && other(lease))
             .find(|lease| overlap(lease, filters))
     }
+}
+
+const fn may_lead(lease: &Lease) -> bool {
+    matches!(lease.kind, Kind::Mapping { .. }) && lease.enabled
 }
 
 /// Whether a remote endpoint could come to both.

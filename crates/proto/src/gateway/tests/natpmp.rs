@@ -19,7 +19,9 @@ fn map(internal_port: u16, external_port: u16, lifetime: u32) -> Map {
 
 fn ask(bed: &mut Bed, from: &str, map: Map) -> Result<Map, ResultCode> {
     let answers = bed.send(from, &Request::Map(map).to_bytes());
-    let [answer] = &answers[..] else { panic!("{answers:?}") };
+    let [answer] = &answers[..] else {
+        panic!("{answers:?}")
+    };
     match Response::parse(answer).unwrap().outcome {
         Ok(Answer::Map(map)) => Ok(map),
         Ok(other) => panic!("{other:?}"),
@@ -58,7 +60,10 @@ fn a_port_of_another_host_is_not_given_away_over_either_transport() {
         ..map(4000, 4000, 3600)
     };
     let other = ask(&mut bed, "192.168.1.11", tcp).unwrap();
-    assert_ne!(other.external_port, 4000, "kept for the host that has it over UDP");
+    assert_ne!(
+        other.external_port, 4000,
+        "kept for the host that has it over UDP"
+    );
     let same = ask(&mut bed, "192.168.1.10", tcp).unwrap();
     assert_eq!(same.external_port, 4000);
     bed.check();
@@ -73,7 +78,10 @@ fn a_mapping_ends_with_its_lifetime() {
     bed.pass(Duration::from_secs(1));
     assert_eq!(bed.open(), []);
     assert_eq!(bed.gateway.leases().count(), 0);
-    assert!(bed.ended_flows.is_empty(), "flows go on when a lease runs out");
+    assert!(
+        bed.ended_flows.is_empty(),
+        "flows go on when a lease runs out"
+    );
 }
 
 #[test]
@@ -157,7 +165,9 @@ fn a_host_has_a_quota_that_others_do_not_feel() {
         ..Config::default()
     });
     let mut granted = |from, port| ask(&mut bed, from, map(port, port, 60)).is_ok();
-    let first: Vec<_> = (4000..4005).map(|port| granted("192.168.1.10", port)).collect();
+    let first: Vec<_> = (4000..4005)
+        .map(|port| granted("192.168.1.10", port))
+        .collect();
     assert_eq!(first, [true, true, true, false, false]);
     assert!(granted("192.168.1.11", 4000));
     assert!(granted("192.168.1.10", 4002), "a renewal is no new lease");
@@ -175,7 +185,10 @@ fn a_new_external_address_begins_the_epoch_and_is_announced() {
     bed.gateway.set_external(bed.now, Some(external));
     bed.drain();
     bed.check();
-    assert_eq!(bed.kernel.values().next().unwrap().0.external, Some(external));
+    assert_eq!(
+        bed.kernel.values().next().unwrap().0.external,
+        Some(external)
+    );
     let mut sent = 0;
     for _ in 0..200 {
         bed.pass(Duration::from_secs(1));

@@ -34,12 +34,18 @@ fn request(from: &str, operation: Operation, lifetime: u32) -> Request {
 
 fn answer(bed: &mut Bed, from: &str, request: &Request) -> Response {
     let answers = bed.send(from, &request.to_bytes());
-    let [answer] = &answers[..] else { panic!("{answers:?}") };
+    let [answer] = &answers[..] else {
+        panic!("{answers:?}")
+    };
     Response::parse(answer).unwrap()
 }
 
 fn ask(bed: &mut Bed, from: &str, map: Map, lifetime: u32) -> Result<(Map, u32), ResultCode> {
-    granted(answer(bed, from, &request(from, Operation::Map(map), lifetime)))
+    granted(answer(
+        bed,
+        from,
+        &request(from, Operation::Map(map), lifetime),
+    ))
 }
 
 fn granted(response: Response) -> Result<(Map, u32), ResultCode> {
@@ -75,7 +81,10 @@ fn a_mapping_is_granted_with_its_address_port_and_lifetime() {
 fn lifetimes_are_two_minutes_at_least_and_a_day_at_most() {
     let mut bed = Bed::new();
     assert_eq!(ask(&mut bed, HOST, map(4000, 4000), 10).unwrap().1, 120);
-    assert_eq!(ask(&mut bed, HOST, map(4000, 4000), u32::MAX).unwrap().1, 86_400);
+    assert_eq!(
+        ask(&mut bed, HOST, map(4000, 4000), u32::MAX).unwrap().1,
+        86_400
+    );
 }
 
 #[test]
@@ -146,7 +155,9 @@ fn filters_are_added_until_one_of_no_bits_removes_them() {
     assert_eq!(count(&bed), 3);
     assert!(granted(answer(&mut bed, HOST, &with(&[filter("0.0.0.0", 0)]))).is_ok());
     assert_eq!(count(&bed), 0);
-    let many: Vec<_> = (1..=9).map(|n| filter(&format!("203.0.113.{n}"), 128)).collect();
+    let many: Vec<_> = (1..=9)
+        .map(|n| filter(&format!("203.0.113.{n}"), 128))
+        .collect();
     let refused = answer(&mut bed, HOST, &with(&many));
     assert_eq!(refused.result, ResultCode::EXCESSIVE_REMOTE_PEERS);
     let wrong = answer(&mut bed, HOST, &with(&[filter("2001:db8::1", 128)]));
@@ -230,7 +241,9 @@ fn versions_opcodes_and_lengths_that_are_not_known_are_answered_as_the_rfc_says(
         let mut bytes = sound.clone();
         change(&mut bytes);
         let answers = bed.send(HOST, &bytes);
-        answers.first().map(|bytes| (bytes[0], bytes[1], ResultCode(bytes[3])))
+        answers
+            .first()
+            .map(|bytes| (bytes[0], bytes[1], ResultCode(bytes[3])))
     };
     let unsupported = Some((2, 0x81, ResultCode::UNSUPP_VERSION));
     assert_eq!(code(&mut bed, &|bytes| bytes[0] = 3), unsupported);
@@ -242,7 +255,10 @@ fn versions_opcodes_and_lengths_that_are_not_known_are_answered_as_the_rfc_says(
     assert_eq!(code(&mut bed, &|bytes| bytes.truncate(3)), malformed);
     assert_eq!(code(&mut bed, &|bytes| bytes[1] |= 0x80), None, "an answer");
     let mandatory = Some((2, 0x81, ResultCode::UNSUPP_OPTION));
-    assert_eq!(code(&mut bed, &|bytes| bytes.extend([77, 0, 0, 0])), mandatory);
+    assert_eq!(
+        code(&mut bed, &|bytes| bytes.extend([77, 0, 0, 0])),
+        mandatory
+    );
     let optional = code(&mut bed, &|bytes| bytes.extend([200, 0, 0, 0]));
     assert_eq!(optional, Some((2, 0x81, ResultCode::SUCCESS)));
 }
@@ -270,12 +286,18 @@ fn a_peer_mapping_has_the_port_of_the_mapping_that_is_there() {
     ask(&mut bed, HOST, map(4000, 4001), 600).unwrap();
     let asked = peer("198.51.100.1:443", 4000, 7000);
     let response = answer(&mut bed, HOST, &request(HOST, Operation::Peer(asked), 600));
-    let Some(Operation::Peer(granted)) = response.operation else { panic!("{response:?}") };
+    let Some(Operation::Peer(granted)) = response.operation else {
+        panic!("{response:?}")
+    };
     assert_eq!(granted.map.external_port, 4001);
     assert_eq!(granted.map.external_address, IpAddr::from(EXTERNAL));
     assert_eq!(bed.kernel.len(), 2);
     let kinds = bed.kernel.values().filter(|(opening, _)| opening.both_ways);
-    assert!(kinds.into_iter().all(|(o, _)| matches!(o.lease.kind, Kind::Mapping { .. })));
+    assert!(
+        kinds
+            .into_iter()
+            .all(|(o, _)| matches!(o.lease.kind, Kind::Mapping { .. }))
+    );
     bed.check();
 }
 
@@ -302,8 +324,14 @@ fn over_ipv6_a_mapping_is_a_pinhole_at_the_hosts_own_address() {
     };
     let (granted, _) = ask(&mut bed, "fd00::10", asked, 600).unwrap();
     assert_eq!(granted.external_port, 4000);
-    assert_eq!(granted.external_address, "fd00::10".parse::<IpAddr>().unwrap());
-    assert_eq!(bed.kernel.values().next().unwrap().0.lease.kind, Kind::Pinhole);
+    assert_eq!(
+        granted.external_address,
+        "fd00::10".parse::<IpAddr>().unwrap()
+    );
+    assert_eq!(
+        bed.kernel.values().next().unwrap().0.lease.kind,
+        Kind::Pinhole
+    );
     bed.check();
 }
 
@@ -319,7 +347,10 @@ fn what_leaves_by_the_inside_port_follows_the_oldest_mapping() {
     });
     bed.send(HOST, &nat_pmp.to_bytes());
     let ways = |bed: &Bed| -> Vec<bool> {
-        bed.kernel.values().map(|(opening, _)| opening.both_ways).collect()
+        bed.kernel
+            .values()
+            .map(|(opening, _)| opening.both_ways)
+            .collect()
     };
     assert_eq!(ways(&bed), [true, false]);
     ask(&mut bed, HOST, map(4000, 0), 0).unwrap();

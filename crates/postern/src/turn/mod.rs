@@ -1,6 +1,6 @@
 //! A client of TURN servers (RFC 8656): UDP and TCP relays, over UDP, TCP and TLS.
 //!
-//! 1. A [`Server`] is where a server is and how to reach it.
+//! 1. [`Resolver::resolve`] finds the [`Server`]s behind a URI.
 //! 2. [`Allocation::request`] asks servers, with [`Options`], for an address at one of them.
 //! 3. [`Allocation::permit`], [`send_to`](Allocation::send_to) and
 //!    [`recv_from`](Allocation::recv_from) exchange datagrams with peers;
@@ -16,6 +16,7 @@ mod driver;
 mod error;
 mod framing;
 mod link;
+mod names;
 mod options;
 mod proxy;
 mod relayed;
@@ -27,6 +28,7 @@ mod tests;
 pub use allocation::Allocation;
 pub use error::{AllocateError, ConnectError, MoveError, PeerError};
 pub use framing::{MessageReader, MessageSender, MessageWriter};
+pub use names::{ResolveError, Resolver};
 pub use options::{Options, Server, time_limited};
 pub use postern_proto::turn::client::{
     Allocation as Granted, ConnectError as ConnectRefusal, Credentials, Failure, Relay, SendError,

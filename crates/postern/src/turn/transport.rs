@@ -34,8 +34,8 @@ pub struct Target {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Its addresses, in the order to try them in. A proxy finds them itself: then there
-    /// may be none.
+    /// Its addresses, in the order to try them in. A proxy is told the first one, or the
+    /// host if there is none.
     pub addresses: Vec<SocketAddr>,
     /// How it is recognised over TLS; `None` is TCP.
     pub tls: Option<Trust>,
@@ -204,9 +204,12 @@ impl ServerStream {
 
 async fn connect_tcp(target: &Target) -> Result<(TcpStream, SocketAddr), TransportError> {
     if let Some(proxy) = &target.proxy {
-        let stream = proxy.connect(&target.host, target.port).await?;
-        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, target.port));
-        return Ok((stream, *target.addresses.first().unwrap_or(&unknown)));
+        let Some(server) = target.addresses.first() else {
+            let stream = proxy.connect(&target.host, target.port).await?;
+            return Ok((stream, (Ipv4Addr::UNSPECIFIED, target.port).into()));
+        };
+        let host = server.ip().to_string();
+        return Ok((proxy.connect(&host, server.port()).await?, *server));
     }
     let race = race::first(target.addresses.clone(), TcpStream::connect).await;
     race.map_err(|source| unreachable(target, source))

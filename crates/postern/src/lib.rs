@@ -26,7 +26,7 @@ mod endpoint;
 mod entropy;
 mod explain;
 #[cfg(target_os = "linux")]
-mod gateway;
+pub mod gateway;
 mod net;
 mod os;
 mod quic;

@@ -2,19 +2,19 @@
 //! element in each map that it needs, so its cost does not grow with the number of others.
 
 use crate::os::netlink::{
-    Base, Batch, Chain, ChainKind, Element, Expressions, Family, Hook, KeyType, Meta, Policy,
-    Register, Set, SetFlags, Tracked,
+    Base, Batch, Chain, ChainKind, Element, Expressions, Family, Hook, KeyType, Meta, Register,
+    Set, SetFlags, Tracked,
 };
 
 /// The name of the table, of the family `inet`.
-pub(crate) const TABLE: &str = "postern";
+pub(super) const TABLE: &str = "postern";
 
 /// The most mappings of one protocol without a filter, and as many with one remote host.
-pub(crate) const MAX_MAPPINGS: u32 = 65_536;
+pub(super) const MAX_MAPPINGS: u32 = 65_536;
 
 /// The most mappings of one protocol that are filtered by prefixes: the kernel looks for
 /// these one by one.
-pub(crate) const MAX_PREFIXES: u32 = 512;
+pub(super) const MAX_PREFIXES: u32 = 512;
 
 /// Where the table stands among others: before those with the standard priorities of
 /// nftables, `dstnat`, `filter` and `srcnat`.
@@ -38,24 +38,25 @@ use KeyType::{Interface, Port, Protocol, V4, V6};
 
 /// The sets of one transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Maps {
+pub(super) struct Maps {
     /// `IPPROTO_…`.
-    pub(crate) protocol: u8,
+    pub(super) protocol: u8,
     name: &'static str,
     /// Outside address and port to inside ones, for everybody.
-    pub(crate) open: &'static str,
+    pub(super) open: &'static str,
     /// Remote address, outside address and port to inside ones.
-    pub(crate) from: &'static str,
-    /// The same with ranges of remote addresses.
-    pub(crate) prefix: &'static str,
+    pub(super) from: &'static str,
+    /// Ranges of remote addresses, outside address and port, ranges of remote ports to inside
+    /// ones.
+    pub(super) prefix: &'static str,
     /// Inside address and port to the outside ones that its traffic leaves from.
-    pub(crate) back: &'static str,
+    pub(super) back: &'static str,
     /// The same for one remote address and port (PCP's PEER).
-    pub(crate) peer: &'static str,
+    pub(super) peer: &'static str,
 }
 
 /// Of TCP.
-pub(crate) const TCP: Maps = Maps {
+pub(super) const TCP: Maps = Maps {
     protocol: 6,
     name: "tcp",
     open: "tcp4",
@@ -66,7 +67,7 @@ pub(crate) const TCP: Maps = Maps {
 };
 
 /// Of UDP.
-pub(crate) const UDP: Maps = Maps {
+pub(super) const UDP: Maps = Maps {
     protocol: 17,
     name: "udp",
     open: "udp4",
@@ -77,13 +78,38 @@ pub(crate) const UDP: Maps = Maps {
 };
 
 /// IPv6: inside address, protocol and port that everybody may reach.
-pub(crate) const PINHOLES: &str = "pinholes6";
+pub(super) const PINHOLES: &str = "pinholes6";
 /// The same for one remote address.
-pub(crate) const PINHOLES_FROM: &str = "pinholes6-from";
-/// The same for a range of remote addresses.
-pub(crate) const PINHOLES_PREFIX: &str = "pinholes6-prefix";
+pub(super) const PINHOLES_FROM: &str = "pinholes6-from";
+/// The same for ranges of remote addresses and ports.
+pub(super) const PINHOLES_PREFIX: &str = "pinholes6-prefix";
 /// The same for one remote address and port.
-pub(crate) const PINHOLES_PEER: &str = "pinholes6-peer";
+pub(super) const PINHOLES_PEER: &str = "pinholes6-peer";
+/// All of these that hold leases.
+pub(super) const ALL_MAPS: [&str; 14] = [
+    TCP.open,
+    TCP.from,
+    TCP.prefix,
+    TCP.back,
+    TCP.peer,
+    UDP.open,
+    UDP.from,
+    UDP.prefix,
+    UDP.back,
+    UDP.peer,
+    PINHOLES,
+    PINHOLES_FROM,
+    PINHOLES_PREFIX,
+    PINHOLES_PEER,
+];
+
+/// Which protocol's a map is; `None` for a set of pinholes.
+pub(super) fn maps_of(set: &str) -> Option<Maps> {
+    let has =
+        |maps: &Maps| [maps.open, maps.from, maps.prefix, maps.back, maps.peer].contains(&set);
+    [TCP, UDP].into_iter().find(has)
+}
+
 /// Interfaces towards the hosts inside.
 const INSIDE: &str = "inside";
 /// Interfaces towards the internet.
@@ -91,19 +117,19 @@ const OUTSIDE: &str = "outside";
 
 /// What the rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(super) struct Rules {
     /// Interfaces towards the internet.
-    pub(crate) outside: Vec<String>,
+    pub(super) outside: Vec<String>,
     /// Interfaces towards the hosts inside.
-    pub(crate) inside: Vec<String>,
+    pub(super) inside: Vec<String>,
     /// A bit of the packet mark that says: this may pass, a mapping leads it. Other
     /// firewalls are told to let it through.
-    pub(crate) mark: u32,
+    pub(super) mark: u32,
 }
 
 impl Rules {
     /// Makes the table with all that stays; whatever had its name is gone.
-    pub(crate) fn install(&self) -> Batch {
+    pub(super) fn install(&self) -> Batch {
         let mut batch = Batch::new();
         // Deleting what may not be there needs it to be there.
         batch.add_table(TABLE);
@@ -124,7 +150,7 @@ impl Rules {
     }
 
     /// The rules as `nft` writes them, without elements.
-    pub(crate) fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let mut text = format!("table inet {TABLE} {{\n");
         for chain in &CHAINS {
             text.push_str(&format!("\tchain {} {{\n", chain.name));
@@ -155,11 +181,13 @@ impl Rules {
     /// From outside to inside.
     fn destination_rules(&self, maps: &Maps) -> [Rule; 3] {
         let name = maps.name;
-        let remote = "ip saddr . ip daddr";
+        let own = format!("ip daddr . {name} dport");
+        let remote = format!("ip saddr . {own}");
+        let port = format!("{remote} . {name} sport");
         let to = |map: &'static str, key: &str, first: u32| Rule {
             chain: "prerouting",
             text: format!(
-                "meta nfproto ipv4 meta l4proto {name} {} dnat ip to {key} . {name} dport map @{map}",
+                "meta nfproto ipv4 meta l4proto {name} {} dnat ip to {key} map @{map}",
                 self.marking()
             ),
             expressions: self.marked(first, map, v4(maps.protocol)).destination_nat(
@@ -169,9 +197,9 @@ impl Rules {
             ),
         };
         [
-            to(maps.open, "ip daddr", 1),
-            to(maps.from, remote, 0),
-            to(maps.prefix, remote, 0),
+            to(maps.from, &remote, 0),
+            to(maps.prefix, &port, 0),
+            to(maps.open, &own, 1),
         ]
     }
 
@@ -182,6 +210,7 @@ impl Rules {
             .payload(Base::Network, V4_SOURCE, 4, Register(0))
             .payload(Base::Network, V4_DESTINATION, 4, Register(1))
             .payload(Base::Transport, DESTINATION_PORT, 2, Register(2))
+            .payload(Base::Transport, SOURCE_PORT, 2, Register(3))
             .in_map(map, Register(first), Register(0))
             .meta(Meta::Mark, Register(2))
             .set_bits(Register(2), self.mark)
@@ -239,7 +268,7 @@ impl Rules {
         [
             rule(PINHOLES, open, 4, load_v6),
             rule(PINHOLES_FROM, &from, 0, load_v6),
-            rule(PINHOLES_PREFIX, &from, 0, load_v6),
+            rule(PINHOLES_PREFIX, &peer, 0, load_v6),
             rule(PINHOLES_PEER, &peer, 0, load_v6),
         ]
     }
@@ -267,21 +296,18 @@ const CHAINS: [Chain<'_>; 3] = [
         kind: ChainKind::Nat,
         hook: Hook::Prerouting,
         priority: DESTINATION_NAT - BEFORE,
-        policy: Policy::Accept,
     },
     Chain {
         name: "forward",
         kind: ChainKind::Filter,
         hook: Hook::Forward,
         priority: FILTER - BEFORE,
-        policy: Policy::Accept,
     },
     Chain {
         name: "postrouting",
         kind: ChainKind::Nat,
         hook: Hook::Postrouting,
         priority: SOURCE_NAT - BEFORE,
-        policy: Policy::Accept,
     },
 ];
 
@@ -290,10 +316,10 @@ fn describe_hook(chain: &Chain<'_>) -> String {
         ChainKind::Filter => "filter",
         ChainKind::Nat => "nat",
     };
-    let standard = match chain.hook {
-        Hook::Prerouting => "dstnat",
-        Hook::Forward | Hook::Output => "filter",
-        Hook::Postrouting => "srcnat",
+    let standard = match (chain.kind, chain.hook) {
+        (ChainKind::Nat, Hook::Postrouting) => "srcnat",
+        (ChainKind::Nat, _) => "dstnat",
+        (ChainKind::Filter, _) => "filter",
     };
     format!(
         "type {kind} hook {} priority {standard} - {BEFORE}; policy accept;",
@@ -305,12 +331,13 @@ fn describe_hook(chain: &Chain<'_>) -> String {
 fn sets() -> Vec<Set<'static>> {
     const ENDPOINT: &[KeyType] = &[V4, Port];
     const REMOTE: &[KeyType] = &[V4, V4, Port];
+    const REMOTE_PORT: &[KeyType] = &[V4, V4, Port, Port];
     const FLOW: &[KeyType] = &[V4, Port, V4, Port];
     let of = |maps: Maps| {
         [
             (maps.open, ENDPOINT, ENDPOINT, false),
             (maps.from, REMOTE, ENDPOINT, false),
-            (maps.prefix, REMOTE, ENDPOINT, true),
+            (maps.prefix, REMOTE_PORT, ENDPOINT, true),
             (maps.back, ENDPOINT, ENDPOINT, false),
             (maps.peer, FLOW, ENDPOINT, false),
         ]
@@ -318,7 +345,7 @@ fn sets() -> Vec<Set<'static>> {
     let others: [(&str, &[KeyType], &[KeyType], bool); 6] = [
         (PINHOLES, &[V6, Protocol, Port], &[], false),
         (PINHOLES_FROM, &[V6, V6, Protocol, Port], &[], false),
-        (PINHOLES_PREFIX, &[V6, V6, Protocol, Port], &[], true),
+        (PINHOLES_PREFIX, &[V6, V6, Protocol, Port, Port], &[], true),
         (PINHOLES_PEER, &[V6, V6, Protocol, Port, Port], &[], false),
         (INSIDE, &[Interface], &[], false),
         (OUTSIDE, &[Interface], &[], false),
@@ -415,4 +442,14 @@ fn load_v6(expressions: Expressions) -> Expressions {
         .meta(Meta::Protocol, Register(8))
         .payload(Base::Transport, DESTINATION_PORT, 2, Register(9))
         .payload(Base::Transport, SOURCE_PORT, 2, Register(10))
+}
+
+/// The rules of a gateway as `nft` writes them, without mappings.
+pub fn describe(config: &super::GatewayConfig) -> String {
+    let rules = Rules {
+        outside: config.wan.clone(),
+        inside: config.lan.clone(),
+        mark: config.mark,
+    };
+    rules.describe()
 }

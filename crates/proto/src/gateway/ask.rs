@@ -19,6 +19,9 @@ const RANDOM_TRIES: usize = 16;
 /// The lowest port that is chosen for a client.
 const FIRST_CHOSEN: u16 = 1024;
 
+/// Leases without an end are renewed in the kernel after half of the longest lease.
+const RENEWAL: Duration = Duration::from_secs(MAX_LEASE.as_secs() >> 1);
+
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
@@ -131,7 +134,7 @@ impl Gateway {
         let after = self.table.get(id).filter(|after| after.enabled);
         let add = after.map(|lease| (self.opening(lease), kernel_life(now, lease)));
         if after.is_some_and(|lease| lease.expires.is_none()) && self.renewal.is_none() {
-            self.renewal = now.checked_add(MAX_LEASE / 2);
+            self.renewal = now.checked_add(RENEWAL);
         }
         let in_flight = InFlight {
             lease: Some(id),
@@ -268,7 +271,7 @@ impl Gateway {
         }
         let permanent = self.table.iter().filter(|lease| lease.expires.is_none());
         let permanent: Vec<_> = permanent.cloned().collect();
-        self.renewal = now.checked_add(MAX_LEASE / 2);
+        self.renewal = now.checked_add(RENEWAL);
         self.renewal = self.renewal.filter(|_| !permanent.is_empty());
         for lease in permanent {
             self.change_to(now, lease, Answer::Nobody);
@@ -366,9 +369,11 @@ impl Gateway {
             }
         }
         let random = self.random_port(now, ask, old);
-        random.ok_or(match refusal {
-            Refusal::NotAuthorized => Refusal::NotAuthorized,
-            _ => Refusal::NoResources,
+        let authorized = refusal != Refusal::NotAuthorized;
+        random.ok_or(if authorized {
+            Refusal::NoResources
+        } else {
+            refusal
         })
     }
 
@@ -442,11 +447,15 @@ impl Gateway {
                 .conflict(lease.transport, port, filters, |_| true);
             found.is_some()
         });
-        if !lease.is_live(now) || !inside || port == Some(0) || conflict {
+        let known = self
+            .table
+            .at_internal(lease.transport, lease.internal)
+            .any(|other| (other.kind, &other.filters) == (lease.kind, &lease.filters));
+        if !lease.is_live(now) || !inside || port == Some(0) || conflict || known {
             return false;
         }
         if lease.expires.is_none() && self.renewal.is_none() {
-            self.renewal = now.checked_add(MAX_LEASE / 2);
+            self.renewal = now.checked_add(RENEWAL);
         }
         let id = self.table.new_id();
         self.table.put(Lease { id, ..lease });

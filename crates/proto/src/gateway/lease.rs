@@ -10,7 +10,7 @@ use super::config::Mac;
 use crate::turn::server::Cidr;
 
 /// A lease. A number is not used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LeaseId(pub(super) u64);
 
 impl LeaseId {

@@ -320,7 +320,10 @@ impl Gateway {
         let fill = |map: Map| match lease {
             None => map,
             Some(lease) => Map {
-                external_port: lease.kind.external_port().unwrap_or(lease.internal.port()),
+                external_port: lease
+                    .kind
+                    .external_port()
+                    .unwrap_or_else(|| lease.internal.port()),
                 external_address: match (lease.kind.external_port(), self.config.external) {
                     (Some(_), Some(external)) => external.into(),
                     (Some(_), None) => Ipv6Addr::UNSPECIFIED.into(),

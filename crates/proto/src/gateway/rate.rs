@@ -44,6 +44,7 @@ impl Rates {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test's clock begins somewhere")]
 mod tests {
     use super::*;
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::bytes::{Arrived, Attributes, Head, attributes, find, flags, message, number};
+use super::bytes::{Arrived, Attributes, Head, find, flags, message, number};
 use super::socket::{Netlink, NetlinkError};
 
 /// The subsystem of the connection tracker (`NFNL_SUBSYS_CTNETLINK`).
@@ -135,6 +135,8 @@ fn write_address(to: &mut Attributes<'_>, address: IpAddr, v4: u16, v6: u16) {
 pub(crate) struct FlowFilter {
     /// `IPPROTO_…`; `None` for every protocol.
     pub(crate) protocol: Option<u8>,
+    /// Who sent its first packet, before any translation.
+    pub(crate) from: Option<SocketAddr>,
     /// Where its first packet went to, before any translation.
     pub(crate) to: Option<SocketAddr>,
     /// Who answers: the host behind a translation.
@@ -145,6 +147,7 @@ impl FlowFilter {
     fn takes(&self, flow: &Flow) -> bool {
         let is = |wanted: Option<SocketAddr>, found| wanted.is_none_or(|wanted| wanted == found);
         self.protocol.is_none_or(|p| p == flow.original.protocol)
+            && is(self.from, flow.original.source)
             && is(self.to, flow.original.destination)
             && is(self.answered_by, flow.reply.source)
     }

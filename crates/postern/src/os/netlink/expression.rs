@@ -51,7 +51,6 @@ pub(crate) enum Base {
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Tracked {
-    State = 0,
     Status = 2,
 }
 
@@ -204,27 +203,12 @@ impl Expressions {
         self.add("masq", |_| {})
     }
 
-    /// Counts what comes here.
-    pub(crate) fn counter(self) -> Self {
-        self.add("counter", |data| {
-            data.u64(1, 0);
-            data.u64(2, 0);
-        })
-    }
-
     pub(crate) fn accept(self) -> Self {
-        self.verdict(1)
-    }
-
-    pub(crate) fn drop(self) -> Self {
-        self.verdict(0)
-    }
-
-    fn verdict(self, code: u32) -> Self {
+        const ACCEPT: u32 = 1;
         self.add("immediate", |data| {
             data.u32(1, VERDICT);
             data.nest(2, |value| {
-                value.nest(DATA_VERDICT, |verdict| verdict.u32(VERDICT_CODE, code));
+                value.nest(DATA_VERDICT, |verdict| verdict.u32(VERDICT_CODE, ACCEPT));
             });
         })
     }

@@ -17,9 +17,9 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use conntrack::{Flow, FlowFilter, Tuple};
+pub(crate) use conntrack::{Flow, FlowFilter};
 pub(crate) use expression::{Base, Expressions, Family, Meta, Register, Tracked};
 pub(crate) use nftables::{
-    Batch, Chain, ChainKind, Change, Element, Hook, KeyType, Policy, Set, SetFlags, StoredElement,
+    Batch, Chain, ChainKind, Change, Element, Hook, KeyType, Set, SetFlags, StoredElement,
 };
 pub(crate) use socket::{Netlink, NetlinkError};

@@ -11,6 +11,9 @@ const SUBSYSTEM: u16 = 10;
 /// The family of tables for IPv4 and IPv6 (`NFPROTO_INET`).
 const INET: u8 = 1;
 
+/// What becomes of a packet that no rule of a chain decides about (`NF_ACCEPT`).
+const ACCEPT: u32 = 1;
+
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 
@@ -24,7 +27,6 @@ mod kind {
     pub(super) const NEW_CHAIN: u16 = 3;
     pub(super) const NEW_RULE: u16 = 6;
     pub(super) const NEW_SET: u16 = 9;
-    pub(super) const DELETE_SET: u16 = 11;
     pub(super) const NEW_ELEMENT: u16 = 12;
     pub(super) const GET_ELEMENT: u16 = 13;
     pub(super) const DELETE_ELEMENT: u16 = 14;
@@ -48,6 +50,7 @@ mod element {
 pub(crate) enum Hook {
     Prerouting = 0,
     Forward = 2,
+    #[cfg(test)]
     Output = 3,
     Postrouting = 4,
 }
@@ -68,15 +71,7 @@ impl ChainKind {
     }
 }
 
-/// What becomes of a packet that no rule of a chain decides about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Policy {
-    Drop = 0,
-    Accept = 1,
-}
-
-/// A chain at a hook.
+/// A chain at a hook. What no rule decides about is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chain<'a> {
     pub(crate) name: &'a str,
@@ -84,7 +79,6 @@ pub(crate) struct Chain<'a> {
     pub(crate) hook: Hook,
     /// Smaller ones come first.
     pub(crate) priority: i32,
-    pub(crate) policy: Policy,
 }
 
 /// The type of one part of a key, as `nft` shows it.
@@ -206,7 +200,7 @@ impl Set<'_> {
 }
 
 /// An element to add.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Element {
     /// Each part padded to four bytes.
     pub(crate) key: Vec<u8>,
@@ -357,21 +351,13 @@ impl Batch {
                 hook.u32(1, chain.hook as u32);
                 hook.bytes(2, &chain.priority.to_be_bytes());
             });
-            to.u32(5, chain.policy as u32);
+            to.u32(5, ACCEPT);
             to.text(7, chain.kind.name());
         });
     }
 
     pub(crate) fn add_set(&mut self, table: &str, set: &Set<'_>) {
         self.add(kind::NEW_SET, flags::CREATE, |to| set.write(table, to));
-    }
-
-    /// Deletes a set; it has to be there, and no rule may use it.
-    pub(crate) fn delete_set(&mut self, table: &str, set: &str) {
-        self.add(kind::DELETE_SET, 0, |to| {
-            to.text(1, table);
-            to.text(2, set);
-        });
     }
 
     /// Adds a rule behind the others of its chain.

@@ -71,7 +71,6 @@ fn redirecting_table() -> Batch {
         kind: ChainKind::Nat,
         hook: Hook::Output,
         priority: -100,
-        policy: Policy::Accept,
     };
     batch.add_chain(TABLE, &chain);
     let tcp = Expressions::new()

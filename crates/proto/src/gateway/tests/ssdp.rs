@@ -48,11 +48,11 @@ fn sent(bed: &mut Bed) -> Vec<Message> {
 }
 
 fn targets(messages: &[Message]) -> Vec<&str> {
-    let target = |message| match message {
-        &Message::Response(ref about) => &about.target[..],
+    let responses = messages.iter().map(|message| match message {
+        Message::Response(about) => &about.target[..],
         other => panic!("{other:?}"),
-    };
-    messages.iter().map(target).collect()
+    });
+    responses.collect()
 }
 
 /// What is answered within the seconds of MX.

@@ -157,7 +157,8 @@ impl Bed {
     pub(super) fn open(&self) -> Vec<(u16, SocketAddr, Origin)> {
         let open = self.kernel.values().map(|(opening, _)| {
             let lease = &opening.lease;
-            let port = lease.kind.external_port().unwrap_or(lease.internal.port());
+            let port = lease.kind.external_port();
+            let port = port.unwrap_or_else(|| lease.internal.port());
             (port, lease.internal, lease.origin)
         });
         open.collect()

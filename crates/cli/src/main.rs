@@ -11,6 +11,7 @@ mod interrupt;
 mod output;
 mod progress;
 mod receive;
+mod relay;
 mod send;
 mod server;
 mod session;
@@ -42,6 +43,8 @@ enum Command {
     /// Open ports on request: run this on a Linux router
     #[cfg(target_os = "linux")]
     Gateway(Box<gateway::Arguments>),
+    /// Test relays
+    Relay(relay::Arguments),
     /// Show the whole of it on this machine: two homes, two NATs, a server, a file
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Demo(demo::Arguments),
@@ -80,6 +83,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
         #[cfg(target_os = "linux")]
         Command::Gateway(arguments) => on_one_thread(gateway::run(*arguments)),
+        Command::Relay(arguments) => on_runtime(relay::run(arguments)),
         // The demonstration enters namespaces, which must happen before threads exist.
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Command::Demo(arguments) => demo::run(arguments),

@@ -33,6 +33,9 @@ pub(crate) enum Event<'a> {
     Path {
         kind: &'a str,
         protocol: &'a str,
+        /// Left out where no relay of this side carries the path.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relay: Option<&'a str>,
         local: String,
         remote: String,
         elapsed_ms: u64,
@@ -106,7 +109,18 @@ impl Output {
         })
     }
 
-    fn print(self, event: &Event<'_>, line: &str) -> io::Result<()> {
+    /// Prints what a command is for: one object that is no event, or sentences.
+    pub(crate) fn report(self, report: &impl Serialize, sentences: &str) -> Result<(), Failure> {
+        let printed = self.print(report, sentences);
+        printed.map_err(|error| {
+            Failure::failed(
+                "output",
+                format!("standard output cannot be written: {error}"),
+            )
+        })
+    }
+
+    fn print(self, event: &impl Serialize, line: &str) -> io::Result<()> {
         let text = if self.json {
             to_json(event)
         } else {
@@ -128,6 +142,12 @@ pub(crate) fn report_error(json: bool, kind: &str, message: &str) {
     }
     let message = harmless_line(message);
     let _ = writeln!(io::stderr().lock(), "postern: {message}");
+}
+
+/// Tells people something that they may have to know, on standard error.
+pub(crate) fn note(text: &str) {
+    let text = harmless_line(text);
+    let _ = writeln!(io::stderr().lock(), "postern: {text}");
 }
 
 /// Prints an error for programs alone.
@@ -161,7 +181,7 @@ fn harmless_line(text: &str) -> String {
     parts.join("\\")
 }
 
-fn to_json(event: &Event<'_>) -> String {
+fn to_json(event: &impl Serialize) -> String {
     serde_json::to_string(event).unwrap_or_default()
 }
 

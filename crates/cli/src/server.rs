@@ -13,7 +13,7 @@ use postern::server::{
 
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
-use crate::output::{Event, Output};
+use crate::output::{Event, Output, note};
 
 /// Options of `postern server`.
 #[derive(Debug, Args)]
@@ -180,6 +180,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let server = server.map_err(|error| describe(&error))?;
     let (url, stun) = (server.url().to_string(), server.stun_uris().to_vec());
     let turn = server.turn_uris().to_vec();
+    if let Some(own) = server.own_dtls_certificate() {
+        note(&format!(
+            "DTLS needs an ECDSA key on P-256 or P-384 and cannot use this one: there the server shows a self-signed certificate with the SHA-256 fingerprint {own}"
+        ));
+    }
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
     output.must_say(
         &Event::Ready {
@@ -200,7 +205,7 @@ fn describe(error: &ServerError) -> Failure {
         ServerError::Listen { .. } | ServerError::NoAddress => "listen",
         ServerError::Certificate(_) | ServerError::SelfSigned(_) => "certificate",
         ServerError::Turn(_) | ServerError::Alternate(_) => return Failure::usage(chain(error)),
-        ServerError::Start(_) | ServerError::Entropy(_) => "system",
+        ServerError::Start(_) | ServerError::Entropy(_) | ServerError::Dtls(_) => "system",
     };
     Failure::failed(kind, chain(error))
 }

@@ -2,11 +2,12 @@
 //! authorities; and the server's own side of it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dimpl::DtlsCertificate;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -16,10 +17,12 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::dtls;
 use crate::quic::Identity;
 use crate::race;
 use crate::server_url::ServerUrl;
 use crate::trust::Trust;
+use crate::turn::{Proxy, ProxyError};
 
 /// The TLS handshake gets so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,13 +91,23 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// The proxy did not connect to the server.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
 }
 
-/// Opens a TLS connection to the server; also gives the address that it has.
+/// Opens a TLS connection to the server; also gives the address that it has, unless only
+/// the proxy knows it.
 pub(crate) async fn connect(
     url: &ServerUrl,
-) -> Result<(TlsStream<TcpStream>, SocketAddr), ConnectError> {
-    let (stream, address) = connect_tcp(url).await?;
+    proxy: Option<&Proxy>,
+) -> Result<(TlsStream<TcpStream>, Option<IpAddr>), ConnectError> {
+    let (stream, address) = match proxy {
+        Some(proxy) => (proxy.connect(&url.host(), url.port()).await?, url.ip()),
+        None => connect_tcp(url)
+            .await
+            .map(|(stream, at)| (stream, Some(at.ip())))?,
+    };
     let failed = |source| tls_error(url, source);
     let name = ServerName::try_from(url.host()).map_err(|error| ConnectError::NotTls {
         url: url.websocket(),
@@ -222,11 +235,20 @@ pub enum CertificateFileError {
     Mismatch(#[source] rustls::Error),
 }
 
-/// A server with a certificate from files in PEM form, and that certificate.
+/// What a server has whose certificate is in files.
+pub(crate) struct FromFiles {
+    pub(crate) tls: ServerConfig,
+    /// The server's own certificate, the first of the chain.
+    pub(crate) certificate: CertificateDer<'static>,
+    /// The same for DTLS, if it can use the key.
+    pub(crate) dtls: Option<DtlsCertificate>,
+}
+
+/// A server with a certificate from files in PEM form.
 pub(crate) fn server_config_from_files(
     certificate: &Path,
     key: &Path,
-) -> Result<(ServerConfig, CertificateDer<'static>), CertificateFileError> {
+) -> Result<FromFiles, CertificateFileError> {
     let unreadable = |what, path: &Path| {
         let path = path.display().to_string();
         move |source| CertificateFileError::Unreadable { what, path, source }
@@ -237,9 +259,14 @@ pub(crate) fn server_config_from_files(
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable("private key", key))?;
     let missing = unreadable("certificate", certificate);
     let first = chain.first().cloned();
-    let first = first.ok_or_else(|| missing(pem::Error::NoItemsFound))?;
-    let config = server_config(chain, key).map_err(CertificateFileError::Mismatch)?;
-    Ok((config, first))
+    let certificate = first.ok_or_else(|| missing(pem::Error::NoItemsFound))?;
+    let dtls = dtls::certificate(&certificate, &key);
+    let tls = server_config(chain, key).map_err(CertificateFileError::Mismatch)?;
+    Ok(FromFiles {
+        tls,
+        certificate,
+        dtls,
+    })
 }
 
 /// A server with a self-signed certificate, recognised by its fingerprint.
@@ -279,7 +306,7 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             serve(stream).await;
         };
-        let (result, ()) = tokio::join!(connect(&url), server);
+        let (result, ()) = tokio::join!(connect(&url, None), server);
         result.unwrap_err()
     }
 

@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dimpl::DtlsCertificate;
 use postern_wire::signal::{Fingerprint, MAX_STUN_SERVERS};
 use rustls::ServerConfig as TlsConfig;
 use rustls::pki_types::CertificateDer;
@@ -27,10 +28,12 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use self::discovery::Discovery;
+use crate::dtls;
 use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
 
+use turn::DtlsIdentity;
 pub use turn::{
     Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, Issuer, TimeLimited,
     TooLong, TurnConfig,
@@ -127,6 +130,9 @@ pub enum ServerError {
     /// Making a self-signed certificate failed.
     #[error("a self-signed certificate could not be made")]
     SelfSigned(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The cryptography of DTLS does not work.
+    #[error("DTLS could not be set up")]
+    Dtls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The realm or a user's name cannot be used.
     #[error("the relay cannot be set up")]
     Turn(#[from] TooLong),
@@ -145,9 +151,13 @@ pub struct Server {
     relay: turn::Running,
     streams: streams::Listeners,
     tls: Arc<TlsConfig>,
+    dtls: DtlsIdentity,
+    dtls_pin: Option<Fingerprint>,
     url: ServerUrl,
     stun_uris: Vec<String>,
     turn_uris: Vec<String>,
+    /// Where clients reach the relay over TCP and TLS.
+    turn_streams: Vec<(SocketAddr, String)>,
     issuer: Option<Issuer>,
     /// Where clients reach the UDP sockets.
     udp: Vec<SocketAddr>,
@@ -178,20 +188,27 @@ impl Server {
         let (mut plan, issuer) = plan(&config, &bound(&stun)?)?;
         plan.discover(discovery.alternates);
         let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
-        let turn_uris = match &config.turn {
-            Some(_) => streams.uris(&udp, &addresses, &config.public)?,
+        let turn_streams = match &config.turn {
+            Some(_) => streams.uris(&addresses, &config.public)?,
             None => Vec::new(),
         };
+        let udp = names::advertised(&udp, &config.public);
+        let over_udp = udp.iter().filter(|_| config.turn.is_some());
+        let over_udp = over_udp.map(|address| format!("turn:{address}?transport=udp"));
+        let over_streams = turn_streams.iter().map(|(_, uri)| uri.clone());
         Ok(Self {
             url: ServerUrl::new(host, port, credentials.pin),
-            stun_uris: stun_uris(&names::advertised(&udp, &config.public)),
-            udp: names::advertised(&udp, &config.public),
-            turn_uris,
+            stun_uris: stun_uris(&udp),
+            turn_uris: over_udp.chain(over_streams).collect(),
+            turn_streams,
+            udp,
             issuer,
             listeners,
             relay,
             streams,
             tls: Arc::new(credentials.tls),
+            dtls: credentials.dtls,
+            dtls_pin: credentials.dtls_pin,
             seed: seed()?,
         })
     }
@@ -211,6 +228,13 @@ impl Server {
         &self.turn_uris
     }
 
+    /// The fingerprint of the certificate that TURN over DTLS shows, if that is another one
+    /// than TLS's: one that the server made, because DTLS cannot use the key. It needs ECDSA
+    /// on P-256 or P-384.
+    pub fn own_dtls_certificate(&self) -> Option<Fingerprint> {
+        self.dtls_pin.filter(|_| self.issuer.is_some())
+    }
+
     /// Issues credentials for the relays; `None` without relays.
     pub fn issuer(&self) -> Option<&Issuer> {
         self.issuer.as_ref()
@@ -221,11 +245,13 @@ impl Server {
         tracing::info!(url = %self.url.websocket(), stun = ?self.stun_uris, "the server runs");
         let mut tasks = JoinSet::new();
         let relay = self.issuer.as_ref().map(|_| self.relay.remote().clone());
-        let offer = self.issuer.map(|issuer| issuer.offer(&self.udp));
+        let offer = self
+            .issuer
+            .map(|issuer| issuer.offer(&self.udp, &self.turn_streams));
         let mailboxes = mailboxes::spawn(&mut tasks, self.seed, self.stun_uris, offer);
         let slots = slots::Slots::new();
         if let Some(relay) = &relay {
-            self.streams.spawn(&mut tasks, &self.tls, relay);
+            self.streams.spawn(&mut tasks, &self.tls, &self.dtls, relay);
         }
         for listener in self.listeners {
             let web = web::Web {
@@ -274,37 +300,65 @@ struct Credentials {
     certificate: Option<CertificateDer<'static>>,
     /// The fingerprint of the certificate, if nobody else vouches for it.
     pin: Option<Fingerprint>,
+    dtls: DtlsIdentity,
+    /// The fingerprint of DTLS's certificate, if it is another one.
+    dtls_pin: Option<Fingerprint>,
 }
 
 impl Credentials {
     fn of(config: &ServerConfig) -> Result<Self, ServerError> {
         match &config.certificate {
-            Some(files) => Ok(Self::from_files(files)?),
+            Some(files) => Self::from_files(files, &config.listen),
             None => Self::self_signed(&config.listen),
         }
     }
 
-    fn from_files(files: &CertificateFiles) -> Result<Self, CertificateFileError> {
-        let (tls, certificate) = tls::server_config_from_files(&files.chain, &files.key)?;
-        let certificate = Some(certificate);
+    fn from_files(files: &CertificateFiles, listen: &[IpAddr]) -> Result<Self, ServerError> {
+        let files = tls::server_config_from_files(&files.chain, &files.key)?;
+        let (dtls, dtls_pin) = match files.dtls {
+            Some(dtls) => (dtls, None),
+            None => {
+                let own = own_identity(listen)?;
+                (dtls_certificate(&own)?, Some(own.fingerprint()))
+            }
+        };
         Ok(Self {
-            tls,
-            certificate,
+            tls: files.tls,
+            certificate: Some(files.certificate),
             pin: None,
+            dtls: dtls_identity(dtls)?,
+            dtls_pin,
         })
     }
 
     fn self_signed(listen: &[IpAddr]) -> Result<Self, ServerError> {
-        let names = listen.iter().map(IpAddr::to_string).collect();
-        let identity =
-            Identity::generate(names).map_err(|error| ServerError::SelfSigned(error.into()))?;
+        let identity = own_identity(listen)?;
         let tls = tls::server_config_from_identity(&identity);
         Ok(Self {
             tls: tls.map_err(|error| ServerError::SelfSigned(error.into()))?,
             certificate: None,
             pin: Some(identity.fingerprint()),
+            dtls: dtls_identity(dtls_certificate(&identity)?)?,
+            dtls_pin: None,
         })
     }
+}
+
+fn own_identity(listen: &[IpAddr]) -> Result<Identity, ServerError> {
+    let names = listen.iter().map(IpAddr::to_string).collect();
+    Identity::generate(names).map_err(|error| ServerError::SelfSigned(error.into()))
+}
+
+fn dtls_certificate(identity: &Identity) -> Result<DtlsCertificate, ServerError> {
+    let chain = identity.chain();
+    let certificate = chain.first().zip(Some(identity.key()));
+    certificate
+        .and_then(|(certificate, key)| dtls::certificate(certificate, &key))
+        .ok_or_else(|| ServerError::Dtls("the key is not on P-256".into()))
+}
+
+fn dtls_identity(certificate: DtlsCertificate) -> Result<DtlsIdentity, ServerError> {
+    DtlsIdentity::new(certificate).map_err(|error| ServerError::Dtls(error.into()))
 }
 
 /// Binds every address to the same port, the one that the first got if `port` is 0.

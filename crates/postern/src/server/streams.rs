@@ -1,4 +1,4 @@
-//! The TCP and TLS listeners of TURN.
+//! The TCP, TLS and DTLS listeners of TURN.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::slots::Slots;
-use super::turn::{self, Remote, TurnConfig};
-use super::{ServerError, bind_all, bind_each, bound, names, sockets};
+use super::turn::{self, Dtls, DtlsIdentity, Remote, TurnConfig, Wire};
+use super::{LocalAddress, ServerError, bind_all, bind_each, bound, names, sockets};
 
 /// The TLS handshake must be complete after so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,12 +27,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
     tls: Vec<TcpListener>,
+    dtls: Vec<Arc<Wire>>,
     /// TCP, of which no client is told.
     more: Vec<TcpListener>,
 }
 
 impl Listeners {
-    /// TCP at the addresses of UDP, TLS at another port of theirs; `more` are addresses of
+    /// TCP at the addresses of UDP, TLS and DTLS at another port of theirs; `more` are addresses of
     /// UDP for the discovery of NAT behaviour.
     pub(super) fn bind(
         config: Option<&TurnConfig>,
@@ -48,33 +49,47 @@ impl Listeners {
         Ok(Self {
             tcp: bind_each(udp, sockets::listen)?,
             tls: bind_all(&ips, config.tls_port, sockets::listen)?,
+            dtls: bind_all(&ips, config.tls_port, bind_wire)?,
             more: bind_each(more, sockets::listen)?,
         })
     }
 
-    /// The TURN URIs (RFC 7065): of UDP, of these, and of the web server's port.
+    /// The TURN URIs (RFC 7065) of these and of the web server's port, with their addresses,
+    /// in the order in which a client does well to try them: the web server's port lets it
+    /// through already.
     pub(super) fn uris(
         &self,
-        udp: &[SocketAddr],
         web: &[SocketAddr],
         public: &[IpAddr],
-    ) -> Result<Vec<String>, ServerError> {
-        let told = |bound: &[SocketAddr], scheme, transport| {
-            let addresses = names::advertised(bound, public).into_iter();
-            addresses.map(move |address| format!("{scheme}:{address}?transport={transport}"))
+    ) -> Result<Vec<(SocketAddr, String)>, ServerError> {
+        let told = |addresses: Vec<SocketAddr>, scheme| {
+            let addresses = addresses.into_iter();
+            addresses.map(move |address| (address, format!("{scheme}:{address}?transport=tcp")))
         };
-        let tcp = bound(&self.tcp)?;
-        let tls = bound(&self.tls)?;
-        let web = web.iter();
-        Ok(told(udp, "turn", "udp")
-            .chain(told(&tcp, "turn", "tcp"))
-            .chain(told(&tls, "turns", "tcp"))
-            .chain(web.map(|address| format!("turns:{address}?transport=tcp")))
+        let tcp = names::advertised(&bound(&self.tcp)?, public);
+        let tls = names::advertised(&bound(&self.tls)?, public);
+        let dtls: Vec<_> = self.dtls.iter().map(|wire| wire.bound()).collect();
+        let dtls = names::advertised(&dtls, public).into_iter();
+        let dtls = dtls.map(|address| (address, format!("turns:{address}?transport=udp")));
+        Ok(told(tcp, "turn")
+            .chain(told(web.to_vec(), "turns"))
+            .chain(told(tls, "turns"))
+            .chain(dtls)
             .collect())
     }
 
     /// Accepts clients for ever.
-    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, tls: &Arc<TlsConfig>, relay: &Remote) {
+    pub(super) fn spawn(
+        self,
+        tasks: &mut JoinSet<()>,
+        tls: &Arc<TlsConfig>,
+        dtls: &DtlsIdentity,
+        relay: &Remote,
+    ) {
+        let dtls = Dtls::new(dtls.clone(), relay.clone());
+        for wire in self.dtls {
+            tasks.spawn(dtls.clone().serve(wire));
+        }
         let slots = Slots::new();
         for listener in self.tcp.into_iter().chain(self.more) {
             tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
@@ -84,6 +99,16 @@ impl Listeners {
             tasks.spawn(serve(listener, slots.clone(), tls, relay.clone()));
         }
     }
+}
+
+impl LocalAddress for Arc<Wire> {
+    fn address(&self) -> io::Result<SocketAddr> {
+        Ok(self.bound())
+    }
+}
+
+fn bind_wire(address: SocketAddr) -> io::Result<Arc<Wire>> {
+    Wire::new(sockets::bind_udp(address)?).map(Arc::new)
 }
 
 async fn serve(listener: TcpListener, slots: Slots, tls: Option<TlsAcceptor>, relay: Remote) {

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{advance, pause, resume, timeout};
 
 use super::{Server, ServerConfig, TurnConfig};
+use crate::dialer::Introducer;
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
 use crate::tls;
@@ -52,7 +53,11 @@ impl Running {
     /// A WebSocket with a mailbox.
     async fn client(&self) -> Signalling {
         let wait = Duration::from_secs(3600);
-        let mut client = rendezvous::enter(&self.url, Side::Create, wait)
+        let introducer = Introducer {
+            url: self.url.clone(),
+            proxy: None,
+        };
+        let mut client = rendezvous::enter(introducer, Side::Create, wait)
             .await
             .unwrap();
         while !matches!(
@@ -77,7 +82,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 #[tokio::test]
 async fn a_client_that_sends_requests_and_reads_no_answer_is_cut_off() {
     let server = Running::start(&["127.0.0.1"]);
-    let (mut stream, _) = tls::connect(&server.url).await.unwrap();
+    let (mut stream, _) = tls::connect(&server.url, None).await.unwrap();
     pause();
     let request = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
     while stream.write_all(request.as_bytes()).await.is_ok() {}
@@ -189,7 +194,7 @@ async fn the_server_issues_credentials_for_its_relays() {
         ..ServerConfig::default()
     };
     let server = Server::bind(config).unwrap();
-    assert_eq!(server.turn_uris().len(), 4);
+    assert_eq!(server.turn_uris().len(), 5);
     let issued = server.issuer().unwrap();
     let issued = issued
         .issue(Duration::from_secs(60), Some("alice"))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mio::Waker;
 use postern_proto::turn::server::{ConnectError, FiveTuple, PeerConnection, RelayId};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::streams::StreamSender;
 
@@ -25,6 +25,12 @@ pub(super) enum Command {
     Messages { client: FiveTuple, bytes: Bytes },
     /// A message of a client that comes in datagrams, but not on a socket of the shard.
     Datagram { client: FiveTuple, bytes: Bytes },
+    /// Bytes are to pass on a joined connection: may they?
+    Spend {
+        connection: PeerConnection,
+        bytes: usize,
+        answer: oneshot::Sender<bool>,
+    },
     /// A client's stream has ended, and the peer's connection that was joined to it.
     Closed { client: FiveTuple },
     /// A peer has connected to the listener of a TCP relay.

@@ -10,6 +10,8 @@ mod config;
 mod connections;
 mod data;
 mod dtls;
+mod joined;
+mod pipes;
 mod shard;
 mod sockets;
 mod streams;

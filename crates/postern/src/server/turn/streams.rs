@@ -25,7 +25,7 @@ const MAX_WAITING: usize = 512 * 1024;
 pub(super) enum Outbound {
     Bytes(Vec<u8>),
     /// From now on the stream carries this connection's bytes.
-    Join(TcpStream),
+    Join(PeerConnection, TcpStream),
 }
 
 /// Takes what is for one stream.
@@ -114,7 +114,8 @@ impl Streams {
             return false;
         };
         stream.joined = Some(connection);
-        stream.sender.queue.try_send(Outbound::Join(peer)).is_ok()
+        let join = Outbound::Join(connection, peer);
+        stream.sender.queue.try_send(join).is_ok()
     }
 
     /// Ends a client's stream by leaving it without a sender.
@@ -132,6 +133,15 @@ impl Shard {
             }
             Command::Messages { client, bytes } => self.on_messages(now, &client, &bytes),
             Command::Datagram { client, bytes } => self.on_message(now, &client, &bytes),
+            Command::Spend {
+                connection,
+                bytes,
+                answer,
+            } => {
+                let may = self.machine.connection_data(now, connection, bytes);
+                // Who asked may have ended.
+                let _ = answer.send(may);
+            }
             Command::Closed { client } => {
                 if let Some(connection) = self.streams.remove(&client) {
                     self.connections.close(connection);

@@ -147,15 +147,15 @@ fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), 
     };
     let address = external.as_deref().unwrap_or("no address yet");
     let mut line = format!(
-        "Ready: ports of {} ({address}) open for the hosts behind {}; {} leases kept.\n",
+        "Ready: ports of {} ({address}) open for the hosts behind {}; {} leases kept.",
         config.wan.join(", "),
         config.lan.join(", "),
         status.leases,
     );
     if status.double_nat {
         line.push_str(
-            "The outside address is not one of the internet: another NAT, this line's or the \
-             carrier's, is in front of this router, and has to open the ports as well.\n",
+            "\nThe outside address is not one of the internet: another NAT, this line's or the \
+             carrier's, is in front of this router, and has to open the ports as well.",
         );
     }
     output.must_say(&event, &line)
@@ -223,11 +223,11 @@ async fn question(place: Where, question: Question) -> Result<(), Failure> {
                 output.say(&Event::Lease(lease), &describe_lease(lease));
             }
             if leases.is_empty() && !output.is_json() {
-                output.say(&Event::Revoked { count: 0 }, "No leases.\n");
+                output.say(&Event::Revoked { count: 0 }, "No leases.");
             }
         }
         Answer::Revoked { count } => {
-            let line = format!("{count} taken back.\n");
+            let line = format!("{count} taken back.");
             output.say(&Event::Revoked { count }, &line);
             if count == 0 && matches!(question, Question::Revoke { .. }) {
                 return Err(Failure::failed(
@@ -248,7 +248,7 @@ fn describe_status(status: &Status) -> String {
     };
     let since = Duration::from_secs(status.epoch);
     format!(
-        "Outside address: {address}\nLeases: {}\nKept for: {} s\n",
+        "Outside address: {address}\nLeases: {}\nKept for: {} s",
         status.leases,
         since.as_secs()
     )
@@ -269,7 +269,7 @@ fn describe_lease(lease: &LeaseInfo) -> String {
     };
     let internal = std::net::SocketAddr::new(lease.internal_address, lease.internal_port);
     format!(
-        "{}  {} {} {outside}{internal}{remote}, {life}, {} flows, {:?}\n",
+        "{}  {} {} {outside}{internal}{remote}, {life}, {} flows, {:?}",
         lease.id, lease.protocol, lease.transport, lease.flows, lease.description
     )
 }

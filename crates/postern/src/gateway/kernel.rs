@@ -1,5 +1,8 @@
 //! The gateway's table in the kernel.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use postern_proto::gateway::Place;
 use postern_wire::natpmp::{CLIENT_PORT, GATEWAY_PORT};
 use postern_wire::upnp::ssdp::{self, GROUP_V4, GROUP_V6};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -139,7 +139,9 @@ impl Sockets {
             senders.find_map(|(at, socket)| same(at).then_some(socket))
         });
         let Some(socket) = socket else { return };
-        if let Err(error) = socket.try_send_to(payload, remote) {
+        // Not by the runtime, which thinks that a socket it has not yet waited for is full.
+        let sent = SockRef::from(&**socket).send_to(payload, &remote.into());
+        if let Err(error) = sent {
             tracing::debug!(%error, "a datagram could not be sent");
         }
     }

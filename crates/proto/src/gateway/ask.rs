@@ -450,7 +450,7 @@ impl Gateway {
         let known = self
             .table
             .at_internal(lease.transport, lease.internal)
-            .any(|other| (other.kind, &other.filters) == (lease.kind, &lease.filters));
+            .any(|other| other.kind == lease.kind && same(&other.filters, &lease.filters));
         if !lease.is_live(now) || !inside || port == Some(0) || conflict || known {
             return false;
         }
@@ -461,6 +461,12 @@ impl Gateway {
         self.table.put(Lease { id, ..lease });
         true
     }
+}
+
+/// Whether filters let the same in: the kernel does not keep their order.
+fn same(one: &[Filter], other: &[Filter]) -> bool {
+    let has = |filters: &[Filter], filter| filters.contains(filter);
+    one.iter().all(|filter| has(other, filter)) && other.iter().all(|filter| has(one, filter))
 }
 
 /// A port from `first` up; each as likely as the others.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use postern_wire::transport::Transport;
 use postern_wire::upnp::igd::Pinhole;
 use postern_wire::upnp::soap::Arguments;
 
+use super::super::{Filter, Kind, Lease, LeaseId, Origin};
 use super::support::{Bed, with};
 
 const HOST: &str = "fd00::10";
@@ -108,4 +110,30 @@ fn the_firewall_says_that_it_is_on() {
     let status = call(&mut bed, HOST, "GetFirewallStatus", Arguments::default()).unwrap();
     assert_eq!(status.get("FirewallEnabled"), Some("1"));
     assert_eq!(status.get("InboundPinholeAllowed"), Some("1"));
+}
+
+#[test]
+fn a_pinhole_that_the_kernel_tells_in_another_order_is_the_same() {
+    let mut bed = Bed::new();
+    let filter = |network: &str| Filter {
+        network: network.parse().unwrap(),
+        port: None,
+    };
+    let mut lease = Lease {
+        id: LeaseId::default(),
+        transport: Transport::Tcp,
+        kind: Kind::Pinhole,
+        internal: "[fd00::10]:4000".parse().unwrap(),
+        filters: vec![filter("2001:db8::1"), filter("2001:db8::2")],
+        owner: "fd00::10".parse().unwrap(),
+        origin: Origin::NatPmp,
+        description: "from the file".to_owned(),
+        enabled: true,
+        expires: None,
+    };
+    assert!(bed.gateway.restore(bed.now, lease.clone()));
+    lease.filters.reverse();
+    assert!(!bed.gateway.restore(bed.now, lease.clone()));
+    lease.filters.pop();
+    assert!(bed.gateway.restore(bed.now, lease));
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use postern::gateway::socket::{Answer, DEFAULT_SOCKET, Question, ask, serve};
 use postern::gateway::{
-    DEFAULT_HTTP_PORT, Gateway, GatewayConfig, GatewayError, LeaseInfo, Status, describe,
+    DEFAULT_HTTP_PORT, Gateway, GatewayConfig, GatewayError, Handle, LeaseInfo, Status, describe,
 };
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Failure, chain};
-use crate::interrupt::interrupted;
 use crate::output::{Event, Output};
 
 mod file;
@@ -121,6 +121,8 @@ async fn daemon(run: Run) -> Result<(), Failure> {
             &describe(&config),
         );
     }
+    // Before anybody knows that we run, and may want us to stop.
+    let signals = Signals::new().map_err(Failure::system)?;
     let gateway = Gateway::start(config.clone()).map_err(|error| failure(&error))?;
     let answers = serve(&run.socket, gateway.handle()).map_err(|error| {
         let path = run.socket.display();
@@ -131,9 +133,52 @@ async fn daemon(run: Run) -> Result<(), Failure> {
     })?;
     let answers = tokio::spawn(answers);
     ready(output, &config, &gateway.status())?;
-    gateway.run(interrupted()).await;
+    let reloads = tokio::spawn(reload(run, signals.hangup, gateway.handle()));
+    gateway
+        .run(stopped(signals.interrupt, signals.terminate))
+        .await;
+    reloads.abort();
     answers.abort();
     Ok(())
+}
+
+/// What a service manager, or a person, says to the daemon.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn stopped(mut interrupt: Signal, mut terminate: Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Reads the configuration again at each SIGHUP. One that cannot be used changes nothing.
+async fn reload(run: Run, mut hangup: Signal, handle: Handle) {
+    while hangup.recv().await.is_some() {
+        let reloaded = match config(&run) {
+            Ok(config) => handle.reload(config).await,
+            Err(failure) => Some(Err(failure.into_message())),
+        };
+        match reloaded {
+            Some(Ok(())) => tracing::info!("the configuration was read again"),
+            Some(Err(error)) => tracing::warn!(error, "the configuration stays as it was"),
+            None => return,
+        }
+    }
 }
 
 fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), Failure> {

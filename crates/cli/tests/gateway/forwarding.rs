@@ -6,7 +6,7 @@ use postern_lab::netns::Case;
 use postern_wire::pcp::{Filter, Operation, Options, ResultCode};
 
 use crate::house::{
-    ALICE, ALICE6, EVERYWHERE, House, NOWHERE, OUTSIDE, ROUTER6, SERVER, Tcp, Udp, map,
+    ALICE, ALICE6, EVERYWHERE, House, NOWHERE, OUTSIDE, ROUTER6, SERVER, Tcp, URL, Udp, map,
 };
 
 pub(crate) const CASES: &[Case] = crate::cases![
@@ -38,16 +38,16 @@ fn upnpc_finds_the_gateway_and_its_mappings_lead_in_from_everywhere() {
         assert!(listed.contains(&entry), "{entry} is not in\n{listed}");
     }
     for (over, name) in [(Tcp, "tcp"), (Udp, "udp")] {
-        house.run("alice", "upnpc", &format!("-m eth0 -d 4001 {name}"));
+        house.run("alice", "upnpc", &format!("{URL} -d 4001 {name}"));
         assert_eq!(house.reached_from(over, 4001, 4000), NOWHERE, "{name}");
     }
 }
 
 fn upnpc_is_told_which_port_is_free() {
     let house = House::new();
-    let taken = "-m eth0 -a 192.168.1.11 5000 4001 udp 600";
-    house.run("carol", "upnpc", taken);
-    let said = house.run("alice", "upnpc", "-m eth0 -n @ 4000 4001 udp 600");
+    let taken = "-a 192.168.1.11 5000 4001 udp 600";
+    house.run("carol", "upnpc", &format!("{URL} {taken}"));
+    let said = house.run("alice", "upnpc", &format!("{URL} -n @ 4000 4001 udp 600"));
     let granted: Vec<_> = house.ask_json(&["list"]);
     let port = granted[1]["external_port"].as_u64().unwrap();
     assert_ne!(port, 4001);
@@ -107,7 +107,7 @@ fn only_whom_a_filter_names_gets_in() {
     let granted = house.pcp(map(Udp, 4000, 4001), 600, options);
     assert_eq!(granted.result, ResultCode::SUCCESS);
     assert_eq!(house.reached_from(Udp, 4001, 4000), [true, false, false]);
-    let from_one = format!("-m eth0 -a {ALICE} 4000 4002 tcp 600 {SERVER}");
+    let from_one = format!("{URL} -a {ALICE} 4000 4002 tcp 600 {SERVER}");
     house.run("alice", "upnpc", &from_one);
     assert_eq!(house.reached_from(Tcp, 4002, 4000), [true, false, false]);
 }
@@ -153,15 +153,15 @@ fn pinholes_of_pcp_let_ipv6_in() {
 
 fn a_host_takes_nothing_from_another_one() {
     let house = House::new();
-    let add = format!("-m eth0 -a {ALICE} 4000 4001 tcp 600");
+    let add = format!("{URL} -a {ALICE} 4000 4001 tcp 600");
     house.run("alice", "upnpc", &add);
     // For another host, its port, and the end of its mapping.
     for (words, code) in [
-        ("-m eth0 -a 192.168.1.10 4000 4002 tcp 600", "606"),
-        ("-m eth0 -a 192.168.1.11 4000 4001 tcp 600", "718"),
-        ("-m eth0 -d 4001 tcp", "606"),
+        ("-a 192.168.1.10 4000 4002 tcp 600", "606"),
+        ("-a 192.168.1.11 4000 4001 tcp 600", "718"),
+        ("-d 4001 tcp", "606"),
     ] {
-        let (_, said) = house.try_run("carol", "upnpc", words);
+        let (_, said) = house.try_run("carol", "upnpc", &format!("{URL} {words}"));
         assert!(said.contains(code), "{words}: {said}");
     }
     assert_eq!(house.reached_from(Tcp, 4001, 4000), EVERYWHERE);

@@ -25,6 +25,8 @@ pub(crate) const ALICE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
 /// The two addresses of the server.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(45, 45, 1, 2);
 pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(45, 45, 1, 3);
+/// What spares `upnpc` two seconds of looking for a gateway.
+pub(crate) const URL: &str = "-u http://192.168.1.1:5000/rootDesc.xml";
 /// The router and Alice over IPv6.
 pub(crate) const ROUTER6: &str = "2a45:45:2:1::1";
 pub(crate) const ALICE6: &str = "2a45:45:2:1::a";

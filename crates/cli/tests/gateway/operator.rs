@@ -1,15 +1,20 @@
 //! What the operator of the router sees and does.
 
-use postern_lab::netns::Case;
-use postern_wire::pcp::Options;
+use std::time::Instant;
 
-use crate::house::{ALICE, EVERYWHERE, House, NOWHERE, OUTSIDE, Tcp, Udp, map};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use postern_lab::netns::Case;
+use postern_wire::pcp::{Options, ResultCode};
+
+use crate::house::{ALICE, EVERYWHERE, House, LIMIT, NOWHERE, OUTSIDE, Tcp, URL, Udp, map};
 
 pub(crate) const CASES: &[Case] = crate::cases![
     leases_are_listed_and_taken_back,
     a_description_cannot_write_on_the_operators_screen,
     rules_are_printed_and_not_made,
     a_file_says_who_may_map_what,
+    a_file_is_read_again_when_it_is_said,
     nobody_answers_where_no_gateway_runs,
 ];
 
@@ -86,12 +91,12 @@ fn a_file_says_who_may_map_what() {
                  [[rule]]\naction = \"deny\"\n";
     std::fs::write(&file, rules).unwrap();
     house.start(&["--config", file.to_str().unwrap()]);
-    let upnpc = |host, words| house.try_run(host, "upnpc", words).1;
-    let said = upnpc("alice", "-m eth0 -a 192.168.1.10 8080 80 tcp 600");
+    let upnpc = |host, words| house.try_run(host, "upnpc", &format!("{URL} {words}")).1;
+    let said = upnpc("alice", "-a 192.168.1.10 8080 80 tcp 600");
     assert!(said.contains("is redirected"), "{said}");
-    let said = upnpc("alice", "-m eth0 -a 192.168.1.10 8080 4000 tcp 600");
+    let said = upnpc("alice", "-a 192.168.1.10 8080 4000 tcp 600");
     assert!(said.contains("606"), "{said}");
-    let said = upnpc("carol", "-m eth0 -a 192.168.1.11 8080 80 udp 600");
+    let said = upnpc("carol", "-a 192.168.1.11 8080 80 udp 600");
     assert!(said.contains("606"), "{said}");
     assert_eq!(house.reached_from(Tcp, 80, 8080), EVERYWHERE);
 }
@@ -104,4 +109,30 @@ fn nobody_answers_where_no_gateway_runs() {
     let mut command = house.postern();
     let output = command.args(["--wan", "wan"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+fn a_file_is_read_again_when_it_is_said() {
+    let mut house = House::without_gateway();
+    let file = house.path("gateway.toml");
+    std::fs::write(&file, "[[rule]]\naction = \"deny\"\n").unwrap();
+    house.start(&["--config", file.to_str().unwrap()]);
+    let gateway = house.gateway.as_ref().unwrap().id();
+    let hang_up = || kill(Pid::from_raw(gateway.try_into().unwrap()), Signal::SIGHUP).unwrap();
+    let granted = || {
+        let answer = house.pcp(map(Tcp, 4000, 4001), 600, Options::default());
+        answer.result == ResultCode::SUCCESS
+    };
+    assert!(!granted());
+    std::fs::write(&file, "").unwrap();
+    hang_up();
+    let begin = Instant::now();
+    while !granted() {
+        assert!(begin.elapsed() < LIMIT);
+    }
+    assert_eq!(house.reached_from(Tcp, 4001, 4000), EVERYWHERE);
+    // What makes no sense changes nothing.
+    std::fs::write(&file, "wan = 7").unwrap();
+    hang_up();
+    assert_eq!(house.ask_json(&["list"]).len(), 1);
+    assert!(granted());
 }

@@ -7,6 +7,7 @@ use postern_proto::gateway::{Lease, Origin};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use super::config::GatewayConfig;
 use super::driver::{Command, Input};
 
 /// A running gateway, as others see it. A clone asks the same one.
@@ -71,6 +72,14 @@ impl Handle {
     /// Takes all leases back; how many there were.
     pub async fn flush(&self) -> Option<usize> {
         self.ask(Command::Flush).await
+    }
+
+    /// From now on this configuration holds: rules, quotas, interfaces, protocols. The
+    /// directory of leases stays the one of the start. The sentence says why it cannot be
+    /// used, and nothing is changed then; `None` if the gateway has ended.
+    pub async fn reload(&self, config: GatewayConfig) -> Option<Result<(), String>> {
+        let config = Box::new(config);
+        self.ask(|answer| Command::Reload(config, answer)).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {

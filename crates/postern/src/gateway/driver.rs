@@ -76,6 +76,7 @@ pub(super) enum Command {
     List(oneshot::Sender<Vec<LeaseInfo>>),
     Revoke(u64, oneshot::Sender<bool>),
     Flush(oneshot::Sender<usize>),
+    Reload(Box<GatewayConfig>, oneshot::Sender<Result<(), String>>),
 }
 
 /// A gateway: its rules are in the kernel, and its sockets are bound.
@@ -304,6 +305,10 @@ impl Gateway {
                 }
                 let _ = answer.send(all.len());
             }
+            Command::Reload(config, answer) => {
+                let reloaded = self.reload(now, *config);
+                let _ = answer.send(reloaded.map_err(|error| error.to_string()));
+            }
         }
     }
 
@@ -405,6 +410,32 @@ impl Gateway {
         self.kernel.restore(placed)
     }
 
+    /// Takes another configuration: the interfaces may be others, too.
+    fn reload(&mut self, now: Instant, config: GatewayConfig) -> Result<(), GatewayError> {
+        links::check(&config)?;
+        let links = Links::look(&config).map_err(GatewayError::Interfaces)?;
+        let rules = rules(&config);
+        let other_rules = rules != self.rules;
+        let other_sockets =
+            links.inside != self.links.inside || listened(&config) != listened(&self.config);
+        (self.links, self.rules) = (links, rules);
+        self.identity.name.clone_from(&config.name);
+        self.config = config;
+        self.machine.set_identity(self.identity.clone());
+        self.machine
+            .set_config(machine_config(&self.config, &self.links, Duration::ZERO));
+        self.machine.set_external(now, self.links.external);
+        if other_rules {
+            self.reinstall(now, "the configuration is another one");
+        }
+        // What comes while sockets are made anew is lost.
+        if other_sockets {
+            self.bind(now)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Looks at the interfaces, and follows what has changed.
     fn look(&mut self) {
         let links = match Links::look(&self.config) {
@@ -471,6 +502,12 @@ async fn changed(watched: Option<&UnixDatagram>) {
     let _ = watched.readable().await;
     let read = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
     let _ = watched.try_io(Interest::READABLE, read);
+}
+
+/// What the sockets depend on, beside the addresses.
+fn listened(config: &GatewayConfig) -> (bool, bool, u16) {
+    let mapping = config.nat_pmp || config.pcp;
+    (mapping, config.upnp, config.http_port)
 }
 
 fn rules(config: &GatewayConfig) -> Rules {

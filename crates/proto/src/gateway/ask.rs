@@ -92,6 +92,8 @@ pub(super) struct InFlight {
     lease: Option<LeaseId>,
     /// The lease as it was before.
     before: Option<Lease>,
+    /// Whether it led then.
+    led: bool,
     /// Nothing but the way out is changed.
     only_leads: bool,
     answer: Answer,
@@ -130,6 +132,7 @@ impl Gateway {
         let id = lease.id;
         let before = self.table.get(id).filter(|before| before.enabled);
         let remove = before.map(|before| self.opening(before));
+        let led = before.is_some_and(|before| self.table.leads(before));
         let before = self.table.put(lease);
         let after = self.table.get(id).filter(|after| after.enabled);
         let add = after.map(|lease| (self.opening(lease), kernel_life(now, lease)));
@@ -139,6 +142,7 @@ impl Gateway {
         let in_flight = InFlight {
             lease: Some(id),
             before,
+            led,
             only_leads: false,
             answer,
         };
@@ -166,6 +170,7 @@ impl Gateway {
         let in_flight = InFlight {
             lease: None,
             before,
+            led: opening.both_ways,
             only_leads: false,
             answer,
         };
@@ -192,6 +197,7 @@ impl Gateway {
         let in_flight = InFlight {
             lease: Some(id),
             before: None,
+            led: false,
             only_leads: true,
             answer: Answer::Nobody,
         };
@@ -238,7 +244,12 @@ impl Gateway {
             lease.inspect(|lease| self.table.unlead(lease));
         } else {
             in_flight.lease.inspect(|id| drop(self.table.take(*id)));
-            in_flight.before.map(|before| self.table.put(before));
+            if let Some(before) = in_flight.before {
+                self.table.put(before.clone());
+                if !in_flight.led {
+                    self.table.unlead(&before);
+                }
+            }
         }
         match error {
             ChangeError::Full | ChangeError::Failed => Refusal::NoResources,

@@ -87,7 +87,14 @@ impl House {
 
     /// Starts the gateway with these arguments as well; what it says when it is ready.
     pub(crate) fn start(&mut self, more: &[&str]) -> Value {
-        let mut command = self.postern();
+        self.start_under(&[], more)
+    }
+
+    /// The same as an argument of other programs.
+    pub(crate) fn start_under(&mut self, before: &[&str], more: &[&str]) -> Value {
+        let words = [before, &[POSTERN, "gateway"]].concat();
+        let mut command = self.world.command("router", words[0]).unwrap();
+        command.args(&words[1..]).env_remove("POSTERN_LOG");
         command.args(["--wan", "wan", "--lan", "lan", "--json"]);
         command.arg("--state").arg(self.directory.path());
         command.arg("--socket").arg(self.socket());
@@ -256,7 +263,7 @@ pub(crate) fn map(over: Over, internal_port: u16, external_port: u16) -> Map {
     }
 }
 
-fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     use nix::sys::socket;
     use std::os::fd::AsRawFd as _;
     let family = match source {

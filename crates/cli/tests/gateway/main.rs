@@ -17,6 +17,8 @@ use cases;
 #[cfg(target_os = "linux")]
 mod forwarding;
 #[cfg(target_os = "linux")]
+mod hostile;
+#[cfg(target_os = "linux")]
 mod house;
 #[cfg(target_os = "linux")]
 mod lives;
@@ -28,6 +30,12 @@ fn main() {}
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    let all = [forwarding::CASES, lives::CASES, operator::CASES].concat();
+    let all = [
+        forwarding::CASES,
+        lives::CASES,
+        operator::CASES,
+        hostile::CASES,
+    ]
+    .concat();
     postern_lab::netns::run_cases(&all)
 }

@@ -36,7 +36,7 @@ const RESPONSE_TIME: Duration = Duration::from_secs(10);
 const DELIVERY_TIME: Duration = Duration::from_secs(5);
 
 /// Pause after a failed accept, which usually means that file descriptors ran out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Requests are calls of a few hundred bytes.
 const BOUNDS: Bounds = Bounds {
@@ -90,6 +90,14 @@ impl Places {
     }
 }
 
+impl Places {
+    /// Ends the oldest connection of all: the system has no descriptor for another one.
+    fn make_room(&self) {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.end_oldest(|_| true);
+    }
+}
+
 impl Taken {
     fn end_oldest(&mut self, fits: impl Fn(IpAddr) -> bool) {
         let oldest = self.order.iter().find(|(_, host)| fits(*host));
@@ -131,6 +139,7 @@ pub(super) async fn serve(listener: TcpListener, places: Places, inputs: mpsc::S
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be accepted");
+                places.make_room();
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }

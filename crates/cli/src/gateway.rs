@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use postern::gateway::socket::{Answer, DEFAULT_SOCKET, Question, ask, serve};
 use postern::gateway::{
     DEFAULT_HTTP_PORT, Gateway, GatewayConfig, GatewayError, Handle, LeaseInfo, Status, describe,
+    describe_obstacle,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -189,6 +189,7 @@ fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), 
         external_address: external.as_deref(),
         double_nat: status.double_nat,
         leases: status.leases,
+        obstacles: &status.obstacles,
     };
     let address = external.as_deref().unwrap_or("no address yet");
     let mut line = format!(
@@ -202,6 +203,12 @@ fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), 
             "\nThe outside address is not one of the internet: another NAT, this line's or the \
              carrier's, is in front of this router, and has to open the ports as well.",
         );
+    }
+    for chain in &status.obstacles {
+        line.push_str(&format!(
+            "\nNote: {}.",
+            describe_obstacle(chain, config.mark)
+        ));
     }
     output.must_say(&event, &line)
 }
@@ -291,12 +298,14 @@ fn describe_status(status: &Status) -> String {
         Some(address) => address.to_string(),
         None => "none".to_owned(),
     };
-    let since = Duration::from_secs(status.epoch);
-    format!(
+    let mut text = format!(
         "Outside address: {address}\nLeases: {}\nKept for: {} s",
-        status.leases,
-        since.as_secs()
-    )
+        status.leases, status.epoch
+    );
+    for chain in &status.obstacles {
+        text.push_str(&format!("\nDropped by: {chain} (docs/gateway.md)"));
+    }
+    text
 }
 
 fn describe_lease(lease: &LeaseInfo) -> String {

@@ -59,6 +59,7 @@ pub(crate) enum Event<'a> {
         external_address: Option<&'a str>,
         double_nat: bool,
         leases: usize,
+        obstacles: &'a [String],
     },
     #[cfg(target_os = "linux")]
     #[serde(rename = "status")]

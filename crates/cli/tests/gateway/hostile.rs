@@ -61,7 +61,7 @@ fn idle(house: &House, sources: &[Ipv4Addr], count: usize) -> Vec<TcpStream> {
     let open = || {
         let sources = sources.iter().cycle().take(count);
         let open = |source: &Ipv4Addr| {
-            let mut stream = connect((*source).into(), UPNP).unwrap();
+            let mut stream = connect((*source).into(), UPNP)?;
             stream.write_all(HALF).map(|()| stream)
         };
         // One that was closed before it could write is one of too many.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use postern_lab::netns::{Home, Ipv6, Program, Server, Topology, World};
@@ -265,7 +266,7 @@ pub(crate) fn map(over: Over, internal_port: u16, external_port: u16) -> Map {
 
 pub(crate) fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     use nix::sys::socket;
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::{AsFd as _, AsRawFd as _};
     let family = match source {
         IpAddr::V4(_) => socket::AddressFamily::Inet,
         IpAddr::V6(_) => socket::AddressFamily::Inet6,
@@ -275,24 +276,22 @@ pub(crate) fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStre
     let own: socket::SockaddrStorage = SocketAddr::new(source, 0).into();
     socket::bind(socket.as_raw_fd(), &own)?;
     let to: socket::SockaddrStorage = to.into();
-    let _ = socket::connect(socket.as_raw_fd(), &to);
+    match socket::connect(socket.as_raw_fd(), &to) {
+        Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
     let stream = TcpStream::from(socket);
-    let mut waited = Duration::ZERO;
-    while stream.peer_addr().is_err() {
-        if let Some(error) = stream.take_error()? {
-            return Err(error);
-        }
-        if waited >= SILENCE {
-            return Err(std::io::ErrorKind::TimedOut.into());
-        }
-        waited += GLANCE;
-        std::thread::sleep(GLANCE);
+    let mut waits = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+    let patience = PollTimeout::try_from(SILENCE).unwrap();
+    if poll(&mut waits, patience)? == 0 {
+        return Err(std::io::ErrorKind::TimedOut.into());
+    }
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
     }
     stream.set_nonblocking(false)?;
     Ok(stream)
 }
-
-const GLANCE: Duration = Duration::from_millis(5);
 
 /// Bytes cross both ways.
 fn talk(mut host: TcpStream, mut remote: TcpStream) {

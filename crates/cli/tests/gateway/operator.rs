@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = crate::cases![
     a_file_says_who_may_map_what,
     a_file_is_read_again_when_it_is_said,
     nobody_answers_where_no_gateway_runs,
+    a_firewall_that_drops_what_is_mapped_is_named,
 ];
 
 fn text(bytes: Vec<u8>) -> String {
@@ -135,4 +136,39 @@ fn a_file_is_read_again_when_it_is_said() {
     hang_up();
     assert_eq!(house.ask_json(&["list"]).len(), 1);
     assert!(granted());
+}
+
+fn a_firewall_that_drops_what_is_mapped_is_named() {
+    let mut house = House::without_gateway();
+    for end in ["policy drop;", "policy accept; counter reject"] {
+        let rules = format!(
+            "table inet strict {{\n chain forward {{\n type filter hook forward priority 0; \
+             {};\n ct state established,related accept\n iifname \"lan\" accept\n {}\n }}\n}}\n",
+            end.split(';').next().unwrap(),
+            end.split(';').next_back().unwrap(),
+        );
+        house.world.nft("router", &rules).unwrap();
+        assert_eq!(
+            house.start(&[])["obstacles"],
+            serde_json::json!(["inet strict forward"])
+        );
+        let lines = text(house.ask(&["status"]).stdout);
+        assert!(lines.contains("Dropped by: inet strict forward"), "{lines}");
+        house.pcp(map(Tcp, 4000, 4001), 600, Options::default());
+        assert_eq!(house.reached_from(Tcp, 4001, 4000), [false, false, true]);
+
+        // The rule of docs/gateway.md.
+        let rule = "insert rule inet strict forward meta mark & 0x01000000 == 0x01000000 accept\n";
+        house.world.nft("router", rule).unwrap();
+        assert_eq!(house.reached_from(Tcp, 4001, 4000), EVERYWHERE);
+        let begin = Instant::now();
+        while house.ask_json(&["status"])[0]["obstacles"] != serde_json::json!([]) {
+            assert!(begin.elapsed() < LIMIT);
+        }
+        house
+            .world
+            .nft("router", "delete table inet strict\n")
+            .unwrap();
+        house.gateway = None;
+    }
 }

@@ -26,6 +26,9 @@ pub struct Status {
     pub leases: usize,
     /// How long leases have been kept, in seconds.
     pub epoch: u64,
+    /// Chains of other nftables tables that drop what the gateway lets in, as `nft` names
+    /// them: [`describe_obstacle`] says what helps.
+    pub obstacles: Vec<String>,
 }
 
 /// A lease, as it is shown.
@@ -128,3 +131,14 @@ pub(super) fn is_behind_nat(address: Ipv4Addr) -> bool {
 
 /// How long a gateway waits for what it says before it ends.
 pub(super) const GOODBYE: Duration = Duration::from_millis(200);
+
+/// The sentence about a chain of [`Status::obstacles`], with the mark of
+/// [`GatewayConfig::mark`].
+#[must_use]
+pub fn describe_obstacle(chain: &str, mark: u32) -> String {
+    format!(
+        "the firewall's chain `{chain}` drops what is forwarded, mapped ports included; let it \
+         accept packets with the mark {mark:#010x}/{mark:#010x} (docs/gateway.md, \"Beside a \
+         firewall\")"
+    )
+}

@@ -1,9 +1,7 @@
 //! The task that owns the machine and the kernel's table.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use postern_proto::Datagram;
@@ -12,13 +10,11 @@ use postern_proto::gateway::{
     Place,
 };
 use postern_wire::upnp::http::{Request, Response};
-use tokio::io::Interest;
-use tokio::net::UnixDatagram;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::config::{GatewayConfig, GatewayError};
-use super::control::{GOODBYE, Handle, LeaseInfo, Status, is_behind_nat};
+use super::control::{GOODBYE, Handle, LeaseInfo, Status, describe_obstacle, is_behind_nat};
 use super::http;
 use super::kernel::{self, Kernel, KernelError};
 use super::links::{self, Links};
@@ -28,6 +24,7 @@ use super::rules::Rules;
 use super::sockets::Sockets;
 use super::store::{Saved, Store};
 use super::supervisor::Supervisor;
+use super::watch::{changed, waitable};
 use crate::clock::{self, until};
 use crate::entropy;
 
@@ -97,6 +94,8 @@ pub struct Gateway {
     identity: Identity,
     write: Option<Instant>,
     supervisor: Option<Supervisor>,
+    /// Chains of other tables that drop what we let in.
+    obstacles: Vec<String>,
 }
 
 impl Gateway {
@@ -132,6 +131,7 @@ impl Gateway {
             identity,
             write: Some(now),
             supervisor: Supervisor::of_environment(),
+            obstacles: Vec::new(),
             config,
         };
         gateway.machine.set_identity(gateway.identity.clone());
@@ -139,6 +139,7 @@ impl Gateway {
             .install(now)
             .map_err(|error| GatewayError::Kernel(error.into()))?;
         gateway.bind(now)?;
+        gateway.look_at_others();
         gateway.machine.announce_start(now);
         Ok(gateway)
     }
@@ -158,6 +159,7 @@ impl Gateway {
             double_nat: external_address.is_some_and(is_behind_nat),
             leases: self.machine.leases().count(),
             epoch: self.machine.epoch(clock::now()).as_secs(),
+            obstacles: self.obstacles.clone(),
         }
     }
 
@@ -436,8 +438,24 @@ impl Gateway {
         }
     }
 
+    /// Looks for firewalls that drop what we let in.
+    fn look_at_others(&mut self) {
+        match self.kernel.obstacles() {
+            Ok(Some(found)) if found != self.obstacles => {
+                for chain in &found {
+                    let mark = self.config.mark;
+                    tracing::warn!("{}", describe_obstacle(chain, mark));
+                }
+                self.obstacles = found;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "other tables cannot be looked at"),
+        }
+    }
+
     /// Looks at the interfaces, and follows what has changed.
     fn look(&mut self) {
+        self.look_at_others();
         let links = match Links::look(&self.config) {
             Ok(links) => links,
             Err(error) => return tracing::warn!(%error, "the interfaces cannot be listed"),
@@ -486,22 +504,6 @@ impl Gateway {
             self.write = now.checked_add(WRITE_DELAY * 10);
         }
     }
-}
-
-/// The runtime's type for a socket of datagrams: it is only waited for, and that works alike
-/// for every socket.
-fn waitable(socket: OwnedFd) -> io::Result<UnixDatagram> {
-    UnixDatagram::from_std(socket.into())
-}
-
-/// Waits until the kernel tells of changes; they are read elsewhere, until there is none.
-async fn changed(watched: Option<&UnixDatagram>) {
-    let Some(watched) = watched else {
-        return std::future::pending().await;
-    };
-    let _ = watched.readable().await;
-    let read = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
-    let _ = watched.try_io(Interest::READABLE, read);
 }
 
 /// What the sockets depend on, beside the addresses.

@@ -13,7 +13,9 @@ use postern_proto::gateway::{Kind, Lease, Opening};
 
 use super::placement::{self, Placed, Placement};
 use super::rules::{ALL_MAPS, Rules, TABLE};
-use crate::os::netlink::{Batch, Change, Element, Flow, FlowFilter, Netlink, NetlinkError};
+use crate::os::netlink::{
+    Batch, Change, Element, Flow, FlowFilter, ForwardChain, Netlink, NetlinkError,
+};
 
 /// Why the kernel does not do what is asked of it.
 pub(super) type KernelError = NetlinkError;
@@ -32,6 +34,8 @@ const SET_FULL: i32 = 23;
 pub(super) struct Kernel {
     netlink: Netlink,
     watcher: Netlink,
+    /// Others have changed other tables.
+    others_changed: bool,
 }
 
 impl Kernel {
@@ -44,6 +48,7 @@ impl Kernel {
         Ok(Self {
             netlink: Netlink::open()?,
             watcher: Netlink::watch()?,
+            others_changed: true,
         })
     }
 
@@ -190,6 +195,19 @@ impl Kernel {
         self.netlink.flows(lease.internal.is_ipv4(), filter)
     }
 
+    /// The chains of others that drop what we let in, because no rule of theirs knows packet
+    /// marks; `None` if they are those of the last call.
+    pub(super) fn obstacles(&mut self) -> Result<Option<Vec<String>>, KernelError> {
+        if !std::mem::take(&mut self.others_changed) {
+            return Ok(None);
+        }
+        let chains = self.netlink.forward_chains()?;
+        let drops =
+            |chain: &&ForwardChain| chain.table != TABLE && chain.drops && !chain.knows_marks;
+        let chains = chains.iter().filter(drops);
+        Ok(Some(chains.map(ForwardChain::describe).collect()))
+    }
+
     /// Whether somebody else took something away from the table since the last call.
     pub(super) fn was_disturbed(&mut self) -> io::Result<bool> {
         let own = self.netlink.port();
@@ -200,6 +218,7 @@ impl Kernel {
                 Ok(Some(changes)) => {
                     let ours = |change: &Change| change.table == TABLE && change.removed;
                     disturbed |= changes.iter().any(ours);
+                    self.others_changed |= changes.iter().any(|change| change.table != TABLE);
                 }
                 // Some were missed: what they were is seen when the table is made anew.
                 Err(error) if error.raw_os_error() == Some(NO_BUFFERS) => disturbed = true,

@@ -22,9 +22,10 @@ pub mod socket;
 mod sockets;
 mod store;
 mod supervisor;
+mod watch;
 
 pub use config::{DEFAULT_HTTP_PORT, DEFAULT_MARK, GatewayConfig, GatewayError};
-pub use control::{Handle, LeaseInfo, Status};
+pub use control::{Handle, LeaseInfo, Status, describe_obstacle};
 pub use driver::Gateway;
 pub use postern_proto::gateway::{Action, Quotas, Rule};
 pub use rules::describe;

@@ -9,6 +9,7 @@
 //! Nothing here decides anything: which rules there are is the gateway's choice.
 
 mod bytes;
+mod chains;
 mod conntrack;
 mod expression;
 mod nftables;
@@ -17,6 +18,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use chains::ForwardChain;
 pub(crate) use conntrack::{Flow, FlowFilter};
 pub(crate) use expression::{Base, Expressions, Family, Meta, Register, Tracked};
 pub(crate) use nftables::{

@@ -6,7 +6,7 @@ use super::bytes::{Arrived, Attributes, Head, attributes, find, flags, message, 
 use super::expression::Expressions;
 
 /// The subsystem of nftables (`NFNL_SUBSYS_NFTABLES`).
-const SUBSYSTEM: u16 = 10;
+pub(super) const SUBSYSTEM: u16 = 10;
 
 /// The family of tables for IPv4 and IPv6 (`NFPROTO_INET`).
 const INET: u8 = 1;

@@ -282,7 +282,7 @@ pub(crate) fn connect(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStre
     }
     let stream = TcpStream::from(socket);
     let mut waits = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
-    let patience = PollTimeout::try_from(SILENCE).unwrap();
+    let patience = PollTimeout::try_from(SILENCE).map_err(|_| std::io::ErrorKind::InvalidInput)?;
     if poll(&mut waits, patience)? == 0 {
         return Err(std::io::ErrorKind::TimedOut.into());
     }

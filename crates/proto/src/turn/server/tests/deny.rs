@@ -60,7 +60,7 @@ fn connect(world: &mut World, to: &str) -> Option<u16> {
 
 /// A peer comes to the TCP relay of its family.
 fn attempt(world: &mut World, from: &str) -> Option<PeerConnection> {
-    let allocation = world.server.table.of_client(&alice_tcp().at).unwrap();
+    let allocation = tcp_allocation(world);
     let family = AddressFamily::of(addr(from).ip().to_canonical());
     let relay = RelayId { allocation, family };
     let now = world.now;

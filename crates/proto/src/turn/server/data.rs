@@ -11,6 +11,7 @@ use super::allocation::{Allocation, relay_id};
 use super::dispatch::{Caller, Handled};
 use super::permit::canonical;
 use super::policy::PeerVerdict;
+use super::stats::count;
 use super::types::{
     AllocationId, Backward, FiveTuple, Forward, Framing, PeerAddr, RelayId, RelayTransport,
 };
@@ -33,12 +34,25 @@ impl Server {
         channel: ChannelNumber,
         bytes: usize,
     ) -> Option<Forward> {
+        let Some((id, forward)) = self.on_channel(now, client, channel) else {
+            count(&mut self.stats.without_permission, bytes);
+            return None;
+        };
+        self.settle_data(id, client);
+        self.spend_to_peer(now, id, bytes).then_some(forward)
+    }
+
+    fn on_channel(
+        &self,
+        now: Instant,
+        client: &FiveTuple,
+        channel: ChannelNumber,
+    ) -> Option<(AllocationId, Forward)> {
         let id = self.table.of_client(client)?;
         let allocation = self.table.get(id)?;
         let peer = allocation.channels.peer(now, channel)?;
         let forward = self.forward(now, id, allocation, peer, false)?;
-        self.settle_data(id, client);
-        self.spend(now, id, bytes).then_some(forward)
+        Some((id, forward))
     }
 
     /// Where data from a peer goes, `bytes` of it: of one datagram, or of a train. `None`
@@ -51,14 +65,20 @@ impl Server {
         bytes: usize,
     ) -> Option<Backward> {
         let peer = canonical(peer);
-        let allocation = self.receiver(now, relay, peer)?;
+        let Some(allocation) = self.receiver(now, relay, peer) else {
+            count(&mut self.stats.without_permission, bytes);
+            return None;
+        };
         let client = allocation.client;
         let framing = match allocation.channels.channel(now, peer) {
             Some(channel) => Framing::Channel(channel),
             None => Framing::Indication(peer),
         };
-        self.spend(now, relay.allocation, bytes)
-            .then_some(Backward { client, framing })
+        let may = self.spend(now, relay.allocation, bytes);
+        if may {
+            count(&mut self.stats.to_clients, bytes);
+        }
+        may.then_some(Backward { client, framing })
     }
 
     /// A transaction id for a Data indication.
@@ -112,11 +132,26 @@ impl Server {
         let Data(data) = message.get().ok()??;
         let dont_fragment = message.contains(AttributeType::DONT_FRAGMENT);
         let peer = canonical(PeerAddr(peer));
+        let Some((id, forward)) = self.towards(now, client, peer, dont_fragment) else {
+            count(&mut self.stats.without_permission, data.len());
+            return None;
+        };
+        self.settle_data(id, client);
+        self.spend_to_peer(now, id, data.len())
+            .then_some((forward, data))
+    }
+
+    fn towards(
+        &self,
+        now: Instant,
+        client: &FiveTuple,
+        peer: PeerAddr,
+        dont_fragment: bool,
+    ) -> Option<(AllocationId, Forward)> {
         let id = self.table.of_client(client)?;
         let allocation = self.table.get(id)?;
         let forward = self.forward(now, id, allocation, peer, dont_fragment)?;
-        self.settle_data(id, client);
-        self.spend(now, id, data.len()).then_some((forward, data))
+        Some((id, forward))
     }
 
     /// All that must hold before data goes to a peer.
@@ -178,7 +213,19 @@ impl Server {
             return false;
         };
         let holder = allocation.holder;
-        self.accounts.spend(now, &self.config.quotas, holder, bytes)
+        let may = self.accounts.spend(now, &self.config.quotas, holder, bytes);
+        if !may {
+            count(&mut self.stats.beyond_rate, bytes);
+        }
+        may
+    }
+
+    fn spend_to_peer(&mut self, now: Instant, id: AllocationId, bytes: usize) -> bool {
+        let may = self.spend(now, id, bytes);
+        if may {
+            count(&mut self.stats.to_peers, bytes);
+        }
+        may
     }
 
     /// Word from where a client moved to: nothing more will come from where it was.

@@ -116,6 +116,7 @@ impl Server {
             remote: client.client.0,
             payload,
         };
+        self.stats.answered(Method::BINDING, 0);
         if client.transport.is_stream() {
             if let Some(payload) = self.binding.answer_on_stream(&datagram) {
                 self.send(*client, payload);
@@ -181,9 +182,13 @@ impl Server {
             request: *message,
         };
         match self.carry_out(now, caller, authenticated) {
-            Ok(Some(response)) => self.answer(caller, &session, response),
+            Ok(Some(response)) => {
+                self.stats.answered(caller.method, 0);
+                self.answer(caller, &session, response);
+            }
             Ok(None) => {}
             Err(reject) => {
+                self.stats.answered(caller.method, reject.error.code());
                 let response = Builder::new(Class::Error, caller.method, caller.id);
                 self.answer(caller, &session, reject.describe(response));
             }
@@ -267,6 +272,7 @@ impl Server {
     /// The one place where strangers are answered: with a challenge where one helps, and
     /// only as much as their network has earned.
     fn refuse(&mut self, now: Instant, caller: &Caller, reject: &Reject, received: usize) {
+        self.stats.answered(caller.method, reject.error.code());
         let response = Builder::new(Class::Error, caller.method, caller.id);
         let response = reject.describe(response);
         let challenges = [ErrorCode::UNAUTHENTICATED, ErrorCode::STALE_NONCE];

@@ -47,6 +47,7 @@ mod ports;
 mod refresh;
 mod reject;
 mod request;
+mod stats;
 mod table;
 mod tcp;
 mod types;
@@ -70,6 +71,7 @@ pub use accounts::{Limits, Quotas};
 pub use config::{Alternates, Config, RelayAddress};
 pub use dispatch::Handled;
 pub use policy::{Cidr, CidrError, PeerPolicy};
+pub use stats::Stats;
 pub use types::{
     AllocationId, Backward, ClientAddr, FiveTuple, Forward, Framing, PeerAddr, PeerConnection,
     RelayId, RelayPort, RelayTransport, RelayedAddr, Transport,
@@ -179,6 +181,7 @@ pub struct Server {
     departed: BTreeMap<FiveTuple, TransactionId>,
     deadlines: Deadlines,
     draining: Option<Alternates>,
+    stats: Stats,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -210,6 +213,7 @@ impl Server {
             departed: BTreeMap::new(),
             deadlines: Deadlines::default(),
             draining: None,
+            stats: Stats::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -237,9 +241,20 @@ impl Server {
         self.accounts.allocations()
     }
 
+    /// What there is, and what has been counted.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
     /// From now on these are the users. Those that have an allocation keep it.
     pub fn set_credentials(&mut self, credentials: Credentials) {
         self.auth.set_credentials(credentials);
+    }
+
+    /// Where clients are sent from now on for which there is no room.
+    pub const fn set_overflow(&mut self, alternates: Alternates) {
+        self.config.overflow = alternates;
     }
 
     /// From now on these quotas hold. What is had already stays.

@@ -135,6 +135,7 @@ impl Server {
         connection.state = state;
         self.deadlines.remove(until, Deadline::Connection(id));
         self.watch(id, state);
+        self.stats.answered(Method::CONNECT, 0);
         let response =
             Builder::new(Class::Success, Method::CONNECT, pending.id).attribute(&ConnectionId(id));
         self.answer_late(allocation, pending, response);
@@ -142,6 +143,7 @@ impl Server {
 
     fn refuse_connect(&mut self, allocation: AllocationId, pending: Pending) {
         let reject = Reject::new(ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE);
+        self.stats.answered(Method::CONNECT, reject.error.code());
         let response = Builder::new(Class::Error, Method::CONNECT, pending.id);
         self.answer_late(allocation, pending, reject.describe(response));
     }
@@ -166,6 +168,7 @@ impl Server {
             && self.may_come(peer);
         let client = allocation.client;
         if !may {
+            self.stats.attempts_refused = self.stats.attempts_refused.wrapping_add(1);
             return None;
         }
         let until = later(now, TIMEOUT);
@@ -274,6 +277,7 @@ impl Server {
         let id = self.draw_connection_id();
         let connection = Connection { relay, peer, state };
         self.connections.by_id.insert(id, connection);
+        self.stats.connections = self.stats.connections.saturating_add(1);
         if let Some(allocation) = self.table.get_mut(relay.allocation) {
             allocation.connections.insert(peer, id);
         }
@@ -309,6 +313,7 @@ impl Server {
         let Some(connection) = self.connections.by_id.remove(&id) else {
             return;
         };
+        self.stats.connections = self.stats.connections.saturating_sub(1);
         if let Some(until) = connection.state.until() {
             self.deadlines.remove(until, Deadline::Connection(id));
         }

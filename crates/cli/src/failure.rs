@@ -70,6 +70,11 @@ impl Failure {
         }
     }
 
+    /// The sentence for people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Says whether `--json` is on, so that the error can be told in that way.
     pub(crate) fn in_json(self, json: bool) -> Self {
         Self { json, ..self }

@@ -26,6 +26,9 @@ pub(crate) enum Event<'a> {
         /// Left out without relays.
         #[serde(skip_serializing_if = "<[String]>::is_empty")]
         turn: &'a [String],
+        /// Left out without metrics.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metrics: Option<std::net::SocketAddr>,
     },
     Code {
         code: &'a str,
@@ -105,6 +108,12 @@ pub(crate) fn report_error(json: bool, kind: &str, message: &str) {
     }
     let message = harmless_line(message);
     let _ = writeln!(io::stderr().lock(), "postern: {message}");
+}
+
+/// Tells people something that they may have to know, on standard error.
+pub(crate) fn note(text: &str) {
+    let text = harmless_line(text);
+    let _ = writeln!(io::stderr().lock(), "postern: {text}");
 }
 
 /// Prints an error for programs alone.

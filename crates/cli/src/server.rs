@@ -1,25 +1,35 @@
 //! `postern server`
 
+mod file;
+mod live;
+
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use postern::DEFAULT_PORT;
 use postern::server::{
-    CertificateFiles, Cidr, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_STUN_PORT,
+    Alternates, CertificateFiles, Cidr, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_STUN_PORT,
     DEFAULT_TLS_PORT, DEFAULT_UNPROVEN_RATE, Server, ServerConfig, ServerError, TurnConfig,
 };
 
 use crate::failure::{Failure, chain};
-use crate::interrupt::interrupted;
+use crate::interrupt::Signals;
 use crate::output::{Event, Output};
+use crate::usage::sentence;
+use live::Live;
 
 /// Options of `postern server`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
+    /// A configuration file in TOML: its keys are the names of these options, of which those on
+    /// the command line win. SIGHUP makes the server read it again
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// An address to listen on, IPv4 or IPv6; repeat it for several
-    #[arg(long, value_name = "IP", required = true)]
+    #[arg(long, value_name = "IP", required_unless_present = "config")]
     listen: Vec<IpAddr>,
     /// The TCP port that clients connect to; 0 lets the system choose
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
@@ -45,6 +55,12 @@ pub(crate) struct Arguments {
     /// The private key in PEM form
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// Tell Prometheus at this address what the server does, at the path /metrics
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Let that be an address to which the public internet leads
+    #[arg(long, requires = "metrics")]
+    metrics_public: bool,
     #[command(flatten)]
     relay: RelayArguments,
     /// Print one JSON object a line (docs/json.md)
@@ -104,6 +120,15 @@ struct RelayArguments {
     /// Most relayed bytes a second of one user, both directions together; 0: no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     max_rate: u64,
+    /// Send clients to this server for which there is no room here
+    #[arg(long, value_name = "HOST:PORT")]
+    alternate_server: Option<String>,
+    /// Send clients to this server after SIGTERM; default: away
+    #[arg(long, value_name = "HOST:PORT")]
+    drain_to: Option<String>,
+    /// How long to wait after SIGTERM for those that use the relay
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    drain_timeout: u64,
     /// How many bytes more than it sent a network gets in 10 s before it has proven its address;
     /// 0: no limit, for load tests
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_UNPROVEN_RATE)]
@@ -111,12 +136,13 @@ struct RelayArguments {
 }
 
 impl RelayArguments {
-    fn config(&self) -> Option<TurnConfig> {
+    fn is_on(&self) -> bool {
         let others = !self.user.is_empty() || !self.turn_secret.is_empty();
-        if !self.relay && !others && self.turn_listen.is_empty() {
-            return None;
-        }
-        Some(TurnConfig {
+        self.relay || others || !self.turn_listen.is_empty()
+    }
+
+    fn config(&self, alternate_servers: Alternates) -> TurnConfig {
+        TurnConfig {
             listen: self.turn_listen.clone(),
             tls_port: self.tls_port,
             relay_ips: self.relay_ip.clone(),
@@ -131,7 +157,8 @@ impl RelayArguments {
             quota_address: self.quota_address,
             quota_total: self.quota_total,
             max_rate: self.max_rate,
-        })
+            alternate_servers,
+        }
     }
 }
 
@@ -157,9 +184,19 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
 }
 
 impl Arguments {
-    fn config(&self) -> ServerConfig {
+    async fn config(&self) -> Result<ServerConfig, Failure> {
+        if self.listen.is_empty() {
+            return Err(Failure::usage(
+                "the server needs an address to listen on: pass --listen IP, or write listen = \"IP\" into the configuration file",
+            ));
+        }
         let files = self.cert.clone().zip(self.key.clone());
-        ServerConfig {
+        let alternates = match &self.relay.alternate_server {
+            Some(server) => live::resolve(server).await?,
+            None => Alternates::default(),
+        };
+        let turn = self.relay.is_on().then(|| self.relay.config(alternates));
+        Ok(ServerConfig {
             listen: self.listen.clone(),
             port: self.port,
             stun_port: self.stun_port,
@@ -167,31 +204,99 @@ impl Arguments {
             alternate_ips: self.alternate_ip.clone(),
             alternate_port: self.alternate_port,
             certificate: files.map(|(chain, key)| CertificateFiles { chain, key }),
-            turn: self.relay.config(),
+            turn,
+            metrics: self.metrics,
+            metrics_public: self.metrics_public,
             unproven_rate: (self.relay.unproven_rate > 0).then_some(self.relay.unproven_rate),
-        }
+        })
+    }
+
+    /// Whether there are files to read again.
+    fn is_reloadable(&self) -> bool {
+        self.config.is_some() || self.cert.is_some()
+    }
+
+    /// The names of those options that differ and cannot change while the server runs.
+    fn fixed_that_differ(&self, new: &Self) -> Vec<&'static str> {
+        let (old_relay, new_relay) = (&self.relay, &new.relay);
+        let differ = [
+            ("listen", self.listen != new.listen),
+            ("port", self.port != new.port),
+            ("stun-port", self.stun_port != new.stun_port),
+            ("public-ip", self.public_ip != new.public_ip),
+            ("alternate-ip", self.alternate_ip != new.alternate_ip),
+            ("alternate-port", self.alternate_port != new.alternate_port),
+            ("metrics", self.metrics != new.metrics),
+            ("cert", self.cert.is_some() != new.cert.is_some()),
+            ("relay", old_relay.is_on() != new_relay.is_on()),
+            (
+                "turn-listen",
+                old_relay.turn_listen != new_relay.turn_listen,
+            ),
+            ("tls-port", old_relay.tls_port != new_relay.tls_port),
+            ("relay-ip", old_relay.relay_ip != new_relay.relay_ip),
+            (
+                "relay-ports",
+                old_relay.relay_ports != new_relay.relay_ports,
+            ),
+            (
+                "external-ip",
+                old_relay.external_ip != new_relay.external_ip,
+            ),
+            (
+                "unproven-rate",
+                old_relay.unproven_rate != new_relay.unproven_rate,
+            ),
+        ];
+        let names = differ.into_iter().filter(|(_, differs)| *differs);
+        names.map(|(name, _)| name).collect()
     }
 }
 
-/// Runs a server until it is interrupted.
+/// Reads the command line, without what is before `server`, and the file that it names.
+fn load(given: &[OsString]) -> Result<Arguments, Failure> {
+    let options = clap::Command::new("server").no_binary_name(true);
+    let matches = Arguments::augment_args(options).try_get_matches_from(given);
+    let arguments = matches.and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = arguments.map_err(|error| Failure::usage(sentence(&error)))?;
+    let Some(path) = &arguments.config else {
+        return Ok(arguments);
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
+    file::merge(given, &text).map_err(|complaint| Failure::usage(complaint.about(path)))
+}
+
+/// Runs a server until it is told to end.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
-    let server = Server::bind(arguments.config());
+    let given: Vec<_> = std::env::args_os().skip(2).collect();
+    let arguments = load(&given)?;
+    let server = Server::bind(arguments.config().await?);
     let server = server.map_err(|error| describe(&error))?;
     let (url, stun) = (server.url().to_string(), server.stun_uris().to_vec());
     let turn = server.turn_uris().to_vec();
+    let metrics = server.metrics_address();
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
+    // Whoever reads that the server is ready may send signals.
+    let live = Live {
+        signals: Signals::new(arguments.is_reloadable()),
+        given,
+        arguments,
+        control: server.control(),
+    };
     output.must_say(
         &Event::Ready {
             url: &url,
             stun: &stun,
             turn: &turn,
+            metrics,
         },
         &line,
     )?;
     tokio::select! {
         () = server.run() => Err(Failure::failed("system", "the server stopped")),
-        () = interrupted() => Ok(()),
+        () = live.operate() => Ok(()),
     }
 }
 
@@ -199,7 +304,9 @@ fn describe(error: &ServerError) -> Failure {
     let kind = match error {
         ServerError::Listen { .. } | ServerError::NoAddress => "listen",
         ServerError::Certificate(_) | ServerError::SelfSigned(_) => "certificate",
-        ServerError::Turn(_) | ServerError::Alternate(_) => return Failure::usage(chain(error)),
+        ServerError::Turn(_) | ServerError::Alternate(_) | ServerError::PublicMetrics(_) => {
+            return Failure::usage(chain(error));
+        }
         ServerError::Start(_) | ServerError::Entropy(_) => "system",
     };
     Failure::failed(kind, chain(error))

@@ -50,6 +50,12 @@ impl Slots {
         self.free.clone().acquire_owned().await.ok()
     }
 
+    /// Whether nobody has a place.
+    pub(super) fn are_free(&self) -> bool {
+        let taken = self.taken.lock();
+        taken.unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Gives the place to a connection from `address`; `None` if its source has too many.
     pub(super) fn seat(&self, place: Free, address: IpAddr) -> Option<Slot> {
         let source = source_of(address);

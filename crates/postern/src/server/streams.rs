@@ -2,16 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use postern_proto::turn::server::{ClientAddr, FiveTuple, Transport};
-use rustls::ServerConfig as TlsConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::control::Tls;
 use super::slots::Slots;
 use super::turn::{self, Remote, TurnConfig};
 use super::{ServerError, bind_all, bind_each, bound, names, sockets};
@@ -74,19 +73,19 @@ impl Listeners {
     }
 
     /// Accepts clients for ever.
-    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, tls: &Arc<TlsConfig>, relay: &Remote) {
+    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, tls: &Tls, relay: &Remote) {
         let slots = Slots::new();
         for listener in self.tcp.into_iter().chain(self.more) {
             tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
         }
         for listener in self.tls {
-            let tls = Some(TlsAcceptor::from(tls.clone()));
+            let tls = Some(tls.clone());
             tasks.spawn(serve(listener, slots.clone(), tls, relay.clone()));
         }
     }
 }
 
-async fn serve(listener: TcpListener, slots: Slots, tls: Option<TlsAcceptor>, relay: Remote) {
+async fn serve(listener: TcpListener, slots: Slots, tls: Option<Tls>, relay: Remote) {
     while let Some(place) = slots.free().await {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -100,7 +99,7 @@ async fn serve(listener: TcpListener, slots: Slots, tls: Option<TlsAcceptor>, re
             tracing::debug!(%address, "too many connections from one source, refused");
             continue;
         };
-        let (tls, relay) = (tls.clone(), relay.clone());
+        let (tls, relay) = (tls.as_ref().map(Tls::acceptor), relay.clone());
         tokio::spawn(async move {
             if let Err(error) = serve_one(stream, tls, relay).await {
                 tracing::debug!(%error, "a client of the relay could not be served");

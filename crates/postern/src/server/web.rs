@@ -18,9 +18,9 @@ use postern_wire::signal::MAX_FRAME;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::control::Tls;
 use super::mailboxes::{Client, Mailboxes};
 use super::slots::{Slot, Slots};
 use super::streams::five_tuple;
@@ -45,7 +45,7 @@ const MAX_UNSENT: usize = 2 * MAX_FRAME + 64;
 /// What every connection needs.
 #[derive(Clone)]
 pub(super) struct Web {
-    pub(super) tls: TlsAcceptor,
+    pub(super) tls: Tls,
     pub(super) mailboxes: Mailboxes,
     pub(super) slots: Slots,
     /// The relay, if there is one: TURN over TLS shares the port.
@@ -123,7 +123,7 @@ async fn serve_http(
 ) -> io::Result<Option<ToRelay>> {
     stream.set_nodelay(true)?;
     let client = five_tuple(&stream, Transport::Tls)?;
-    let stream = web.tls.accept(stream).await?;
+    let stream = web.tls.acceptor().accept(stream).await?;
     let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
     if let Some(relay) = web.relay
         && begins_with_stun(&mut stream).await?

@@ -2,12 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use mio::Waker;
-use postern_proto::turn::server::{ConnectError, FiveTuple, PeerConnection, RelayId};
+use postern_proto::stun::Credentials;
+use postern_proto::turn::server::{
+    Alternates, ConnectError, FiveTuple, PeerConnection, PeerPolicy, Quotas, RelayId, Server, Stats,
+};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::streams::StreamSender;
 
@@ -27,11 +31,35 @@ pub(super) enum Command {
     Closed { client: FiveTuple },
     /// A peer has connected to the listener of a TCP relay.
     PeerArrived { relay: RelayId, stream: TcpStream },
+    /// What an operator changes.
+    Change(Box<Change>),
+    /// No new allocations; clients are sent to these servers.
+    Drain(Alternates),
+    /// What has been counted is wanted.
+    Count(oneshot::Sender<Stats>),
     /// A connection with a peer was made, or not.
     Connected {
         connection: PeerConnection,
         result: Result<TcpStream, ConnectError>,
     },
+}
+
+/// What can change while the relay runs.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Change {
+    pub(super) credentials: Credentials,
+    pub(super) quotas: Quotas,
+    pub(super) policy: PeerPolicy,
+    pub(super) overflow: Alternates,
+}
+
+impl Change {
+    pub(super) fn make(self, now: Instant, machine: &mut Server) {
+        machine.set_credentials(self.credentials);
+        machine.set_quotas(self.quotas);
+        machine.set_policy(now, self.policy);
+        machine.set_overflow(self.overflow);
+    }
 }
 
 /// A shard, as tasks see it.
@@ -58,6 +86,23 @@ impl Remote {
         let told = self.commands.send(command).await.is_ok();
         self.wake();
         told
+    }
+
+    /// Lets this hold from now on.
+    pub(in crate::server) async fn change(&self, change: Change) {
+        self.tell(Command::Change(Box::new(change))).await;
+    }
+
+    /// Sends away whoever wants a new allocation.
+    pub(in crate::server) async fn drain(&self, alternates: Alternates) {
+        self.tell(Command::Drain(alternates)).await;
+    }
+
+    /// What has been counted; nothing if the shard has stopped.
+    pub(in crate::server) async fn stats(&self) -> Stats {
+        let (sender, stats) = oneshot::channel();
+        self.tell(Command::Count(sender)).await;
+        stats.await.unwrap_or_default()
     }
 
     pub(super) fn wake(&self) {

@@ -16,7 +16,7 @@ mod streams;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -32,9 +32,10 @@ pub use config::{
     Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, TooLong, TurnConfig,
 };
 pub use postern_proto::stun::TimeLimited;
+pub use postern_proto::turn::server::Alternates;
 
 pub(super) use client::serve as serve_client;
-pub(super) use commands::Remote;
+pub(super) use commands::{Change, Remote};
 
 use crate::clock;
 use batch::Batch;
@@ -92,14 +93,12 @@ impl Plan {
     /// With relays.
     pub(super) fn relays(
         config: &TurnConfig,
-        own_secret: [u8; 32],
-        listen: &[SocketAddr],
-        public: &[std::net::IpAddr],
+        own: &Own,
         unproven_allowance: Option<u64>,
     ) -> Result<(Self, Issuer), TooLong> {
-        let credentials = config.credentials(&own_secret)?;
+        let credentials = config.credentials(&own.secret)?;
         let issuer = Issuer(credentials.clone());
-        let mut machine = config.machine(credentials, listen, public);
+        let mut machine = config.machine(credentials, &own.listen, &own.public);
         machine.unproven_allowance = unproven_allowance;
         let plan = Self {
             machine,
@@ -111,6 +110,28 @@ impl Plan {
     /// Lets clients discover how their NATs behave (RFC 5780).
     pub(super) fn discover(&mut self, alternates: Vec<Alternate>) {
         self.machine.discovery = alternates;
+    }
+}
+
+/// What a server has that its configuration does not say.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    /// Of credentials, where the configuration has none.
+    pub(super) secret: [u8; 32],
+    /// Where clients come, without unspecified addresses.
+    pub(super) listen: Vec<SocketAddr>,
+    /// How clients call it.
+    pub(super) public: Vec<IpAddr>,
+}
+
+impl Own {
+    /// What becomes of a new configuration while the relay runs, and who issues
+    /// credentials from now on.
+    pub(super) fn change(&self, config: &TurnConfig) -> Result<(Change, Issuer), TooLong> {
+        let credentials = config.credentials(&self.secret)?;
+        let issuer = Issuer(credentials.clone());
+        let change = config.change(credentials, &self.listen, &self.public);
+        Ok((change, issuer))
     }
 }
 

@@ -138,6 +138,9 @@ impl Shard {
                 }
                 self.machine.handle_client_closed(now, &client);
             }
+            Command::Change(change) => change.make(now, &mut self.machine),
+            Command::Drain(alternates) => self.machine.drain(alternates),
+            Command::Count(sender) => drop(sender.send(self.machine.stats().clone())),
             Command::PeerArrived { relay, stream } => self.on_peer(now, relay, stream),
             Command::Connected { connection, result } => {
                 self.on_connected(now, connection, result);

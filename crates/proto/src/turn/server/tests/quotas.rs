@@ -185,9 +185,10 @@ fn clients_without_room_are_sent_elsewhere_and_others_are_not() {
     assert_eq!(other.0, addr("192.0.2.99:3478"));
     let v6 = client(Transport::Udp, "[2600::1]:1", "bob");
     assert_eq!(world.try_allocate(&v6).code(), 486);
-    let mut quotas = Quotas::default();
-    quotas.user = ONE_ALLOCATION;
-    world.server.set_quotas(quotas);
+    world.server.set_quotas(Quotas {
+        user: ONE_ALLOCATION,
+        ..Quotas::default()
+    });
     assert_eq!(world.try_allocate(&at(2, "alice")).code(), 486);
     assert_eq!(world.try_allocate(&bob()).code(), 0);
 }

@@ -1,0 +1,111 @@
+//! What an operator does to a running server.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::ServerConfig as TlsConfig;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+
+use super::mailboxes::Mailboxes;
+use super::slots::Slots;
+use super::turn::{Alternates, Own, Remote};
+use super::{Credentials, ServerConfig, ServerError};
+
+/// How long clients may take to hear that the server goes down.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often a server that drains looks whether everybody has left.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// What the listeners of TLS prove themselves with: it can change while they run.
+#[derive(Debug, Clone)]
+pub(super) struct Tls(Arc<RwLock<Arc<TlsConfig>>>);
+
+impl Tls {
+    pub(super) fn new(config: TlsConfig) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(config))))
+    }
+
+    /// For the next connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let config = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        TlsAcceptor::from(Arc::clone(&config))
+    }
+
+    fn replace(&self, config: TlsConfig) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+}
+
+/// What an operator does to a [`Server`](super::Server) that runs.
+#[derive(Debug, Clone)]
+pub struct Control {
+    pub(super) relay: Remote,
+    /// `None` without relays.
+    pub(super) own: Option<Own>,
+    pub(super) tls: Tls,
+    pub(super) mailboxes: Mailboxes,
+    pub(super) slots: Slots,
+    /// Where clients reach the relay over UDP.
+    pub(super) udp: Vec<std::net::SocketAddr>,
+}
+
+impl Control {
+    /// Takes over what can change while the server runs: the files of the certificate, and
+    /// of relays the users, the secrets, who may be reached, the quotas, the rate and the
+    /// alternate servers. All other settings stay as they are. Who has an allocation keeps
+    /// it, though not what the new policy forbids.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Certificate`] and [`ServerError::Turn`]; then nothing has changed.
+    pub async fn reload(&self, config: &ServerConfig) -> Result<(), ServerError> {
+        let credentials = match &config.certificate {
+            Some(files) => Some(Credentials::from_files(files)?),
+            None => None,
+        };
+        let relays = self.own.as_ref().zip(config.turn.as_ref());
+        let relays = relays.map(|(own, turn)| own.change(turn)).transpose()?;
+        if let Some(credentials) = credentials {
+            self.tls.replace(credentials.tls);
+        }
+        if let Some((change, issuer)) = relays {
+            self.relay.change(change).await;
+            self.mailboxes.offer(issuer.offer(&self.udp)).await;
+        }
+        Ok(())
+    }
+
+    /// Takes no new clients and no new allocations: TURN clients are sent to these
+    /// servers, or away.
+    pub async fn drain(&self, alternates: Alternates) {
+        self.relay.drain(alternates).await;
+        self.mailboxes.drain().await;
+    }
+
+    /// Waits until nobody uses a server that drains: until the last allocation has ended,
+    /// and the last meeting.
+    pub async fn drained(&self) {
+        while self.is_in_use().await {
+            sleep(GLANCE).await;
+        }
+    }
+
+    /// Whether there is an allocation or a meeting.
+    pub async fn is_in_use(&self) -> bool {
+        let allocations = self.relay.stats().await.allocation_count();
+        let meetings = self.mailboxes.census().await.mailboxes;
+        allocations > 0 || meetings > 0
+    }
+
+    /// Tells those that are connected that the server is going down, and waits a moment
+    /// until they have heard it.
+    pub async fn farewell(&self) {
+        self.mailboxes.shut_down().await;
+        let end = Instant::now() + FAREWELL;
+        while !self.slots.are_free() && Instant::now() < end {
+            sleep(GLANCE / 5).await;
+        }
+    }
+}

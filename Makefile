@@ -1,7 +1,7 @@
 # What people type. `make help` lists it.
 
 SHELL := bash
-export SIZE ROUNDS DELAY LOSS RATE
+export SIZE ROUNDS ROWS DELAY LOSS RATE
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .PHONY: help check test demo fuzz setup bench-transfer bench-turn
@@ -27,7 +27,8 @@ demo: setup ## Send a file from one home to another, on this machine (ARGS="--si
 bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1000000000 ROUNDS=5 DELAY=ms LOSS=0.01 RATE=Mbit/s)
 	cargo bench -p postern-cli --bench transfer --locked
 
-bench-turn: setup ## What relaying a packet costs the server, beside coturn (ROUNDS=5)
+bench-turn: ## What relaying costs the server, beside coturn and bare loops (ROUNDS=5 ROWS="binding,trains of")
+	@scripts/setup || echo "measuring without what is missing"
 	cargo bench -p postern-cli --bench turn --locked
 
 TARGET ?= stun

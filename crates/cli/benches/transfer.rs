@@ -4,23 +4,21 @@
 //! `make bench-transfer` prints the table and writes `target/bench/transfer.json`.
 //! `SIZE=200000000 ROUNDS=3` make it shorter.
 
-#![expect(clippy::print_stdout, reason = "the table is the result")]
-
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use postern_bench::options::{rounds, variable};
+use postern_bench::report::{Report, Row, say};
 use postern_lab::netns::{Program, Server, Topology, World, enter};
 use postern_lab::sim::{Link, Pipe};
-use serde_json::{Value, json};
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use serde_json::Value;
 
 /// Everything that is waited for comes sooner.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -37,37 +35,30 @@ struct Sample {
 
 fn main() -> Result<()> {
     if !std::env::args().any(|argument| argument == "--bench") {
-        println!("skipped: the benchmark runs with `make bench-transfer`");
-        return Ok(());
+        return say("skipped: it runs with `make bench-transfer`\n");
     }
     enter()?;
-    let (size, rounds) = (number("SIZE", 1_000_000_000)?, number("ROUNDS", 5)?);
+    let size = variable("SIZE", 1_000_000_000)?;
+    let mut report = Report::new("transfer").with("bytes", size);
     let bench = Bench::prepare(size)?;
     let (mut program, mut copy) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
+    for _ in 0..rounds()? {
         program.push(bench.program()?);
         copy.push(bench.bare_copy()?);
     }
-    let rows = rows(&program, &copy);
-    print(&rows);
-    save(&json!({ "rows": rows, "machine": machine(), "date": date()?, "bytes": size }))
-}
-
-fn number(name: &str, default: u64) -> Result<u64> {
-    match std::env::var(name) {
-        Ok(text) if !text.is_empty() => Ok(text.parse()?),
-        Ok(_) | Err(_) => Ok(default),
+    for row in rows(&program, &copy) {
+        report.add(&row)?;
     }
+    report.save()
 }
 
 /// The cable to the right host: perfect unless DELAY (milliseconds one way), LOSS (a share
 /// from 0 to 1) or RATE (Mbit/s, with a queue of 100 ms) are set.
 fn link() -> Result<Link> {
-    let loss = std::env::var("LOSS").ok().filter(|text| !text.is_empty());
-    let rate = number("RATE", 0)?;
+    let rate: u64 = variable("RATE", 0)?;
     Ok(Link::symmetric(Pipe {
-        latency: Duration::from_millis(number("DELAY", 0)?),
-        loss: loss.map_or(Ok(0.0), |text| text.parse())?,
+        latency: Duration::from_millis(variable("DELAY", 0)?),
+        loss: variable("LOSS", 0.0)?,
         rate: (rate > 0).then_some(rate * 125_000),
         queue: Duration::from_millis(if rate > 0 { 100 } else { 0 }),
         ..Pipe::default()
@@ -141,12 +132,12 @@ impl Bench {
         let done = event(&mut receiver, "done")?;
         for end in [receiver.end(PATIENCE)?, sender.end(PATIENCE)?] {
             if !end.is_some_and(|status| status.success()) {
-                return Err("the transfer failed".into());
+                bail!("the transfer failed");
             }
         }
         let cpu = usage(UsageWho::RUSAGE_CHILDREN)? - before;
         std::fs::remove_file(self.received().join("file"))?;
-        let seconds = done["seconds"].as_f64().ok_or("no duration")?;
+        let seconds = done["seconds"].as_f64().context("no duration")?;
         Ok(self.sample(seconds, cpu))
     }
 
@@ -165,7 +156,9 @@ impl Bench {
         });
         let sending = self.world.run("left", || TcpStream::connect(address))??;
         copy(File::open(from)?, sending)?;
-        let received = receiving.join().map_err(|_| "the receiver panicked")??;
+        let received = receiving
+            .join()
+            .map_err(|_| anyhow!("the receiver panicked"))??;
         let seconds = began.elapsed().as_secs_f64();
         let cpu = usage(UsageWho::RUSAGE_SELF)? - before;
         std::fs::remove_file(to)?;
@@ -197,11 +190,11 @@ fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<u64> {
 
 fn event(program: &mut Program, name: &str) -> Result<Value> {
     let event = program.event(name, PATIENCE);
-    event.ok_or_else(|| format!("no \"{name}\" came").into())
+    event.with_context(|| format!("no \"{name}\" came"))
 }
 
 fn text(event: &Value, field: &str) -> Result<String> {
-    let text = event[field].as_str().ok_or("a field is missing")?;
+    let text = event[field].as_str().context("a field is missing")?;
     Ok(text.to_owned())
 }
 
@@ -212,69 +205,16 @@ fn usage(who: UsageWho) -> Result<f64> {
     Ok(micros as f64 / 1e6)
 }
 
-fn rows(program: &[Sample], copy: &[Sample]) -> Vec<Value> {
-    let row = |name: &str, unit: &str, of: fn(&Sample) -> f64| {
-        let reference = median(copy, of);
-        let subjects = [("postern", program), ("bare TCP copy", copy)];
-        subjects.map(|(subject, samples)| {
-            json!({
-                "name": name, "unit": unit, "subject": subject,
-                "samples": samples.iter().map(of).collect::<Vec<_>>(),
-                "median": median(samples, of),
-                "ratio_to": "bare TCP copy", "ratio": median(samples, of) / reference,
-            })
-        })
+fn rows(program: &[Sample], copy: &[Sample]) -> [Row; 2] {
+    let row = |name: &str, unit: &'static str, of: fn(&Sample) -> f64| {
+        Row::new(name, unit)
+            .subject("postern", program.iter().map(of).collect())
+            .subject("bare TCP copy", copy.iter().map(of).collect())
     };
-    let speed = row("speed", "MB/s", |sample| sample.mbytes_per_s);
-    let cost = row("processor time of both ends", "s/GB", |sample| {
-        sample.cpu_s_per_gb
-    });
-    [speed, cost].concat()
-}
-
-fn median(samples: &[Sample], of: fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = samples.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn print(rows: &[Value]) {
-    println!("{:28} {:14} {:>10} {:>6}", "", "", "median", "ratio");
-    for row in rows {
-        let word = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
-        let value = |field: &str| row[field].as_f64().unwrap_or(f64::NAN);
-        println!(
-            "{:28} {:14} {:>10.2} {:>6.2}  {}",
-            word("name"),
-            word("subject"),
-            value("median"),
-            value("ratio"),
-            word("unit")
-        );
-    }
-}
-
-fn machine() -> Value {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    json!({ "cpus": cpus, "kernel": read("/proc/sys/kernel/osrelease"), "load": read("/proc/loadavg") })
-}
-
-/// Seconds since 1970: the reader's calendar makes a date of it.
-fn date() -> Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
-}
-
-fn save(report: &Value) -> Result<()> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
-    std::fs::create_dir_all(&directory)?;
-    let path = directory.join("transfer.json");
-    std::fs::write(&path, serde_json::to_string_pretty(report)?)?;
-    println!("written to target/bench/transfer.json");
-    Ok(())
+    [
+        row("speed", "MB/s", |sample| sample.mbytes_per_s),
+        row("processor time of both ends", "s/GB", |sample| {
+            sample.cpu_s_per_gb
+        }),
+    ]
 }

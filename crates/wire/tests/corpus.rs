@@ -17,6 +17,9 @@ const TARGETS: &[Target] = &[
     ("signal", fuzz::signal),
     ("transfer", fuzz::transfer),
     ("turn", fuzz::turn),
+    ("natpmp", fuzz::natpmp),
+    ("pcp", fuzz::pcp),
+    ("upnp", fuzz::upnp),
 ];
 
 fn fuzz_directory() -> PathBuf {

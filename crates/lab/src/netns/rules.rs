@@ -63,6 +63,7 @@ fn check(nat: &Nat) -> Result<(), BuildError> {
     let filtered = nat.filtering != Filtering::EndpointIndependent;
     let refused = [
         (nat.parity, "parity"),
+        (nat.foreign_flows > 0, "flows of others"),
         (!inbound_refresh, "timeouts without inbound refresh"),
         (lifetime.is_some(), "a lifetime of mappings"),
         (

@@ -49,6 +49,7 @@
 //! ports are open is the driver's business.
 
 mod link;
+pub mod matrix;
 pub mod nat;
 mod packet;
 mod random;

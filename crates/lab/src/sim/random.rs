@@ -37,6 +37,12 @@ impl Stream {
         u64::try_from(product >> 64).unwrap_or(0)
     }
 
+    /// A time in seconds to the next of events that come `rate` times a second on average.
+    pub(crate) fn exponential(&mut self, rate: u16) -> f64 {
+        let uniform = (f64::from(self.0.next_u32()) + 1.0) / (f64::from(u32::MAX) + 2.0);
+        -uniform.ln() / f64::from(rate.max(1))
+    }
+
     /// A seed for a machine.
     pub(crate) fn bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];

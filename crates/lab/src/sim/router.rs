@@ -115,25 +115,33 @@ impl RouterNode {
         }
     }
 
-    /// A packet that arrived on the outside.
+    /// A packet that arrived on the outside. One that a NAT takes for its own is not
+    /// forwarded, so its time to live does not matter.
     pub(crate) fn on_outside(
         &mut self,
         now: Instant,
         packet: Packet,
     ) -> Result<Forward, DropReason> {
-        let packet = hop(packet)?;
+        let hopped = hop(packet.clone());
+        if let (Err(reason), false) = (&hopped, self.translates(&packet)) {
+            return Err(*reason);
+        }
         match self.gate(&packet) {
             GateNode::Closed => Err(DropReason::Closed),
-            GateNode::Open => Ok(Forward::Inside(packet)),
+            GateNode::Open => Ok(Forward::Inside(hopped?)),
             GateNode::Firewall(table) => {
                 table.inbound(now, packet.dst, packet.src)?;
-                Ok(Forward::Inside(packet))
+                Ok(Forward::Inside(hopped?))
             }
             GateNode::Nat { table, .. } => {
                 let inner = table.inbound(now, packet.dst, packet.src)?;
-                Ok(Forward::Inside(rewritten(packet, inner.remote, inner.own)))
+                Ok(Forward::Inside(rewritten(hopped?, inner.remote, inner.own)))
             }
         }
+    }
+
+    const fn translates(&mut self, packet: &Packet) -> bool {
+        matches!(self.gate(packet), GateNode::Nat { .. })
     }
 
     const fn gate(&mut self, packet: &Packet) -> &mut GateNode {

@@ -1,5 +1,6 @@
 //! Runs sans-IO machines on the hosts of a world.
 
+use super::packet::Packet;
 use super::topology::HostId;
 use super::world::World;
 use postern_proto::{Datagram, Transmit, Verdict};
@@ -25,6 +26,10 @@ pub trait Machine {
     fn handle_signal(&mut self, now: Instant, signal: Self::Signal);
     /// A datagram to send.
     fn poll_transmit(&mut self) -> Option<Transmit>;
+    /// A datagram to send with a time to live of its own.
+    fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        None
+    }
     /// Something happened.
     fn poll_event(&mut self) -> Option<Self::Event>;
     /// When to call `handle_timeout`.
@@ -204,6 +209,10 @@ impl<M: Machine> Runner<M> {
     fn drain(&mut self, id: MachineId) {
         let now = self.world.now();
         let (host, machine) = &mut self.machines[id.0];
+        while let Some((out, ttl)) = machine.poll_limited() {
+            let packet = Packet::udp(out.local, out.remote, out.payload);
+            self.world.send_packet(now, *host, Packet { ttl, ..packet });
+        }
         while let Some(out) = machine.poll_transmit() {
             self.world
                 .send(now, *host, out.local, out.remote, &out.payload);

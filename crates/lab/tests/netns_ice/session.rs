@@ -149,6 +149,10 @@ impl Side {
                 Event::Selected(path) => self.outcome = Some(Ok(path)),
                 Event::Failed(report) => self.outcome = Some(Err(report)),
                 Event::PeerSeen(_) | Event::Valid { .. } | Event::Lost(_) => {}
+                Event::OpenSockets { .. }
+                | Event::CloseSockets(_)
+                | Event::AttemptEnded
+                | Event::TellPeer(_) => {}
             }
         }
     }

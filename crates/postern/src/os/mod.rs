@@ -2,6 +2,8 @@
 
 use std::io;
 
+pub(crate) mod trains;
+
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]

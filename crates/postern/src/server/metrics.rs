@@ -130,6 +130,8 @@ impl Snapshot {
             });
         out.gauges("turn_allocations", "Allocations.", allocations)?;
         let connections = u64::from(relay.connections);
+        let help = "Binding requests of STUN.";
+        out.counter("stun_bindings", help, relay.bindings)?;
         let help = "Connections with peers of TCP relays.";
         out.gauge("turn_connections", help, connections)?;
         let answers = relay.answers.iter().map(|((method, code), count)| {
@@ -255,7 +257,6 @@ fn of_relay(transport: RelayTransport) -> String {
 
 fn of_method(method: Method) -> String {
     let name = match method {
-        Method::BINDING => "binding",
         Method::ALLOCATE => "allocate",
         Method::REFRESH => "refresh",
         Method::CREATE_PERMISSION => "create_permission",

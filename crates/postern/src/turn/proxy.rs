@@ -139,7 +139,6 @@ impl Proxy {
     async fn reach(&self) -> io::Result<TcpStream> {
         let addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await?;
         let (stream, _) = race::first(addresses.collect(), TcpStream::connect).await?;
-        stream.set_nodelay(true)?;
         Ok(stream)
     }
 
@@ -180,7 +179,7 @@ fn status(answer: &[u8]) -> Option<u16> {
 }
 
 /// Host and port as HTTP writes them.
-fn authority(host: &str, port: u16) -> String {
+pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {

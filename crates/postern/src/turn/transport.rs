@@ -1,5 +1,6 @@
 //! Connections to a STUN or TURN server over TCP and TLS.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::proxy::{Proxy, ProxyError};
+use super::proxy::{Proxy, ProxyError, authority};
 use crate::race;
 use crate::tls::Fault;
 use crate::trust::Trust;
@@ -33,8 +34,8 @@ pub struct Target {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// Its addresses, in the order to try them in. A proxy finds them itself: then there
-    /// may be none.
+    /// Its addresses, in the order to try them in. A proxy is told the first one, or the
+    /// host if there is none.
     pub addresses: Vec<SocketAddr>,
     /// How it is recognised over TLS; `None` is TCP.
     pub tls: Option<Trust>,
@@ -54,14 +55,12 @@ impl Target {
             proxy: None,
         }
     }
+}
 
-    /// The same server at this address of it, for further connections.
-    #[must_use]
-    pub fn at(&self, address: SocketAddr) -> Self {
-        Self {
-            addresses: vec![address],
-            ..self.clone()
-        }
+/// Host and port.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&authority(&self.host, self.port))
     }
 }
 
@@ -147,6 +146,39 @@ impl ServerStream {
     /// Every [`TransportError`], each after 30 s at most.
     pub async fn connect(target: &Target) -> Result<Self, TransportError> {
         let (stream, server) = connect_tcp(target).await?;
+        Self::over(target, stream, server).await
+    }
+
+    /// Connects to the server at this address: one that `connect` has found, or that it has
+    /// redirected to.
+    pub(super) async fn connect_at(
+        target: &Target,
+        server: SocketAddr,
+    ) -> Result<Self, TransportError> {
+        if server.ip().is_unspecified() {
+            return Self::connect(target).await;
+        }
+        let stream = match &target.proxy {
+            Some(proxy) => {
+                proxy
+                    .connect(&server.ip().to_string(), server.port())
+                    .await?
+            }
+            None => {
+                let race = race::first(vec![server], TcpStream::connect).await;
+                race.map_err(|source| unreachable(target, source))?.0
+            }
+        };
+        Self::over(target, stream, server).await
+    }
+
+    async fn over(
+        target: &Target,
+        stream: TcpStream,
+        server: SocketAddr,
+    ) -> Result<Self, TransportError> {
+        let prompt = stream.set_nodelay(true);
+        prompt.map_err(|source| unreachable(target, source))?;
         let local = stream.local_addr();
         let local = local.map_err(|source| unreachable(target, source))?;
         let io = match &target.tls {
@@ -172,20 +204,20 @@ impl ServerStream {
 
 async fn connect_tcp(target: &Target) -> Result<(TcpStream, SocketAddr), TransportError> {
     if let Some(proxy) = &target.proxy {
-        let stream = proxy.connect(&target.host, target.port).await?;
-        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, target.port));
-        return Ok((stream, *target.addresses.first().unwrap_or(&unknown)));
+        let Some(server) = target.addresses.first() else {
+            let stream = proxy.connect(&target.host, target.port).await?;
+            return Ok((stream, (Ipv4Addr::UNSPECIFIED, target.port).into()));
+        };
+        let host = server.ip().to_string();
+        return Ok((proxy.connect(&host, server.port()).await?, *server));
     }
     let race = race::first(target.addresses.clone(), TcpStream::connect).await;
-    let (stream, server) = race.map_err(|source| unreachable(target, source))?;
-    let prompt = stream.set_nodelay(true);
-    prompt.map_err(|source| unreachable(target, source))?;
-    Ok((stream, server))
+    race.map_err(|source| unreachable(target, source))
 }
 
 fn unreachable(target: &Target, source: io::Error) -> TransportError {
     TransportError::Unreachable {
-        server: target.host.clone(),
+        server: target.to_string(),
         transport: "TCP",
         source,
     }
@@ -196,7 +228,7 @@ async fn secure(
     trust: &Trust,
     stream: TcpStream,
 ) -> Result<TlsStream<TcpStream>, TransportError> {
-    let server = target.host.clone();
+    let server = target.to_string();
     let failed = |source| tls_error(server.clone(), source);
     let name = ServerName::try_from(target.host.clone());
     let name = name.map_err(|error| failed(io::Error::other(error)))?;

@@ -62,6 +62,11 @@ impl Connector {
             ice::Event::Selected(path) => self.on_selected(now, path),
             ice::Event::Lost(path) => self.on_lost(now, path),
             ice::Event::Failed(report) => self.on_failed(now, report),
+            // Come with `ice::Config::punch`, which is off here.
+            ice::Event::OpenSockets { .. }
+            | ice::Event::CloseSockets(_)
+            | ice::Event::AttemptEnded
+            | ice::Event::TellPeer(_) => {}
         }
     }
 

@@ -19,6 +19,7 @@ use super::locals::Locals;
 use super::nomination::Nomination;
 use super::pacer::Pacer;
 use super::pair::{PairKey, Path, State};
+use super::punching::Punching;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::transactions::{Purpose, Transactions};
@@ -42,6 +43,7 @@ pub struct Agent {
     pub(super) consents: BTreeMap<PairKey, Consent>,
     pub(super) nomination: Nomination,
     pub(super) upgrade: Upgrade,
+    pub(super) punching: Punching,
     pub(super) selected: Option<PairKey>,
     pub(super) counts: Report,
     pub(super) mapping_differs: bool,
@@ -62,7 +64,7 @@ impl Agent {
     /// must be secret and used once.
     pub fn new(now: Instant, seed: [u8; 32], role: Role, config: Config) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
-        Self {
+        let mut agent = Self {
             tie_breaker: rng.next_u64(),
             credentials: Credentials::random(&mut rng),
             rng,
@@ -77,6 +79,7 @@ impl Agent {
             consents: BTreeMap::new(),
             nomination: Nomination::default(),
             upgrade: Upgrade::default(),
+            punching: Punching::default(),
             selected: None,
             counts: Report::default(),
             mapping_differs: false,
@@ -87,7 +90,9 @@ impl Agent {
             give_up: None,
             failed: false,
             config,
-        }
+        };
+        agent.begin_punching();
+        agent
     }
 
     /// Our credentials, to be signalled to the peer over a channel that nobody else reads.
@@ -109,6 +114,7 @@ impl Agent {
         }
         self.peer = Some(credentials);
         self.give_up = Some(after(now, self.config.patience));
+        self.punch_authenticated(now);
         self.accept_early(now);
         self.work(now);
     }
@@ -189,6 +195,7 @@ impl Agent {
             self.upgrade_timeout(),
             self.pace_timeout(),
             self.patience_timeout(),
+            self.punch_timeout(),
         ];
         times.into_iter().flatten().min()
     }
@@ -245,6 +252,7 @@ impl Agent {
         self.run_consent(now);
         self.nominate(now);
         self.run_upgrade(now);
+        self.run_punching(now);
         if self.pacer.is_ready(now) && self.send_next(now) {
             self.pacer.spend(now);
         }
@@ -310,6 +318,7 @@ impl Agent {
         if !self.consents.is_empty() {
             self.nomination.on_valid(now, false);
         }
+        self.punch_lost(now);
         self.transactions.cancel(is_check);
         self.pair_all();
         let consents = &self.consents;

@@ -77,7 +77,7 @@ impl Agent {
         }
     }
 
-    fn check_message(
+    pub(super) fn check_message(
         &self,
         id: TransactionId,
         base: SocketAddr,
@@ -109,7 +109,7 @@ impl Agent {
     ) -> Verdict {
         let id = message.transaction_id();
         let Some(purpose) = self.transactions.purpose(id) else {
-            return Verdict::NotMine;
+            return self.on_probe_response(now, datagram, message);
         };
         let symmetric = purpose.is_symmetric(datagram);
         match purpose {
@@ -117,11 +117,18 @@ impl Agent {
                 self.transactions.complete(now, id, datagram);
                 self.on_binding(now, base, server, message);
             }
+            Purpose::Sample { base, .. } if symmetric => {
+                self.transactions.complete(now, id, datagram);
+                self.on_sampled(now, base, Some(message));
+            }
             Purpose::Check { pair, .. } if !symmetric => self.on_asymmetric(now, pair, message),
             Purpose::Check { .. } | Purpose::Consent { .. } if symmetric => {
                 self.on_peer_response(now, purpose, datagram, message);
             }
-            Purpose::Gather { .. } | Purpose::Check { .. } | Purpose::Consent { .. } => {}
+            Purpose::Gather { .. }
+            | Purpose::Sample { .. }
+            | Purpose::Check { .. }
+            | Purpose::Consent { .. } => {}
         }
         Verdict::Consumed
     }
@@ -160,13 +167,13 @@ impl Agent {
                 Outcome::Refused { code } => self.on_refused(now, pair, code),
             },
             Purpose::Consent { pair } => self.on_consent(now, pair, &outcome, rtt),
-            Purpose::Gather { .. } => {}
+            Purpose::Gather { .. } | Purpose::Sample { .. } => {}
         }
     }
 
     /// What an authentic response says. Errors need no MESSAGE-INTEGRITY, because a peer that
     /// cannot authenticate us has no key (RFC 8489 section 9.1.3); a role conflict does.
-    fn read_response(&self, message: &Message<'_>) -> Option<Outcome> {
+    pub(super) fn read_response(&self, message: &Message<'_>) -> Option<Outcome> {
         let key = self.peer.as_ref()?.pwd.as_bytes();
         let unknown = message.unknown_comprehension_required(&KNOWN_IN_RESPONSES);
         if message.verify_fingerprint().is_err() || !unknown.is_empty() {
@@ -191,7 +198,7 @@ impl Agent {
     }
 
     /// Section 7.2.5.3: the pair is valid.
-    fn on_check_success(
+    pub(super) fn on_check_success(
         &mut self,
         now: Instant,
         key: PairKey,
@@ -216,6 +223,7 @@ impl Agent {
             let path = pair.path();
             self.events.push_back(Event::Valid { path, rtt });
         }
+        self.punch_valid(now, key);
         self.on_valid(now, key, nominate);
     }
 
@@ -266,6 +274,7 @@ impl Agent {
         match purpose {
             Purpose::Check { pair, .. } => self.on_check_failed(now, pair),
             Purpose::Gather { base, server } => self.gather_settled(now, base, server),
+            Purpose::Sample { base, .. } => self.on_sampled(now, base, None),
             Purpose::Consent { .. } => {}
         }
     }

@@ -114,7 +114,7 @@ impl Agent {
         self.list.fail(key);
         self.transactions.cancel(|purpose| match purpose {
             Purpose::Check { pair, .. } | Purpose::Consent { pair } => *pair == key,
-            Purpose::Gather { .. } => false,
+            Purpose::Gather { .. } | Purpose::Sample { .. } => false,
         });
         self.events.extend(path.map(Event::Lost));
         let was_selected = self.selected == Some(key);

@@ -1,9 +1,11 @@
 //! What the agent tells its user.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::candidate::{Candidate, CandidateKind};
 use super::pair::Path;
+use crate::punch;
 
 /// What happened, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,25 @@ pub enum Event {
     /// After the loss of the selected path the agent checks all pairs again, and
     /// [`Valid`](Self::Valid) or [`Failed`](Self::Failed) follows.
     Lost(Path),
+    /// Open so many more UDP sockets on the address of `base`, each on a port of its own, and call
+    /// [`Agent::sockets_opened`](super::Agent::sockets_opened). With a count of 0 it is a request
+    /// to begin. Comes with [`Config::punch`](super::Config::punch) only, as do the three below.
+    OpenSockets {
+        /// A host candidate.
+        base: SocketAddr,
+        /// How many, at most [`MAX_SOCKETS`](crate::punch::MAX_SOCKETS).
+        count: usize,
+        /// For an attempt, which the host's [`HostBudget`](crate::punch::HostBudget) must allow;
+        /// otherwise for a look at the NAT.
+        attempt: bool,
+    },
+    /// Close these sockets, which were opened on request.
+    CloseSockets(Vec<SocketAddr>),
+    /// The attempt that [`OpenSockets`](Self::OpenSockets) announced is over: the host's budget
+    /// is free.
+    AttemptEnded,
+    /// Tell the peer's agent, in order: [`Agent::handle_punch`](super::Agent::handle_punch).
+    TellPeer(punch::Message),
     /// No pair works. The agent neither sends nor answers from here on.
     Failed(Report),
 }

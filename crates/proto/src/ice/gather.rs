@@ -13,6 +13,7 @@ use super::candidate::{can_pair, is_usable, unscoped};
 use super::config::MAX_STUN_SERVERS;
 use super::event::Event;
 use super::transactions::{Purpose, gather_policy};
+use crate::punch::Sample;
 use crate::stun::{Request, random_transaction_id};
 
 /// The STUN servers and what is asked of them, from each base of their family.
@@ -37,6 +38,8 @@ struct Binding {
     due: Option<Instant>,
     /// The first request has been answered or given up.
     settled: bool,
+    /// When the latest request was sent.
+    asked: Instant,
 }
 
 impl Gatherer {
@@ -58,6 +61,7 @@ impl Gatherer {
         let binding = Binding {
             due: Some(now),
             settled: false,
+            asked: now,
         };
         self.bindings.entry((base, server)).or_insert(binding);
     }
@@ -73,6 +77,7 @@ impl Gatherer {
         let waiting = self.bindings.iter_mut().filter(due);
         let (key, binding) = waiting.min_by_key(|(_, b)| b.due)?;
         binding.due = None;
+        binding.asked = now;
         Some(*key)
     }
 
@@ -97,6 +102,15 @@ impl Gatherer {
         let ends = self.hosts_ended && settled && !self.end_told;
         self.end_told |= ends;
         ends
+    }
+
+    /// Whether a server has neither answered nor been given up.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.hosts_ended || self.bindings.values().any(|binding| !binding.settled)
+    }
+
+    fn asked(&self, base: SocketAddr, server: SocketAddr) -> Option<Instant> {
+        Some(self.bindings.get(&(base, server))?.asked)
     }
 
     pub(super) fn servers(&self) -> usize {
@@ -155,7 +169,13 @@ impl Agent {
     /// its paths that was valid.
     pub fn remove_relayed(&mut self, now: Instant, relayed: SocketAddr) {
         self.locals.remove_relayed(relayed);
-        for key in self.list.keys_from(unscoped(relayed)) {
+        self.drop_pairs_of(now, relayed);
+        self.work(now);
+    }
+
+    /// Forgets the pairs of a base that is no more.
+    pub(super) fn drop_pairs_of(&mut self, now: Instant, base: SocketAddr) {
+        for key in self.list.keys_from(unscoped(base)) {
             let was_valid = self.list.is_valid(key);
             if was_valid {
                 self.on_lost(now, key);
@@ -163,7 +183,6 @@ impl Agent {
             self.forget_checks(key);
             self.list.remove(key);
         }
-        self.work(now);
     }
 
     /// Asks a STUN server from every host candidate of its family, at present and later.
@@ -218,11 +237,17 @@ impl Agent {
             (message.class(), message.get())
         {
             self.gatherer.mark_answered(server);
-            self.on_mapped(base, server, unscoped(mapped));
+            self.on_mapped(now, base, server, unscoped(mapped));
         }
     }
 
-    fn on_mapped(&mut self, base: SocketAddr, server: SocketAddr, mapped: SocketAddr) {
+    fn on_mapped(
+        &mut self,
+        now: Instant,
+        base: SocketAddr,
+        server: SocketAddr,
+        mapped: SocketAddr,
+    ) {
         let usable = is_usable(mapped, self.config.allow_loopback);
         if !usable || mapped.is_ipv4() != base.is_ipv4() {
             tracing::debug!(%server, "a STUN server answered with an unusable address");
@@ -231,6 +256,13 @@ impl Agent {
         if let Some(candidate) = self.locals.map(base, server, mapped) {
             self.events.push_back(Event::LocalCandidate(candidate));
         }
+        let sample = Sample {
+            local: base,
+            server,
+            mapped,
+            sent: self.gatherer.asked(base, server).unwrap_or(now),
+        };
+        self.note_sample(now, sample);
     }
 
     /// Asks again after a while: the mapping must outlive the wait for the peer.

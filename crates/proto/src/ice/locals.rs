@@ -8,11 +8,19 @@ use super::candidate::{
 };
 use super::config::{MAX_HOSTS, MAX_RELAYED};
 
+/// Sockets opened to punch: those of an attempt, and a few to look at the NAT.
+const MAX_PUNCH_SOCKETS: usize = crate::punch::MAX_SOCKETS + crate::punch::MAX_SAMPLES;
+
+/// The priority of a candidate that punching found: of its kind, below all others.
+pub(super) const PUNCHED_PRIORITY: u32 = 110 << 24 | 0xff;
+
 /// The host candidates, each with what is known about its mappings, and the relayed ones.
 #[derive(Debug, Default)]
 pub(super) struct Locals {
     hosts: Vec<Host>,
     relayed: Vec<Candidate>,
+    /// Sockets opened to punch: bases that are neither told nor paired.
+    sockets: BTreeMap<SocketAddr, Candidate>,
     /// Relayed candidates made so far: each gets a local preference of its own.
     relays: u8,
     foundations: Foundations,
@@ -107,6 +115,31 @@ impl Locals {
     pub(super) fn base(&self, address: SocketAddr) -> Option<&Candidate> {
         let host = self.host(address).map(|host| &host.candidate);
         host.or_else(|| self.relayed(address))
+            .or_else(|| self.sockets.get(&unscoped(address)))
+    }
+
+    /// Adds a socket that was opened to punch.
+    pub(super) fn add_socket(&mut self, address: SocketAddr) {
+        if self.sockets.len() >= MAX_PUNCH_SOCKETS || self.base(address).is_some() {
+            return;
+        }
+        let candidate = Candidate {
+            foundation: "punch".to_owned(),
+            component: COMPONENT,
+            priority: PUNCHED_PRIORITY,
+            address,
+            kind: CandidateKind::Host,
+            related: None,
+        };
+        self.sockets.insert(unscoped(address), candidate);
+    }
+
+    pub(super) fn remove_socket(&mut self, address: SocketAddr) {
+        self.sockets.remove(&unscoped(address));
+    }
+
+    pub(super) fn is_socket(&self, address: SocketAddr) -> bool {
+        self.sockets.contains_key(&unscoped(address))
     }
 
     fn relayed(&self, address: SocketAddr) -> Option<&Candidate> {

@@ -37,6 +37,7 @@ mod locals;
 mod nomination;
 mod pacer;
 mod pair;
+mod punching;
 mod remotes;
 mod requests;
 mod sdp;
@@ -57,6 +58,7 @@ pub use config::{
 pub use credentials::Credentials;
 pub use event::{Event, Kinds, Report};
 pub use pair::Path;
+pub use punching::PunchReport;
 pub use sdp::ParseCandidateError;
 
 /// The time after a while; `now` itself where the clock cannot count that far.

@@ -105,6 +105,7 @@ impl Agent {
             self.nomination.selected_at = Some(now);
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
+            self.punch_selected(key);
         }
     }
 
@@ -138,7 +139,7 @@ impl Agent {
                 Purpose::Check { pair, .. } => {
                     !(wanted && list.get(*pair).is_some_and(Pair::is_relayed))
                 }
-                Purpose::Consent { .. } | Purpose::Gather { .. } => false,
+                Purpose::Consent { .. } | Purpose::Gather { .. } | Purpose::Sample { .. } => false,
             });
         }
     }

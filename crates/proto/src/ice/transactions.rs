@@ -9,6 +9,7 @@ use postern_wire::stun::TransactionId;
 use super::candidate::unscoped;
 use super::config::Role;
 use super::pair::PairKey;
+use super::punching::SAMPLE_RTO;
 use crate::stun::{self, Request, RetransmitPolicy};
 use crate::{Datagram, Transmit};
 
@@ -28,6 +29,11 @@ pub(super) enum Purpose {
         base: SocketAddr,
         server: SocketAddr,
     },
+    /// The same from a socket that was opened to look at the NAT.
+    Sample {
+        base: SocketAddr,
+        server: SocketAddr,
+    },
 }
 
 impl Purpose {
@@ -35,7 +41,9 @@ impl Purpose {
     fn way(&self) -> PairKey {
         match *self {
             Self::Check { pair, .. } | Self::Consent { pair } => pair,
-            Self::Gather { base, server } => PairKey::new(base, server),
+            Self::Gather { base, server } | Self::Sample { base, server } => {
+                PairKey::new(base, server)
+            }
         }
     }
 
@@ -71,6 +79,15 @@ pub(super) fn gather_policy(rto: Duration) -> RetransmitPolicy {
         initial_rto: rto,
         rc: 4,
         rm: 8,
+    }
+}
+
+/// A look at the NAT: three times within 0.75 s, and 1 s more. Others of its kind serve as well.
+pub(super) fn sample_policy() -> RetransmitPolicy {
+    RetransmitPolicy {
+        initial_rto: SAMPLE_RTO,
+        rc: 3,
+        rm: 4,
     }
 }
 

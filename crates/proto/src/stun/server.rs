@@ -3,8 +3,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
-    AttributeType, Builder, ChangeRequest, Class, ErrorCode, Message, Method, OtherAddress,
-    Padding, ResponseOrigin, ResponsePort, UnknownAttributes, XorMappedAddress, is_stun,
+    AttributeType, BindingResponse, Builder, ChangeRequest, Class, ErrorCode, Message, Method,
+    OtherAddress, Padding, ResponseOrigin, ResponsePort, UnknownAttributes, XorMappedAddress,
+    bare_binding_request, is_stun,
 };
 
 use super::budget::Budget;
@@ -130,6 +131,30 @@ impl BindingServer {
             self.transmits.push_back(transmit);
         }
         Verdict::Consumed
+    }
+
+    /// The response to a Binding request without attributes, to be sent at once; `None`
+    /// for everything else, and where more than the mapped address is to be told.
+    ///
+    /// What [`BindingServer::handle_input`] would answer, but without a queue and without
+    /// memory from the heap. The inner value is `None` if there is to be no answer.
+    pub(crate) fn answer_bare(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+    ) -> Option<Option<BindingResponse>> {
+        if !self.alternates.is_empty() {
+            return None;
+        }
+        let id = bare_binding_request(datagram.payload)?;
+        let (remote, received) = (datagram.remote, datagram.payload.len());
+        let mapped = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let response = BindingResponse::new(id, mapped);
+        let may = can_be_answered(remote)
+            && self
+                .budget
+                .allow(now, remote.ip(), received, response.as_bytes().len());
+        Some(may.then_some(response))
     }
 
     /// The response to a Binding request on a stream, whose far end is proven.

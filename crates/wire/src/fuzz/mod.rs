@@ -3,11 +3,13 @@
 //! `fuzz/` calls them with libFuzzer; `tests/corpus.rs` replays the committed corpora on
 //! stable Rust.
 
+mod portmap;
 mod signal;
 mod stun;
 mod transfer;
 mod turn;
 
+pub use portmap::{natpmp, pcp, upnp};
 pub use signal::signal;
 pub use stun::stun;
 pub use transfer::transfer;

@@ -43,6 +43,7 @@
 //! are given, so callers with non-ASCII credentials prepare them first.
 
 pub(crate) mod attribute;
+mod binding;
 mod builder;
 mod error;
 mod header;
@@ -58,6 +59,7 @@ pub use attribute::{
     PasswordAlgorithm, PasswordAlgorithms, Priority, Realm, ResponseOrigin, ResponsePort, Software,
     UnknownAttributes, UseCandidate, Userhash, Username, XorMappedAddress,
 };
+pub use binding::{BindingResponse, bare_binding_request};
 pub use builder::{
     BeforeFingerprint, BeforeSha256, Builder, Fingerprinted, Open, Signed, SignedSha256,
 };

@@ -8,8 +8,8 @@
 //! endpoint-dependent mapping with endpoint-independent filtering could never answer a
 //! stranger; Linux NATs do.
 //!
-//! External ports are never overloaded (RFC 4787, REQ-3): at one moment an external
-//! endpoint belongs to one internal endpoint.
+//! External ports are not overloaded (RFC 4787, REQ-3) unless told: at one moment an
+//! external endpoint belongs to one internal endpoint.
 
 mod ports;
 mod table;
@@ -154,6 +154,12 @@ pub struct Nat {
     /// Whether an even internal port gets an even external one, and an odd one an odd
     /// one (RFC 4787, section 4.2.2).
     pub parity: bool,
+    /// Whether flows to different remote endpoints may share an external port, against
+    /// REQ-3 but as Linux does. It matters where ports are few.
+    pub overload: bool,
+    /// New flows a second of everybody else behind the NAT, at random times. They take
+    /// ports where those are given in order.
+    pub foreign_flows: u16,
     /// Packets from inside to the external address.
     pub hairpin: Hairpin,
     /// Packets from outside that nothing lets in.
@@ -181,6 +187,8 @@ impl Nat {
             filtering,
             allocation,
             parity: false,
+            overload: false,
+            foreign_flows: 0,
             hairpin: Hairpin::Off,
             unsolicited: Unsolicited::Drop,
             timeouts: Timeouts::default(),

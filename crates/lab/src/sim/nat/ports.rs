@@ -4,6 +4,7 @@ use super::{Allocation, Nat, Ports};
 use crate::sim::random::Stream;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 /// Random draws before the search goes on in order, so that a nearly full range ends
 /// the search instead of prolonging it.
@@ -17,6 +18,10 @@ pub(super) struct Allocator {
     random: Stream,
     cursor: u32,
     blocks: BTreeMap<IpAddr, u32>,
+    /// New flows a second of everybody else behind the NAT.
+    foreign_flows: u16,
+    /// When the next of them comes; unknown until the first flow of ours.
+    next_foreign: Option<Instant>,
 }
 
 impl Allocator {
@@ -27,15 +32,19 @@ impl Allocator {
             random,
             cursor: 0,
             blocks: BTreeMap::new(),
+            foreign_flows: nat.foreign_flows,
+            next_foreign: None,
         }
     }
 
     /// A port for a new mapping of `internal`, or `None` when all are taken.
     pub(super) fn port(
         &mut self,
+        now: Instant,
         internal: SocketAddr,
         is_free: impl Fn(u16) -> bool,
     ) -> Option<u16> {
+        self.serve_foreign_flows(now);
         let parity = self.parity;
         let fits = |port: u16| (!parity || port % 2 == internal.port() % 2) && is_free(port);
         match self.allocation {
@@ -47,6 +56,22 @@ impl Allocator {
                 let block = self.block(internal.ip(), ports, size)?;
                 self.any(block, fits)
             }
+        }
+    }
+
+    /// Lets the flows of others that came since the last one take their ports: a Poisson
+    /// process. They matter where ports are given in order; they are gone by the time the
+    /// counter comes round.
+    fn serve_foreign_flows(&mut self, now: Instant) {
+        let Allocation::Sequential { ports, step } = self.allocation else {
+            return;
+        };
+        while self.foreign_flows > 0 && self.next_foreign.is_none_or(|next| next <= now) {
+            if self.next_foreign.is_some() {
+                self.cursor = (self.cursor + u32::from(step)) % ports.count();
+            }
+            let pause = Duration::from_secs_f64(self.random.exponential(self.foreign_flows));
+            self.next_foreign = Some(self.next_foreign.unwrap_or(now) + pause);
         }
     }
 

@@ -45,6 +45,25 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Whether a remote endpoint belongs to it.
+    fn covers(self, remote: SocketAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Address(address) => address == remote.ip(),
+            Self::Endpoint(endpoint) => endpoint == remote,
+        }
+    }
+}
+
+/// A mapping's place: its external endpoint, and a number that tells those apart that
+/// share it where the NAT overloads ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    external: SocketAddr,
+    number: u32,
+}
+
 #[derive(Debug)]
 struct Entry {
     internal: SocketAddr,
@@ -77,19 +96,18 @@ pub(crate) struct NatTable {
     unsolicited: Unsolicited,
     timeouts: Timeouts,
     capacity: usize,
+    overload: bool,
     allocator: Allocator,
     /// The external address, or `None` where addresses stay as they are.
     address: Option<IpAddr>,
-    /// By external endpoint.
-    entries: BTreeMap<SocketAddr, Entry>,
-    by_scope: BTreeMap<(SocketAddr, Scope), SocketAddr>,
-    /// Internal endpoint and remote as seen inside, to external endpoint and remote
-    /// outside.
-    by_flow: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, SocketAddr)>,
+    entries: BTreeMap<Key, Entry>,
+    by_scope: BTreeMap<(SocketAddr, Scope), Key>,
+    /// Internal endpoint and remote as seen inside, to mapping and remote outside.
+    by_flow: BTreeMap<(SocketAddr, SocketAddr), (Key, SocketAddr)>,
     /// Flows that the router took for its own, by external and remote endpoint.
     strays: BTreeMap<(SocketAddr, SocketAddr), Instant>,
     /// No later than each session's end; the session itself knows its end.
-    deadlines: BTreeSet<(Instant, SocketAddr, SocketAddr)>,
+    deadlines: BTreeSet<(Instant, Key, SocketAddr)>,
 }
 
 impl NatTable {
@@ -100,6 +118,7 @@ impl NatTable {
             unsolicited: nat.unsolicited,
             timeouts: nat.timeouts,
             capacity: nat.capacity,
+            overload: nat.overload,
             allocator: Allocator::new(nat, random),
             address: Some(address),
             entries: BTreeMap::new(),
@@ -142,7 +161,9 @@ impl NatTable {
     pub(crate) fn mappings(&mut self, now: Instant) -> Vec<(SocketAddr, SocketAddr)> {
         self.expire(now);
         let entries = self.entries.iter();
-        entries.map(|(&ext, entry)| (entry.internal, ext)).collect()
+        entries
+            .map(|(key, entry)| (entry.internal, key.external))
+            .collect()
     }
 
     /// Translates a packet from inside; `own` of the result is the external endpoint.
@@ -153,15 +174,17 @@ impl NatTable {
         remote: SocketAddr,
     ) -> Result<Translated, Refusal> {
         self.expire(now);
-        if let Some(&(own, remote)) = self.by_flow.get(&(internal, remote)) {
-            self.refresh(now, own, remote, Direction::Outbound);
+        if let Some(&(key, remote)) = self.by_flow.get(&(internal, remote)) {
+            self.refresh(now, key, remote, Direction::Outbound);
+            let own = key.external;
             return Ok(Translated { own, remote });
         }
         if self.by_flow.len() >= self.capacity {
             return Err(Refusal::Full);
         }
-        let own = self.mapping_for(now, internal, remote)?;
-        self.open(now, own, remote, remote, Direction::Outbound);
+        let key = self.mapping_for(now, internal, remote)?;
+        self.open(now, key, remote, remote, Direction::Outbound);
+        let own = key.external;
         Ok(Translated { own, remote })
     }
 
@@ -174,7 +197,7 @@ impl NatTable {
     ) -> Result<Translated, Refusal> {
         self.expire(now);
         match self.admit(external, remote) {
-            Ok(internal) => self.pass_inbound(now, internal, external, remote),
+            Ok((key, internal)) => self.pass_inbound(now, internal, key, remote),
             Err(refusal) => {
                 self.on_unsolicited(now, external, remote);
                 Err(refusal)
@@ -185,7 +208,15 @@ impl NatTable {
     /// The internal endpoint behind an external one, whatever the filter says.
     pub(crate) fn behind(&mut self, now: Instant, external: SocketAddr) -> Option<SocketAddr> {
         self.expire(now);
-        self.entries.get(&external).map(|entry| entry.internal)
+        let (_, entry) = self.sharing(external).next_back()?;
+        Some(entry.internal)
+    }
+
+    /// The mappings that have this external endpoint, the latest last.
+    fn sharing(&self, external: SocketAddr) -> impl DoubleEndedIterator<Item = (Key, &Entry)> {
+        let key = |number| Key { external, number };
+        let range = self.entries.range(key(0)..=key(u32::MAX));
+        range.map(|(key, entry)| (*key, entry))
     }
 
     fn mapping_for(
@@ -193,10 +224,10 @@ impl NatTable {
         now: Instant,
         internal: SocketAddr,
         remote: SocketAddr,
-    ) -> Result<SocketAddr, Refusal> {
+    ) -> Result<Key, Refusal> {
         let scope = Scope::of(self.mapping, remote);
         match self.by_scope.get(&(internal, scope)) {
-            Some(&own) if !self.is_stray(now, own, remote) => Ok(own),
+            Some(&key) if !self.is_stray(now, key.external, remote) => Ok(key),
             Some(_) => self.allocate_aside(now, internal, remote),
             None => self.allocate(now, internal, remote, scope),
         }
@@ -208,16 +239,16 @@ impl NatTable {
         internal: SocketAddr,
         remote: SocketAddr,
         scope: Scope,
-    ) -> Result<SocketAddr, Refusal> {
+    ) -> Result<Key, Refusal> {
         let Some(address) = self.address else {
             return Ok(self.insert(now, internal, internal, scope));
         };
-        let (entries, strays) = (&self.entries, &self.strays);
+        let (entries, strays, overload) = (&self.entries, &self.strays, self.overload);
         let is_free = |port| {
             let own = SocketAddr::new(address, port);
-            !entries.contains_key(&own) && !is_live(strays, now, own, remote)
+            is_open(entries, own, scope, overload) && !is_live(strays, now, own, remote)
         };
-        let port = self.allocator.port(internal, is_free);
+        let port = self.allocator.port(now, internal, is_free);
         let own = SocketAddr::new(address, port.ok_or(Refusal::Full)?);
         Ok(self.insert(now, internal, own, scope))
     }
@@ -229,50 +260,69 @@ impl NatTable {
         now: Instant,
         internal: SocketAddr,
         remote: SocketAddr,
-    ) -> Result<SocketAddr, Refusal> {
+    ) -> Result<Key, Refusal> {
         let Some(address) = self.address else {
-            return Ok(internal);
+            return Ok(Key {
+                external: internal,
+                number: 0,
+            });
         };
-        let entries = &self.entries;
-        let is_free = |port| !entries.contains_key(&SocketAddr::new(address, port));
+        let (entries, overload) = (&self.entries, self.overload);
+        let scope = Scope::Endpoint(remote);
+        let is_free = |port| is_open(entries, SocketAddr::new(address, port), scope, overload);
         let port = self.allocator.any(Ports::ALL, is_free);
         let own = SocketAddr::new(address, port.ok_or(Refusal::Full)?);
         Ok(self.insert(now, internal, own, Scope::Endpoint(remote)))
     }
 
-    fn insert(
-        &mut self,
-        now: Instant,
-        internal: SocketAddr,
-        own: SocketAddr,
-        scope: Scope,
-    ) -> SocketAddr {
+    fn insert(&mut self, now: Instant, internal: SocketAddr, own: SocketAddr, scope: Scope) -> Key {
         let entry = Entry {
             internal,
             scope,
             dies: self.timeouts.lifetime.map(|lifetime| now + lifetime),
             sessions: BTreeMap::new(),
         };
-        self.entries.insert(own, entry);
-        self.by_scope.insert((internal, scope), own);
-        own
+        let last = self.sharing(own).next_back();
+        let number = last.map_or(0, |(key, _)| key.number + 1);
+        let key = Key {
+            external: own,
+            number,
+        };
+        self.entries.insert(key, entry);
+        self.by_scope.insert((internal, scope), key);
+        key
     }
 
-    fn admit(&self, external: SocketAddr, remote: SocketAddr) -> Result<SocketAddr, Refusal> {
-        let entry = self.entries.get(&external).ok_or(Refusal::NoMapping)?;
-        let admitted = match self.filtering {
+    /// The mapping that a packet from outside belongs to: the one that has the flow, else
+    /// the latest whose filter lets it in.
+    fn admit(
+        &self,
+        external: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<(Key, SocketAddr), Refusal> {
+        let flow = |(_, entry): &(Key, &Entry)| entry.sessions.contains_key(&remote);
+        let admits = |(_, entry): &(Key, &Entry)| match self.filtering {
             Filtering::EndpointIndependent => true,
             Filtering::AddressDependent => entry.knows_address(remote.ip()),
-            Filtering::AddressAndPortDependent => entry.sessions.contains_key(&remote),
+            Filtering::AddressAndPortDependent => false,
         };
-        admitted.then_some(entry.internal).ok_or(Refusal::Filtered)
+        let known = self.sharing(external).next().ok_or(Refusal::NoMapping)?;
+        let admitted = if self.overload {
+            let mut sharing = self.sharing(external);
+            let flow = sharing.find(flow);
+            flow.or_else(|| self.sharing(external).rev().find(admits))
+        } else {
+            Some(known).filter(|entry| flow(entry) || admits(entry))
+        };
+        let (key, entry) = admitted.ok_or(Refusal::Filtered)?;
+        Ok((key, entry.internal))
     }
 
     fn pass_inbound(
         &mut self,
         now: Instant,
         internal: SocketAddr,
-        external: SocketAddr,
+        external: Key,
         remote: SocketAddr,
     ) -> Result<Translated, Refusal> {
         if let Some(seen_as) = self.refresh(now, external, remote, Direction::Inbound) {
@@ -312,7 +362,7 @@ impl NatTable {
     fn open(
         &mut self,
         now: Instant,
-        own: SocketAddr,
+        own: Key,
         remote: SocketAddr,
         seen_as: SocketAddr,
         begun: Direction,
@@ -338,7 +388,7 @@ impl NatTable {
     fn refresh(
         &mut self,
         now: Instant,
-        own: SocketAddr,
+        own: Key,
         remote: SocketAddr,
         direction: Direction,
     ) -> Option<SocketAddr> {
@@ -377,7 +427,7 @@ impl NatTable {
         }
     }
 
-    fn close_if_over(&mut self, now: Instant, own: SocketAddr, remote: SocketAddr) {
+    fn close_if_over(&mut self, now: Instant, own: Key, remote: SocketAddr) {
         let Some(entry) = self.entries.get_mut(&own) else {
             return;
         };
@@ -395,7 +445,7 @@ impl NatTable {
         }
     }
 
-    fn remove_mapping(&mut self, own: SocketAddr) {
+    fn remove_mapping(&mut self, own: Key) {
         let Some(entry) = self.entries.remove(&own) else {
             return;
         };
@@ -428,6 +478,24 @@ impl Timeouts {
 
 fn capped(expires: Instant, dies: Option<Instant>) -> Instant {
     dies.map_or(expires, |dies| expires.min(dies))
+}
+
+/// Whether an external endpoint can serve a new mapping of this scope: nobody has it, or
+/// the NAT overloads ports and nobody who has it has a flow with the same remote endpoint.
+fn is_open(
+    entries: &BTreeMap<Key, Entry>,
+    external: SocketAddr,
+    scope: Scope,
+    overload: bool,
+) -> bool {
+    let key = |number| Key { external, number };
+    let mut sharing = entries.range(key(0)..=key(u32::MAX)).map(|(_, e)| e);
+    if !overload || scope == Scope::Any {
+        return sharing.next().is_none();
+    }
+    !sharing.any(|entry| {
+        entry.scope == Scope::Any || entry.sessions.keys().any(|remote| scope.covers(*remote))
+    })
 }
 
 fn is_live(

@@ -4,7 +4,7 @@ use super::party::{Party, PartyEvent, PartySignal, Peer};
 use super::{BuiltHome, Signalling, TwoHomes};
 use crate::sim::random::Stream;
 use crate::sim::runner::{MachineId, Occurrence, Runner};
-use crate::sim::topology::RouterId;
+use crate::sim::topology::{HostId, RouterId};
 use crate::sim::world::World;
 use postern_proto::ice::{Agent, Credentials, Event, Path, Report, Role};
 use postern_proto::stun::BindingServer;
@@ -25,6 +25,7 @@ pub struct Meeting {
 #[derive(Debug)]
 struct Side {
     machine: MachineId,
+    host: HostId,
     routers: Vec<RouterId>,
     credentials: Credentials,
     /// Messages held back until both sides have gathered.
@@ -95,7 +96,8 @@ impl Meeting {
         let [left, right] = built;
         let sides = [(Role::Controlling, left), (Role::Controlled, right)].map(|(role, home)| {
             let agent = Agent::new(start, random.bytes(), role, homes.config);
-            Side::new(&mut runner, agent, home, &stun)
+            let ports = Stream::new(random.bytes(), 0);
+            Side::new(&mut runner, agent, home, &stun, ports)
         });
         let mut meeting = Self {
             runner,
@@ -169,6 +171,13 @@ impl Meeting {
         self.runner.world()
     }
 
+    /// The datagrams that the side has sent that sent more.
+    pub fn datagrams(&mut self) -> u64 {
+        let hosts = self.sides.each_ref().map(|side| side.host);
+        let sent = hosts.map(|host| self.runner.world().host_counters(host).sent);
+        sent.into_iter().max().unwrap_or(0)
+    }
+
     /// The routers of a side (0 left, 1 right), outermost first.
     #[must_use]
     pub fn routers(&self, side: usize) -> &[RouterId] {
@@ -209,13 +218,20 @@ impl Meeting {
                 self.signal(at, index, PartySignal::EndOfCandidates);
                 self.hand_over_together(at);
             }
+            Event::TellPeer(message) => {
+                self.signal(at, index, PartySignal::Punch(message));
+                self.hand_over_together(at);
+            }
             Event::Valid { .. } => {
                 side.valid.get_or_insert(at);
             }
             Event::Selected(path) => side.ended = Some(End::Selected(path)),
             Event::Failed(report) => side.ended = Some(End::Failed(report)),
             Event::Lost(path) => side.on_lost(path),
-            Event::PeerSeen(_) => {}
+            Event::PeerSeen(_)
+            | Event::OpenSockets { .. }
+            | Event::CloseSockets(_)
+            | Event::AttemptEnded => {}
         }
     }
 
@@ -245,7 +261,8 @@ impl Meeting {
         let Signalling::Together { stagger } = self.signalling else {
             return;
         };
-        if !self.sides.iter().all(|side| side.gathered) {
+        let ready = |side: usize| self.sides[side].gathered && self.agent(side).is_classified();
+        if self.authenticated.is_some() || !ready(0) || !ready(1) {
             return;
         }
         self.authenticated = Some(at);
@@ -262,11 +279,18 @@ impl Meeting {
 }
 
 impl Side {
-    fn new(runner: &mut Runner<Party>, agent: Agent, home: BuiltHome, stun: &[SocketAddr]) -> Self {
+    fn new(
+        runner: &mut Runner<Party>,
+        agent: Agent,
+        home: BuiltHome,
+        stun: &[SocketAddr],
+        ports: Stream,
+    ) -> Self {
         let credentials = agent.local_credentials().clone();
-        let peer = Peer::new(runner.now(), agent, &home.endpoints, stun);
+        let peer = Peer::new(runner.now(), agent, &home.endpoints, stun, ports);
         Self {
             machine: runner.add(home.host, Party::Peer(Box::new(peer))),
+            host: home.host,
             routers: home.routers,
             credentials,
             outbox: Vec::new(),

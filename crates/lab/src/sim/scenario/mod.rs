@@ -52,6 +52,9 @@ pub struct TwoHomes {
     pub same_addresses: bool,
     /// The link of the STUN server to the core.
     pub server: Pipe,
+    /// How many more IPv4 endpoints the STUN server has: with one a second address, with two
+    /// a second port of the first, too.
+    pub vantages: u8,
     /// How credentials and candidates get across.
     pub signalling: Signalling,
     /// Settings of both agents.
@@ -137,6 +140,7 @@ impl TwoHomes {
             carrier: None,
             same_addresses: false,
             server: Pipe::default(),
+            vantages: 0,
             signalling: Signalling::Trickled(Duration::from_millis(30)),
             config: Config::default(),
         }
@@ -150,8 +154,17 @@ impl TwoHomes {
         let host = world.add_host("server");
         let link = Link::symmetric(self.server);
         world.attach(host, world.core(), &addresses, link);
-        let stun = addresses.map(|address| SocketAddr::new(address, STUN_PORT));
-        (host, stun.to_vec())
+        let second = IpAddr::from([45, 45, 0, 2]);
+        world.attach(host, world.core(), &[second], link);
+        let mut stun = addresses
+            .map(|address| SocketAddr::new(address, STUN_PORT))
+            .to_vec();
+        let more = [
+            SocketAddr::new(second, STUN_PORT),
+            SocketAddr::new(addresses[0], STUN_PORT + 1),
+        ];
+        stun.extend(more.iter().take(usize::from(self.vantages)));
+        (host, stun)
     }
 
     /// The network that both homes attach to.

@@ -1,12 +1,17 @@
 //! Who takes part: two peers with ICE agents, and the STUN server.
 
+use crate::sim::random::Stream;
 use crate::sim::runner::Machine;
 use postern_proto::ice::{Agent, Candidate, Credentials, Event, Path};
+use postern_proto::punch;
 use postern_proto::stun::BindingServer;
 use postern_proto::{Datagram, Transmit, Verdict};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+/// The first port of those that systems choose.
+const EPHEMERAL: u16 = 32_768;
 
 /// A machine of the scenario.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Peer {
     agent: Agent,
     transmits: VecDeque<Transmit>,
     events: VecDeque<PartyEvent>,
+    /// Chooses the ports of sockets that the agent asks for.
+    random: Stream,
 }
 
 /// What a peer reports.
@@ -48,6 +55,8 @@ pub enum PartySignal {
     Candidate(Candidate),
     /// The other side has no more candidates.
     EndOfCandidates,
+    /// What the other side's puncher has told.
+    Punch(punch::Message),
     /// Send data on the selected path; nothing happens without one.
     SendData,
 }
@@ -58,6 +67,7 @@ impl Peer {
         mut agent: Agent,
         endpoints: &[SocketAddr],
         stun: &[SocketAddr],
+        random: Stream,
     ) -> Self {
         for &endpoint in endpoints {
             agent.add_host(now, endpoint);
@@ -66,11 +76,30 @@ impl Peer {
             agent.add_stun_server(now, server);
         }
         agent.end_of_hosts(now);
-        Self {
+        let mut peer = Self {
             agent,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
+            random,
+        };
+        peer.follow(now);
+        peer
+    }
+
+    /// Takes what the agent says, and gives it the sockets that it asks for.
+    fn follow(&mut self, now: Instant) {
+        while let Some(event) = self.agent.poll_event() {
+            if let Event::OpenSockets { base, count, .. } = event {
+                let sockets = (0..count).map(|_| self.socket(base)).collect();
+                self.agent.sockets_opened(now, Some(sockets));
+            }
+            self.events.push_back(PartyEvent::Ice(event));
         }
+    }
+
+    fn socket(&mut self, base: SocketAddr) -> SocketAddr {
+        let port = EPHEMERAL + self.random.below(u64::from(u16::MAX - EPHEMERAL) + 1) as u16;
+        SocketAddr::new(base.ip(), port)
     }
 
     /// The agent.
@@ -81,6 +110,7 @@ impl Peer {
 
     fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
         let verdict = self.agent.handle_input(now, datagram);
+        self.follow(now);
         if verdict == Verdict::NotMine && datagram.payload == DATA {
             self.events.push_back(PartyEvent::Data {
                 local: datagram.local,
@@ -96,8 +126,10 @@ impl Peer {
             PartySignal::Credentials(peer) => self.agent.set_remote_credentials(now, peer),
             PartySignal::Candidate(candidate) => self.agent.add_remote_candidate(now, candidate),
             PartySignal::EndOfCandidates => self.agent.end_of_remote_candidates(now),
+            PartySignal::Punch(message) => self.agent.handle_punch(now, message),
             PartySignal::SendData => self.transmits.extend(self.agent.selected().map(data)),
         }
+        self.follow(now);
     }
 }
 
@@ -115,6 +147,7 @@ impl Machine for Party {
     fn handle_timeout(&mut self, now: Instant) {
         if let Self::Peer(peer) = self {
             peer.agent.handle_timeout(now);
+            peer.follow(now);
         }
     }
 
@@ -136,10 +169,7 @@ impl Machine for Party {
 
     fn poll_event(&mut self) -> Option<PartyEvent> {
         match self {
-            Self::Peer(peer) => {
-                let event = peer.events.pop_front();
-                event.or_else(|| peer.agent.poll_event().map(PartyEvent::Ice))
-            }
+            Self::Peer(peer) => peer.events.pop_front(),
             Self::Server(_) => None,
         }
     }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use postern_proto::turn::server::FiveTuple;
+use postern_proto::turn::server::{FiveTuple, Transport};
 use postern_wire::turn::{StreamFrame, split_stream};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes,
@@ -166,8 +166,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let length = self.record(rest).min(rest.len());
+            let (next, others) = rest.split_at(length);
+            self.stream.write_all(next).await?;
+            rest = others;
+        }
         self.stream.flush().await
+    }
+
+    /// How many of these bytes are written at once. Over TLS each message has a record of
+    /// its own: clients are about that read one record, take one message out of it and
+    /// forget the rest (coturn's).
+    fn record(&self, bytes: &[u8]) -> usize {
+        if self.client.transport != Transport::Tls {
+            return bytes.len();
+        }
+        match split_stream(bytes) {
+            Ok(StreamFrame::Stun { length }) => length,
+            Ok(StreamFrame::ChannelData { padded, .. }) => padded,
+            Ok(StreamFrame::Incomplete { .. }) | Err(_) => bytes.len(),
+        }
     }
 
     /// Raw bytes both ways, from the first that either side has sent. The shard ends it by

@@ -2,37 +2,34 @@
 
 use std::time::Instant;
 
-use noq_udp::RecvMeta;
 use postern_proto::turn::server::{
     Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, PeerAddr, RelayId, Transport,
 };
 use postern_wire::turn::{
-    CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, DataHeader, channel_header,
+    CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, DataHeader, Icmp, channel_header,
 };
 
+use super::batch::Destination;
 use super::shard::Shard;
-use super::socket::Destination;
 use super::sockets::Via;
+use crate::os::trains::{Train, TrainSocket};
+
+/// ICMP errors taken from a relay's queue before others have their turn.
+const ERRORS: usize = 64;
 
 impl Shard {
     /// A train from one client, or from a stranger.
-    pub(super) fn on_client_train(
-        &mut self,
-        now: Instant,
-        via: Via,
-        meta: &RecvMeta,
-        train: &[u8],
-    ) {
-        let Some(server) = self.sockets.arrived_at(via, meta.dst_ip) else {
+    pub(super) fn on_client_train(&mut self, now: Instant, via: Via, train: &Train<'_>) {
+        let Some(server) = self.sockets.arrived_at(via, train.at) else {
             return;
         };
         let client = FiveTuple {
             transport: Transport::Udp,
-            client: ClientAddr(meta.addr),
+            client: ClientAddr(train.from),
             server,
         };
-        let stride = meta.stride.max(1);
-        let mut rest = train;
+        let stride = train.stride;
+        let mut rest = train.bytes;
         while !rest.is_empty() {
             let used = match Run::find(rest, stride) {
                 Some(run) if self.relays => {
@@ -41,11 +38,26 @@ impl Shard {
                 }
                 _ => {
                     let used = stride.min(rest.len());
-                    self.on_message(now, &client, rest.get(..used).unwrap_or_default());
+                    self.on_datagram(now, &client, rest.get(..used).unwrap_or_default());
                     used
                 }
             };
             rest = rest.get(used..).unwrap_or_default();
+        }
+    }
+
+    fn on_datagram(&mut self, now: Instant, client: &FiveTuple, payload: &[u8]) {
+        match self.machine.bare_binding(now, client, payload) {
+            Some(Some(response)) => self.send_to_client(client, [response.as_bytes()]),
+            Some(None) => {}
+            None => self.on_message(now, client, payload),
+        }
+    }
+
+    /// Sends a datagram, which is these parts one behind the other, to a client.
+    pub(super) fn send_to_client<const N: usize>(&mut self, client: &FiveTuple, parts: [&[u8]; N]) {
+        if let Some((via, to)) = self.sockets.way_to(client) {
+            self.batch.push(&self.inbox, via, to, parts);
         }
     }
 
@@ -90,26 +102,20 @@ impl Shard {
         };
         let via = Via::Relay(forward.relay);
         for datagram in data {
-            self.batch.push(&self.sockets, via, to, [datagram]);
+            self.batch.push(&self.inbox, via, to, [datagram]);
         }
     }
 
     /// A train from one peer.
-    pub(super) fn on_peer_train(
-        &mut self,
-        now: Instant,
-        relay: RelayId,
-        meta: &RecvMeta,
-        train: &[u8],
-    ) {
-        let peer = PeerAddr(meta.addr);
-        let Some(backward) = self.machine.peer_data(now, relay, peer, train.len()) else {
+    pub(super) fn on_peer_train(&mut self, now: Instant, relay: RelayId, train: &Train<'_>) {
+        let (peer, data) = (PeerAddr(train.from), train.bytes);
+        let Some(backward) = self.machine.peer_data(now, relay, peer, data.len()) else {
             return;
         };
-        if train.is_empty() {
-            self.backward(&backward, std::iter::once(train));
+        if data.is_empty() {
+            self.backward(&backward, std::iter::once(data));
         } else {
-            self.backward(&backward, train.chunks(meta.stride.max(1)));
+            self.backward(&backward, data.chunks(train.stride));
         }
     }
 
@@ -121,13 +127,8 @@ impl Shard {
             self.streams.send(&client, bytes);
             return;
         }
-        let Some(via) = self.sockets.listener_at(client.server) else {
+        let Some((via, to)) = self.sockets.way_to(&client) else {
             return;
-        };
-        let to = Destination {
-            to: client.client.0,
-            from: Some(client.server.ip()),
-            dont_fragment: false,
         };
         for datagram in data {
             self.frame(via, to, backward.framing, datagram);
@@ -141,13 +142,13 @@ impl Shard {
                     return;
                 };
                 let header = channel_header(channel, length);
-                self.batch.push(&self.sockets, via, to, [&header, data]);
+                self.batch.push(&self.inbox, via, to, [&header, data]);
             }
             Framing::Indication(peer) => {
                 let id = self.machine.indication_id();
                 if let Some(header) = DataHeader::data(peer.0, id, data.len()) {
                     let parts = [header.as_bytes(), data, padding(&header)];
-                    self.batch.push(&self.sockets, via, to, parts);
+                    self.batch.push(&self.inbox, via, to, parts);
                 }
             }
         }
@@ -180,6 +181,23 @@ impl Shard {
             }
         }
         bytes
+    }
+}
+
+impl Shard {
+    /// Tells clients of ICMP errors that their datagrams met.
+    pub(super) fn tell_errors(&mut self, now: Instant, relay: RelayId) {
+        for _ in 0..ERRORS {
+            let socket = self.sockets.get(Via::Relay(relay));
+            let Some(error) = socket.and_then(TrainSocket::next_error) else {
+                break;
+            };
+            if let Ok(icmp) = Icmp::new(error.kind, error.code, error.mtu) {
+                let peer = PeerAddr(error.to);
+                self.machine.handle_icmp(now, relay, peer, icmp);
+            }
+        }
+        self.drain(now);
     }
 }
 

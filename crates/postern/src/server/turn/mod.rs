@@ -10,7 +10,6 @@ mod config;
 mod connections;
 mod data;
 mod shard;
-mod socket;
 mod sockets;
 mod streams;
 
@@ -38,10 +37,10 @@ pub(super) use client::serve as serve_client;
 pub(super) use commands::{Change, Remote};
 
 use crate::clock;
+use crate::os::trains::{Inbox, Role, TrainSocket};
 use batch::Batch;
 use connections::Connections;
 use shard::Shard;
-use socket::TrainSocket;
 use sockets::Sockets;
 use streams::Streams;
 
@@ -155,7 +154,10 @@ impl Running {
         }
         let poll = Poll::new()?;
         let (remote, commands) = Remote::new(&poll)?;
-        let listeners: io::Result<_> = listeners.into_iter().map(TrainSocket::new).collect();
+        let listeners = listeners.into_iter();
+        let listeners: io::Result<_> = listeners
+            .map(|socket| TrainSocket::new(socket, Role::Listener))
+            .collect();
         let stop = Arc::<AtomicBool>::default();
         let runtime = tokio::runtime::Handle::current();
         let shard = Shard {
@@ -163,6 +165,7 @@ impl Running {
             poll,
             machine: Server::new(clock::now(), seed, plan.machine),
             relays: plan.relays,
+            inbox: Arc::new(Inbox::new()),
             batch: Batch::new(),
             streams: Streams::default(),
             connections: Connections::new(runtime, remote.clone()),

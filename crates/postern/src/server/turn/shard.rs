@@ -5,29 +5,22 @@
 //! [`Command`]s.
 
 use std::collections::BTreeSet;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
-use noq_udp::RecvMeta;
 use postern_proto::turn::server::{Event, OpenError, RelayTransport, Server, Transmit};
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
 use super::commands::Command;
 use super::connections::Connections;
-use super::socket::Destination;
 use super::sockets::{Sockets, Via, WAKER};
 use super::streams::Streams;
 use crate::clock;
-
-/// Bytes for one train of datagrams: the most that the kernel joins.
-const TRAIN: usize = 64 * 1024;
-
-/// Trains received at once.
-const BATCH: usize = 16;
+use crate::os::trains::Inbox;
 
 /// Commands taken before the sockets have their turn again.
 const COMMANDS: usize = 256;
@@ -42,6 +35,8 @@ pub(super) struct Shard {
     /// Whether there are relays; else only STUN is answered.
     pub(super) relays: bool,
     pub(super) sockets: Sockets,
+    /// What was received last; shared so that it can be read while the rest changes.
+    pub(super) inbox: Arc<Inbox>,
     pub(super) batch: Batch,
     pub(super) streams: Streams,
     pub(super) connections: Connections,
@@ -54,7 +49,6 @@ pub(super) struct Shard {
 impl Shard {
     /// Works until it is told to stop.
     pub(super) fn run(mut self) {
-        let mut memory = vec![0; BATCH * TRAIN];
         let mut events = Events::with_capacity(1024);
         while !self.stop.load(Ordering::Relaxed) {
             if let Err(error) = self.wait(&mut events) {
@@ -62,7 +56,7 @@ impl Shard {
                 std::thread::sleep(ERROR_PAUSE);
             }
             self.take_commands();
-            self.serve_sockets(&mut memory);
+            self.serve_sockets();
             self.on_time();
         }
     }
@@ -78,45 +72,66 @@ impl Shard {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        let tokens = events.iter().map(mio::event::Event::token);
-        self.ready
-            .extend(tokens.filter(|token| *token != WAKER).map(|Token(n)| n));
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            let Token(token) = event.token();
+            self.ready.insert(token);
+            if event.is_error() {
+                self.on_error(event.token());
+            }
+        }
         Ok(())
     }
 
     /// Every socket that is ready gets one batch, then it is the next one's turn.
-    fn serve_sockets(&mut self, memory: &mut [u8]) {
+    fn serve_sockets(&mut self) {
         for token in std::mem::take(&mut self.ready) {
-            if self.serve(Token(token), memory) {
+            if self.serve(Token(token)) {
                 self.ready.insert(token);
             }
         }
     }
 
     /// Whether there may be more.
-    fn serve(&mut self, token: Token, memory: &mut [u8]) -> bool {
+    fn serve(&mut self, token: Token) -> bool {
         let Some(via) = self.sockets.of(token) else {
             return false;
         };
-        let mut buffers: [IoSliceMut<'_>; BATCH] = split(memory);
-        let mut metas = [RecvMeta::default(); BATCH];
-        let Some(socket) = self.sockets.get(via) else {
+        let (Some(socket), Some(inbox)) = (self.sockets.get(via), Arc::get_mut(&mut self.inbox))
+        else {
             return false;
         };
-        let received = match socket.receive(&mut buffers, &mut metas) {
+        let (received, more) = match socket.receive(inbox) {
             Ok(received) => received,
-            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(_) => {
+                // An earlier datagram's error is told once; what waits behind it is to be
+                // read.
+                self.on_error(token);
+                return true;
+            }
         };
         let now = clock::now();
-        for (buffer, meta) in buffers.iter().zip(&metas).take(received) {
-            let train = buffer.get(..meta.len).unwrap_or_default();
+        let inbox = Arc::clone(&self.inbox);
+        for train in (0..received).filter_map(|index| inbox.train(index)) {
             match via {
-                Via::Listener(_) => self.on_client_train(now, via, meta, train),
-                Via::Relay(relay) => self.on_peer_train(now, relay, meta, train),
+                Via::Listener(_) => self.on_client_train(now, via, &train),
+                Via::Relay(relay) => self.on_peer_train(now, relay, &train),
             }
         }
-        self.batch.flush(&self.sockets);
-        received == BATCH
+        drop(inbox);
+        self.flush();
+        more
+    }
+
+    fn on_error(&mut self, token: Token) {
+        if let Some(Via::Relay(relay)) = self.sockets.of(token) {
+            self.tell_errors(clock::now(), relay);
+            self.flush();
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.batch.flush(&self.sockets, &self.inbox);
     }
 
     fn take_commands(&mut self) {
@@ -127,7 +142,7 @@ impl Shard {
             let now = clock::now();
             self.obey(now, command);
             self.drain(now);
-            self.batch.flush(&self.sockets);
+            self.flush();
         }
     }
 
@@ -140,7 +155,7 @@ impl Shard {
         if due.is_some_and(|due| due <= now) {
             self.machine.handle_timeout(now);
             self.drain(now);
-            self.batch.flush(&self.sockets);
+            self.flush();
         }
     }
 
@@ -162,14 +177,7 @@ impl Shard {
             self.streams.send(&client, payload);
             return;
         }
-        let to = Destination {
-            to: client.client.0,
-            from: Some(client.server.ip()),
-            dont_fragment: false,
-        };
-        if let Some(via) = self.sockets.listener_at(client.server) {
-            self.batch.push(&self.sockets, via, to, [&payload]);
-        }
+        self.send_to_client(&client, [&payload]);
     }
 
     fn carry_out(&mut self, now: Instant, event: Event) {
@@ -193,7 +201,7 @@ impl Shard {
                 self.machine.handle_relay_opened(now, relay, result);
             }
             Event::CloseRelay { relay } => {
-                self.batch.flush(&self.sockets);
+                self.flush();
                 self.sockets.close_relay(relay);
                 self.connections.close_listener(relay);
             }
@@ -211,12 +219,6 @@ impl Shard {
             }
         }
     }
-}
-
-/// Cuts the memory into buffers for one train each.
-fn split(memory: &mut [u8]) -> [IoSliceMut<'_>; BATCH] {
-    let mut chunks = memory.chunks_mut(TRAIN);
-    std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()))
 }
 
 fn open_error(error: &io::Error) -> OpenError {

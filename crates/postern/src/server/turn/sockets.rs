@@ -4,11 +4,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use mio::{Registry, Token};
-use postern_proto::turn::server::RelayId;
+use postern_proto::turn::server::{FiveTuple, RelayId};
 use postern_wire::turn::AddressFamily;
 
-use super::socket::TrainSocket;
-use crate::server::sockets::bind_udp;
+use super::batch::Destination;
+use crate::os::trains::{Role, TrainSocket};
+use crate::server::sockets::bind_relay;
 
 /// One socket of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,13 +65,19 @@ impl Sockets {
         }
     }
 
-    /// The listener that sends from this address.
-    pub(super) fn listener_at(&self, address: SocketAddr) -> Option<Via> {
-        let index = self
-            .listeners
-            .iter()
-            .position(|listener| serves(listener.bound(), address))?;
-        Some(Via::Listener(index))
+    /// How a client's datagrams leave. A socket with only one address need not be told to
+    /// send from it.
+    pub(super) fn way_to(&self, client: &FiveTuple) -> Option<(Via, Destination)> {
+        let mut listeners = self.listeners.iter().enumerate();
+        let (index, listener) =
+            listeners.find(|(_, listener)| serves(listener.bound(), client.server))?;
+        let has_several = listener.bound().ip().is_unspecified();
+        let to = Destination {
+            to: client.client.0,
+            from: has_several.then_some(client.server.ip()),
+            dont_fragment: false,
+        };
+        Some((Via::Listener(index), to))
     }
 
     /// The address at which a datagram arrived; `None` if the system does not say, on a
@@ -80,7 +87,7 @@ impl Sockets {
     }
 
     pub(super) fn open_relay(&mut self, relay: RelayId, address: SocketAddr) -> io::Result<()> {
-        let mut socket = TrainSocket::new(bind_udp(address)?)?;
+        let mut socket = TrainSocket::new(bind_relay(address)?, Role::Relay)?;
         let place = place(relay);
         if place >= self.relays.len() {
             self.relays.resize_with(place.saturating_add(2), || None);

@@ -59,6 +59,15 @@ impl Client {
         permission.is_some_and(|p| matches!(p.state, State::Live { .. }))
     }
 
+    /// Why the server does not relay to this address, while that is remembered.
+    #[must_use]
+    pub fn refusal(&self, peer: IpAddr) -> Option<Failure> {
+        match self.permissions.get(&peer.to_canonical())?.state {
+            State::Refused(failure) => Some(failure),
+            State::Asking | State::Live { .. } => None,
+        }
+    }
+
     /// The state of a permission that is being used; a new one is asked for.
     pub(super) fn use_permission(&mut self, now: Instant, ip: IpAddr) -> Result<State, SendError> {
         if let Some(permission) = self.permissions.get_mut(&ip) {

@@ -1,7 +1,6 @@
 //! In which order to try several servers.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::after;
@@ -16,12 +15,12 @@ const MEMORY: Duration = Duration::from_secs(300);
 
 /// Races servers: starts them one after the other, each with a head start of 250 ms on the
 /// next, and at once when all that were started have failed. The first that allocates wins;
-/// the caller closes the others.
-#[derive(Debug, Default)]
-pub struct Servers {
-    servers: Vec<SocketAddr>,
-    started: BTreeMap<SocketAddr, Racer>,
-    failed_at: BTreeMap<SocketAddr, Instant>,
+/// the caller closes the others. `K` is what tells a server, and a way to it, from others.
+#[derive(Debug)]
+pub struct Servers<K> {
+    servers: Vec<K>,
+    started: BTreeMap<K, Racer>,
+    failed_at: BTreeMap<K, Instant>,
     next_start: Option<Instant>,
     won: bool,
 }
@@ -32,11 +31,11 @@ enum Racer {
     Failed,
 }
 
-impl Servers {
+impl<K: Ord + Copy> Servers<K> {
     /// Servers in the order of preference, each once; those beyond [`MAX_SERVERS`] are left
     /// out.
     #[must_use]
-    pub fn new(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub fn new(servers: impl IntoIterator<Item = K>) -> Self {
         let mut list = Vec::new();
         for server in servers {
             if list.len() < MAX_SERVERS && !list.contains(&server) {
@@ -45,7 +44,10 @@ impl Servers {
         }
         Self {
             servers: list,
-            ..Self::default()
+            started: BTreeMap::new(),
+            failed_at: BTreeMap::new(),
+            next_start: None,
+            won: false,
         }
     }
 
@@ -61,7 +63,7 @@ impl Servers {
     }
 
     /// The server to start, if it is time for one.
-    pub fn poll_start(&mut self, now: Instant) -> Option<SocketAddr> {
+    pub fn poll_start(&mut self, now: Instant) -> Option<K> {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return None;
         }
@@ -72,7 +74,7 @@ impl Servers {
     }
 
     /// A server has failed; true if it was the last hope.
-    pub fn on_failed(&mut self, now: Instant, server: SocketAddr) -> bool {
+    pub fn on_failed(&mut self, now: Instant, server: K) -> bool {
         self.failed_at.insert(server, now);
         self.failed_at
             .retain(|failed, _| self.servers.contains(failed));
@@ -87,7 +89,7 @@ impl Servers {
     }
 
     /// A server has allocated: no more are started.
-    pub fn on_allocated(&mut self, server: SocketAddr) {
+    pub fn on_allocated(&mut self, server: K) {
         self.failed_at.remove(&server);
         self.won = true;
     }
@@ -98,7 +100,7 @@ impl Servers {
         self.waiting().filter(|_| !self.won).and(self.next_start)
     }
 
-    fn waiting(&self) -> Option<SocketAddr> {
+    fn waiting(&self) -> Option<K> {
         let mut servers = self.servers.iter();
         servers.find(|s| !self.started.contains_key(s)).copied()
     }
@@ -106,6 +108,8 @@ impl Servers {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::super::tests::{epoch, ms, secs};
     use super::*;
 

@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use postern_wire::stun::{AttributeType, Builder, Class, Message, Method, TransactionId};
+use postern_wire::stun::{
+    AttributeType, BindingResponse, Builder, Class, Message, Method, TransactionId,
+};
 use postern_wire::turn::{AddressFamily, ChannelNumber, Data, Icmp, XorPeerAddress};
 use rand_core::RngCore;
 
-use super::Server;
 use super::allocation::{Allocation, relay_id};
 use super::dispatch::{Caller, Handled};
 use super::permit::canonical;
@@ -15,6 +16,8 @@ use super::stats::count;
 use super::types::{
     AllocationId, Backward, FiveTuple, Forward, Framing, PeerAddr, RelayId, RelayTransport,
 };
+use super::{Server, Transport};
+use crate::Datagram;
 
 /// The comprehension-required attributes of a Send indication.
 const SEND: &[AttributeType] = &[
@@ -24,6 +27,31 @@ const SEND: &[AttributeType] = &[
 ];
 
 impl Server {
+    /// The answer to a Binding request without attributes in a datagram; `None` for
+    /// everything else, which is for [`Server::handle_input`]. The inner value is `None` if
+    /// there is to be no answer.
+    ///
+    /// It is what [`Server::handle_input`] would have answered, without the queue and
+    /// without an allocation on the heap.
+    pub fn bare_binding(
+        &mut self,
+        now: Instant,
+        client: &FiveTuple,
+        payload: &[u8],
+    ) -> Option<Option<BindingResponse>> {
+        let datagram = Datagram {
+            local: client.server,
+            remote: client.client.0,
+            payload,
+        };
+        let is_datagram = client.transport == Transport::Udp;
+        let answer = is_datagram
+            .then(|| self.binding.answer_bare(now, &datagram))
+            .flatten()?;
+        self.stats.bindings = self.stats.bindings.wrapping_add(1);
+        Some(answer)
+    }
+
     /// Where data on a channel goes, `bytes` of it: of one ChannelData message, or of a
     /// train of them. `None` drops it: there is no allocation, no such channel, no
     /// permission, or no bandwidth left.

@@ -116,7 +116,7 @@ impl Server {
             remote: client.client.0,
             payload,
         };
-        self.stats.answered(Method::BINDING, 0);
+        self.stats.bindings = self.stats.bindings.wrapping_add(1);
         if client.transport.is_stream() {
             if let Some(payload) = self.binding.answer_on_stream(&datagram) {
                 self.send(*client, payload);

@@ -15,6 +15,8 @@ pub struct Stats {
     pub allocations: BTreeMap<(Transport, RelayTransport), u32>,
     /// Connections with peers now (RFC 6062).
     pub connections: u32,
+    /// Binding requests and indications (STUN), answered or not.
+    pub bindings: u64,
     /// Answers, by the method of the request and the error code, 0 for success. Those to
     /// strangers that their network had not earned, and that were not sent, count too.
     pub answers: BTreeMap<(Method, u16), u64>,
@@ -43,6 +45,7 @@ impl Stats {
         }
         self.connections = self.connections.saturating_add(other.connections);
         let sums = [
+            (&mut self.bindings, other.bindings),
             (&mut self.to_peers, other.to_peers),
             (&mut self.to_clients, other.to_clients),
             (&mut self.without_permission, other.without_permission),

@@ -281,6 +281,24 @@ fn binding_is_answered_in_32_and_44_bytes_on_every_transport() {
 }
 
 #[test]
+fn a_bare_binding_request_is_answered_alike_on_the_quick_way() {
+    let (mut world, mut quick) = (World::new(), World::new());
+    let bytes = Builder::new(Class::Request, Method::BINDING, TransactionId([1; 12])).build();
+    for address in ["203.0.113.5:1", "[2001:db8::5]:1"] {
+        let at = client(Transport::Udp, address, "x").at;
+        // Until the network has no more to be sent.
+        for _ in 0..2000 {
+            let usual = world.raw(&at, &bytes).map(|reply| reply.0);
+            let answer = quick.server.bare_binding(quick.now, &at, &bytes).unwrap();
+            assert_eq!(answer.map(|answer| answer.as_bytes().to_vec()), usual);
+        }
+    }
+    let on_stream = client(Transport::Tcp, "203.0.114.5:1", "x").at;
+    let answer = quick.server.bare_binding(quick.now, &on_stream, &bytes);
+    assert!(answer.is_none());
+}
+
+#[test]
 fn responses_and_other_protocols_belong_to_others() {
     let mut world = World::new();
     let response = Builder::new(Class::Success, Method::ALLOCATE, TransactionId([1; 12])).build();

@@ -1,0 +1,322 @@
+//! The table of NAT pairs: how often, how fast and at what price two agents connect.
+//!
+//! ```
+//! use postern_lab::sim::matrix::{Cell, homes, kinds};
+//!
+//! let kinds = kinds();
+//! let cell = Cell::measure(&homes(kinds[2].nat, kinds[5].nat), 0..2);
+//! assert_eq!(cell.direct(), 2);
+//! ```
+
+mod drawing;
+
+pub use drawing::svg;
+
+use super::nat::{Allocation, Filtering, Mapping, Nat, Ports};
+use super::random::seed;
+use super::scenario::{Home, Meeting, Signalling, TwoHomes};
+use postern_proto::ice::Config;
+use postern_proto::punch::{Technique, Tried};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// A NAT with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Mapping and filtering, short.
+    pub name: &'static str,
+    /// What it does.
+    pub nat: Nat,
+}
+
+/// The nine NATs of mapping and filtering. Endpoint-independent mappings preserve ports, the
+/// others draw random ones from the full range.
+#[must_use]
+pub fn kinds() -> [Kind; 9] {
+    use Filtering as F;
+    use Mapping as M;
+    [
+        ("EIM/EIF", M::EndpointIndependent, F::EndpointIndependent),
+        ("EIM/ADF", M::EndpointIndependent, F::AddressDependent),
+        (
+            "EIM/APDF",
+            M::EndpointIndependent,
+            F::AddressAndPortDependent,
+        ),
+        ("ADM/EIF", M::AddressDependent, F::EndpointIndependent),
+        ("ADM/ADF", M::AddressDependent, F::AddressDependent),
+        ("ADM/APDF", M::AddressDependent, F::AddressAndPortDependent),
+        (
+            "APDM/EIF",
+            M::AddressAndPortDependent,
+            F::EndpointIndependent,
+        ),
+        ("APDM/ADF", M::AddressAndPortDependent, F::AddressDependent),
+        (
+            "APDM/APDF",
+            M::AddressAndPortDependent,
+            F::AddressAndPortDependent,
+        ),
+    ]
+    .map(|(name, mapping, filtering)| Kind {
+        name,
+        nat: Nat::new(mapping, filtering),
+    })
+}
+
+/// The strictest NAT, as a carrier has it: it draws from a block of so many ports.
+#[must_use]
+pub fn block(ports: u16) -> Nat {
+    const FIRST: u16 = 40_000;
+    Nat {
+        allocation: Allocation::Random(Ports {
+            first: FIRST,
+            last: FIRST + (ports - 1),
+        }),
+        overload: true,
+        ..strictest()
+    }
+}
+
+/// The strictest NAT, which gives one port after the other, to others as well.
+#[must_use]
+pub fn sequential(foreign_flows: u16) -> Nat {
+    Nat {
+        allocation: Allocation::Sequential {
+            ports: Ports::ALL,
+            step: 1,
+        },
+        foreign_flows,
+        ..strictest()
+    }
+}
+
+/// Maps and filters by address and port; random ports.
+#[must_use]
+pub fn strictest() -> Nat {
+    Nat::new(
+        Mapping::AddressAndPortDependent,
+        Filtering::AddressAndPortDependent,
+    )
+}
+
+/// Two homes 30 ms one way apart, whose agents punch. The right one has the other's candidates
+/// 30 ms later than the left one. The STUN server has two addresses.
+#[must_use]
+pub fn homes(left: Nat, right: Nat) -> TwoHomes {
+    TwoHomes {
+        config: Config {
+            patience: Duration::from_secs(12),
+            punch: true,
+            ..Config::default()
+        },
+        vantages: 2,
+        signalling: Signalling::Together {
+            stagger: Duration::from_millis(30),
+        },
+        ..TwoHomes::new(Home::behind(left), Home::behind(right))
+    }
+}
+
+/// One meeting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// From the moment when the later side had the other's credentials and candidates to that
+    /// at which both had a valid pair, and how the pair was found; `None` without one.
+    pub direct: Option<(Duration, Technique)>,
+    /// Probes beyond plain checks, of the side that sent more.
+    pub probes: u32,
+    /// Sockets opened for them, of the side that opened more.
+    pub sockets: u32,
+    /// All datagrams of the side that sent more, until it had selected a path or given up.
+    pub datagrams: u64,
+}
+
+/// Lets two agents meet.
+#[must_use]
+pub fn run(homes: &TwoHomes, number: u64) -> Run {
+    let mut meeting = Meeting::new(homes, Instant::now(), seed(number));
+    let outcome = meeting.run(Duration::from_secs(60));
+    let stagger = match homes.signalling {
+        Signalling::Together { stagger } => stagger,
+        Signalling::Trickled(_) => Duration::ZERO,
+    };
+    let tried = [0, 1].map(|side| meeting.agent(side).punch_report().tried);
+    let most = |what: fn(&Tried) -> u32| {
+        let sums = tried.iter().map(|side| side.iter().map(what).sum());
+        sums.max().unwrap_or(0)
+    };
+    let techniques = [0, 1].map(|side| {
+        let path = outcome.sides[side].selected?;
+        Some(meeting.agent(side).technique(&path))
+    });
+    let [left, right] = techniques;
+    Run {
+        direct: outcome
+            .both_valid_after()
+            .zip(left.max(right))
+            .map(|(time, technique)| (time.saturating_sub(stagger), technique))
+            .filter(|_| outcome.is_connected()),
+        probes: most(|tried| tried.probes),
+        sockets: most(|tried| tried.sockets),
+        datagrams: meeting.datagrams(),
+    }
+}
+
+/// Many meetings behind the same two NATs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cell {
+    runs: usize,
+    techniques: BTreeMap<Technique, usize>,
+    /// Of the direct ones, sorted.
+    times: Vec<Duration>,
+    probes: Vec<u32>,
+    sockets: u32,
+    datagrams: u64,
+}
+
+impl Cell {
+    /// Runs one meeting for each seed.
+    #[must_use]
+    pub fn measure(homes: &TwoHomes, seeds: Range<u64>) -> Self {
+        let mut cell = Self::default();
+        for number in seeds {
+            cell.add(&run(homes, number));
+        }
+        cell
+    }
+
+    /// Adds a meeting.
+    pub fn add(&mut self, run: &Run) {
+        self.runs += 1;
+        if let Some((time, technique)) = run.direct {
+            let place = self.times.partition_point(|known| *known <= time);
+            self.times.insert(place, time);
+            *self.techniques.entry(technique).or_default() += 1;
+        }
+        self.probes.push(run.probes);
+        self.sockets = self.sockets.max(run.sockets);
+        self.datagrams = self.datagrams.max(run.datagrams);
+    }
+
+    /// Meetings.
+    #[must_use]
+    pub const fn runs(&self) -> usize {
+        self.runs
+    }
+
+    /// Those that ended with a direct path.
+    #[must_use]
+    pub const fn direct(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Those that had one within this time.
+    #[must_use]
+    pub fn direct_within(&self, limit: Duration) -> usize {
+        self.times.partition_point(|time| *time <= limit)
+    }
+
+    /// The commonest technique; `None` where most had to be relayed.
+    #[must_use]
+    pub fn technique(&self) -> Option<Technique> {
+        let direct = self.direct() * 2 >= self.runs && self.runs > 0;
+        let most = self.techniques.iter().max_by_key(|(_, count)| **count);
+        most.map(|(technique, _)| *technique).filter(|_| direct)
+    }
+
+    /// The time that so many hundredths of the direct ones stayed within.
+    #[must_use]
+    pub fn time(&self, percent: usize) -> Option<Duration> {
+        let last = self.times.len().checked_sub(1)?;
+        self.times.get(last * percent / 100).copied()
+    }
+
+    /// The most probes that a side sent in one meeting.
+    #[must_use]
+    pub fn most_probes(&self) -> u32 {
+        self.probes.iter().copied().max().unwrap_or(0)
+    }
+
+    /// The most sockets that a side opened in one meeting.
+    #[must_use]
+    pub const fn most_sockets(&self) -> u32 {
+        self.sockets
+    }
+
+    /// The most datagrams that a side sent in one meeting.
+    #[must_use]
+    pub const fn most_datagrams(&self) -> u64 {
+        self.datagrams
+    }
+
+    /// The share of direct meetings, and the 95 % confidence interval of it (Wilson's).
+    #[must_use]
+    pub fn rate(&self) -> (f64, f64, f64) {
+        const Z: f64 = 1.96;
+        if self.runs == 0 {
+            return (0.0, 0.0, 1.0);
+        }
+        let n = self.runs as f64;
+        let p = self.direct() as f64 / n;
+        let denominator = 1.0 + Z * Z / n;
+        let centre = (p + Z * Z / (2.0 * n)) / denominator;
+        let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt() / denominator;
+        (p, (centre - half).max(0.0), (centre + half).min(1.0))
+    }
+
+    /// The cell as numbers to keep.
+    #[must_use]
+    pub fn figures(&self, left: &str, right: &str) -> Figures {
+        let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        let (rate, low, high) = self.rate();
+        Figures {
+            left: left.to_owned(),
+            right: right.to_owned(),
+            technique: self.technique().unwrap_or(Technique::Relay).as_str(),
+            runs: self.runs,
+            direct: self.direct(),
+            rate,
+            rate_low: low,
+            rate_high: high,
+            median_ms: self.time(50).map(ms),
+            p99_ms: self.time(99).map(ms),
+            most_probes: self.most_probes(),
+            most_sockets: self.sockets,
+            most_datagrams: self.datagrams,
+        }
+    }
+}
+
+/// A cell of the table in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figures {
+    /// The left NAT.
+    pub left: String,
+    /// The right NAT.
+    pub right: String,
+    /// How most meetings ended: a technique, or `relay`.
+    pub technique: &'static str,
+    /// Meetings.
+    pub runs: usize,
+    /// Those with a direct path.
+    pub direct: usize,
+    /// Their share, 0 to 1.
+    pub rate: f64,
+    /// The lower end of its 95 % confidence interval.
+    pub rate_low: f64,
+    /// The upper end.
+    pub rate_high: f64,
+    /// The median time to a direct path.
+    pub median_ms: Option<f64>,
+    /// The time that 99 of 100 stayed within.
+    pub p99_ms: Option<f64>,
+    /// The most probes of a side beyond plain checks.
+    pub most_probes: u32,
+    /// The most sockets that a side opened.
+    pub most_sockets: u32,
+    /// The most datagrams that a side sent.
+    pub most_datagrams: u64,
+}

@@ -1,0 +1,135 @@
+//! Pairs of NATs that plain ICE cannot connect, in the simulated internet.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may panic, and prints what it has measured"
+)]
+
+use postern_lab::sim::matrix::{Cell, block, homes, kinds, run, sequential, strictest};
+use postern_lab::sim::scenario::{Meeting, TwoHomes};
+use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports, seed};
+use postern_proto::punch::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, Technique};
+use std::time::{Duration, Instant};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn measure(name: &str, homes: &TwoHomes, seeds: u64) -> Cell {
+    let cell = Cell::measure(homes, 0..seeds);
+    let (median, p99) = (cell.time(50), cell.time(99));
+    println!(
+        "{name}: {} of {} direct, {median:?} median, {p99:?} 99 %, at most {} probes, {} sockets, {} datagrams",
+        cell.direct(),
+        cell.runs(),
+        cell.most_probes(),
+        cell.most_sockets(),
+        cell.most_datagrams()
+    );
+    assert!(cell.most_probes() <= MAX_NARROW_PROBES);
+    assert!(cell.most_sockets() <= u32::try_from(MAX_SOCKETS).unwrap());
+    cell
+}
+
+#[test]
+fn an_easy_nat_and_a_random_one_connect_within_3_s_and_1500_probes() {
+    for (left, right) in [(Nat::default(), strictest()), (strictest(), Nat::default())] {
+        let cell = measure("independent x random", &homes(left, right), 100);
+        assert!(cell.direct_within(SECOND * 3) >= 98, "{cell:?}");
+        assert_eq!(cell.technique(), Some(Technique::Birthday));
+        assert!(cell.most_probes() <= MAX_PROBES);
+    }
+}
+
+#[test]
+fn an_easy_nat_and_a_sequential_one_connect_within_a_second() {
+    for foreign_flows in [0, 20] {
+        let homes = homes(Nat::default(), sequential(foreign_flows));
+        let cell = measure("independent x sequential", &homes, 100);
+        assert_eq!(cell.direct_within(SECOND), 100);
+        assert_eq!(cell.technique(), Some(Technique::Predicted));
+    }
+}
+
+#[test]
+fn two_strict_nats_with_blocks_of_800_ports_connect_within_5_s_and_1500_probes() {
+    let homes = homes(block(800), block(800));
+    let good = |number: &u64| {
+        let run = run(&homes, *number);
+        let in_time = run.direct.is_some_and(|(time, _)| time <= SECOND * 5);
+        in_time && run.probes <= MAX_PROBES
+    };
+    let good = (0..100).filter(good).count();
+    println!("block x block, 800: {good} of 100");
+    assert!(good >= 95);
+}
+
+#[test]
+fn two_strict_nats_with_blocks_of_2048_ports_connect_within_10_s() {
+    let cell = measure("block x block, 2048", &homes(block(2048), block(2048)), 30);
+    assert!(cell.direct_within(SECOND * 10) >= 28);
+}
+
+#[test]
+fn all_but_four_of_the_81_pairs_connect_directly_with_full_range_random_ports() {
+    let mut relayed = Vec::new();
+    for left in kinds() {
+        for right in kinds() {
+            let homes = homes(left.nat, right.nat);
+            let direct = (0..3).filter(|n| run(&homes, *n).direct.is_some());
+            match direct.count() {
+                3 => {}
+                0 => relayed.push((left.name, right.name)),
+                _ => panic!("{} x {} connects now and then", left.name, right.name),
+            }
+        }
+    }
+    let strict = ["ADM/APDF", "APDM/APDF"];
+    let expected: Vec<_> = strict.map(|l| strict.map(|r| (l, r))).concat();
+    assert_eq!(relayed, expected);
+}
+
+#[test]
+fn both_sides_send_data_on_a_path_that_was_punched() {
+    let strict_for_addresses = Nat::new(Mapping::AddressDependent, Filtering::AddressDependent);
+    for right in [strictest(), sequential(5), strict_for_addresses] {
+        let homes = homes(Nat::default(), right);
+        for number in 0..5 {
+            let mut meeting = Meeting::new(&homes, Instant::now(), seed(number));
+            assert!(meeting.run(SECOND * 20).is_connected());
+            assert!(meeting.agrees_on_the_path(), "{right:?} {number}");
+        }
+    }
+}
+
+#[test]
+fn with_one_server_address_the_ladder_goes_on_after_plain_checks_have_failed() {
+    let blind = |left, right| TwoHomes {
+        vantages: 0,
+        ..homes(left, right)
+    };
+    let cell = measure(
+        "one address, random",
+        &blind(Nat::default(), strictest()),
+        40,
+    );
+    assert!(cell.direct() >= 39);
+    let random = Nat {
+        allocation: Allocation::Random(Ports::ALL),
+        ..Nat::default()
+    };
+    let cell = measure("one address, both random", &blind(random, strictest()), 40);
+    assert!(cell.direct() >= 35);
+    let cell = measure(
+        "one address, sequential",
+        &blind(Nat::default(), sequential(10)),
+        40,
+    );
+    assert_eq!(cell.direct(), 40);
+}
+
+#[test]
+fn without_punching_none_of_it_happens() {
+    let mut homes = homes(Nat::default(), strictest());
+    homes.config.punch = false;
+    let cell = measure("plain", &homes, 3);
+    assert_eq!((cell.direct(), cell.most_sockets()), (0, 0));
+}

@@ -1,0 +1,294 @@
+//! Punching inside the agent: its probes are checks, what they find is a pair, and its other
+//! wishes are events ([`crate::punch`]).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMappedAddress};
+use rand_core::RngCore;
+
+use super::agent::Agent;
+use super::candidate::{CandidateKind, unscoped};
+use super::checks::Outcome;
+use super::event::Event;
+use super::locals::PUNCHED_PRIORITY;
+use super::pair::{PairKey, Path};
+use super::transactions::{Purpose, sample_policy};
+use crate::punch::{self, Action, NatReport, Puncher, Sample, Technique, Tried};
+use crate::stun::{Request, random_transaction_id};
+use crate::{Datagram, Transmit, Verdict};
+
+/// The puncher of an agent that has one, and what it has under way.
+#[derive(Debug, Default)]
+pub(super) struct Punching {
+    puncher: Option<Puncher>,
+    /// The probes of the attempt that runs. They are sent once and not waited for.
+    probes: BTreeMap<TransactionId, PairKey>,
+    /// How pairs were found that plain checks would not have.
+    found: BTreeMap<PairKey, Technique>,
+}
+
+/// What punching knows and did, for explanations.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PunchReport {
+    /// What our NAT does.
+    pub local: Option<NatReport>,
+    /// What the peer's NAT does, as it says.
+    pub remote: Option<NatReport>,
+    /// Attempts that are over, the oldest first.
+    pub tried: Vec<Tried>,
+}
+
+/// For the user.
+impl Agent {
+    /// Takes the sockets that [`Event::OpenSockets`] asked for, in the order of the events, or
+    /// `None` where the host does not allow an attempt now.
+    pub fn sockets_opened(&mut self, now: Instant, sockets: Option<Vec<SocketAddr>>) {
+        for socket in sockets.iter().flatten() {
+            self.locals.add_socket(*socket);
+        }
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_sockets(now, sockets);
+        }
+        self.work(now);
+    }
+
+    /// Takes what the peer's agent has told with [`Event::TellPeer`].
+    pub fn handle_punch(&mut self, now: Instant, message: punch::Message) {
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_message(now, message);
+        }
+        self.work(now);
+    }
+
+    /// What is known about both NATs, and what was tried beyond plain checks.
+    pub fn punch_report(&self) -> PunchReport {
+        let Some(puncher) = &self.punching.puncher else {
+            return PunchReport::default();
+        };
+        PunchReport {
+            local: puncher.local().copied(),
+            remote: puncher.remote().copied(),
+            tried: puncher.tried().to_vec(),
+        }
+    }
+
+    /// Whether our NAT has been classified, or cannot be.
+    pub fn is_classified(&self) -> bool {
+        let puncher = self.punching.puncher.as_ref();
+        puncher.is_none_or(Puncher::is_classified)
+    }
+
+    /// How a path came about.
+    pub fn technique(&self, path: &Path) -> Technique {
+        let key = PairKey::new(path.local, path.remote);
+        if let Some(found) = self.punching.found.get(&key) {
+            return *found;
+        }
+        match (path.local_kind, path.remote_kind) {
+            (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
+            (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,
+            (CandidateKind::Host, CandidateKind::Host) => Technique::Host,
+            (CandidateKind::PeerReflexive, _) | (_, CandidateKind::PeerReflexive) => {
+                Technique::PeerReflexive
+            }
+            (CandidateKind::ServerReflexive, _) | (_, CandidateKind::ServerReflexive) => {
+                Technique::Reflexive
+            }
+        }
+    }
+}
+
+/// For the agent.
+impl Agent {
+    pub(super) fn begin_punching(&mut self) {
+        if self.config.punch {
+            let mut seed = [0; 32];
+            self.rng.fill_bytes(&mut seed);
+            self.punching.puncher = Some(Puncher::new(seed));
+        }
+    }
+
+    pub(super) fn punch_timeout(&self) -> Option<Instant> {
+        self.punching.puncher.as_ref()?.poll_timeout()
+    }
+
+    /// Does what the puncher wants done.
+    pub(super) fn run_punching(&mut self, now: Instant) {
+        let gathering = self.gatherer.is_busy();
+        let Some(puncher) = &mut self.punching.puncher else {
+            return;
+        };
+        puncher.set_gathering(gathering);
+        puncher.handle_timeout(now);
+        while let Some(action) = self.punching.next_action() {
+            self.perform(now, action);
+        }
+    }
+
+    fn perform(&mut self, now: Instant, action: Action) {
+        match action {
+            Action::OpenSockets {
+                base,
+                count,
+                attempt,
+            } => self.events.push_back(Event::OpenSockets {
+                base,
+                count,
+                attempt,
+            }),
+            Action::CloseSockets(sockets) => self.close_sockets(now, sockets),
+            Action::AttemptEnded => {
+                self.punching.probes.clear();
+                self.events.push_back(Event::AttemptEnded);
+            }
+            Action::Sample { local, server } => self.send_sample(now, local, server),
+            Action::Probe { local, remote } => self.send_probe(PairKey::new(local, remote)),
+            Action::Tell(message) => self.events.push_back(Event::TellPeer(message)),
+        }
+    }
+
+    fn close_sockets(&mut self, now: Instant, sockets: Vec<SocketAddr>) {
+        for socket in &sockets {
+            self.transactions
+                .cancel(|p| matches!(p, Purpose::Sample { base, .. } if base == socket));
+            self.locals.remove_socket(*socket);
+            self.drop_pairs_of(now, *socket);
+        }
+        self.events.push_back(Event::CloseSockets(sockets));
+    }
+
+    fn send_sample(&mut self, now: Instant, base: SocketAddr, server: SocketAddr) {
+        let id = random_transaction_id(&mut self.rng);
+        let request = Request {
+            local: base,
+            remote: server,
+            id,
+            payload: Builder::new(Class::Request, Method::BINDING, id).build(),
+            policy: sample_policy(),
+        };
+        let purpose = Purpose::Sample { base, server };
+        self.transactions.start(now, purpose, request);
+        // In front of the probe that may follow: a prediction depends on the order.
+        while let Some(transmit) = self.transactions.poll_transmit() {
+            self.replies.push_back(transmit);
+        }
+    }
+
+    fn send_probe(&mut self, pair: PairKey) {
+        let id = random_transaction_id(&mut self.rng);
+        let Some(payload) = self.check_message(id, pair.local, false) else {
+            return;
+        };
+        self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
+        self.punching.probes.insert(id, pair);
+        self.replies.push_back(Transmit {
+            local: pair.local,
+            remote: pair.remote,
+            payload,
+        });
+    }
+
+    /// A response to a probe makes a pair of it, as if it had been in the check list.
+    pub(super) fn on_probe_response(
+        &mut self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+    ) -> Verdict {
+        let probe = self.punching.probes.get(&message.transaction_id());
+        let Some(pair) = probe.copied() else {
+            return Verdict::NotMine;
+        };
+        let came = PairKey::new(unscoped(datagram.local), datagram.remote);
+        if let Some(Outcome::Success { mapped }) = self.read_response(message)
+            && came == pair
+        {
+            if self.pair_up(pair) {
+                self.on_check_success(now, pair, mapped, None, false);
+            }
+            self.punching.probes.remove(&message.transaction_id());
+        }
+        Verdict::Consumed
+    }
+
+    /// Puts a pair that a probe has found into the check list.
+    fn pair_up(&mut self, pair: PairKey) -> bool {
+        let loopback = self.config.allow_loopback;
+        self.remotes.learn(pair.remote, PUNCHED_PRIORITY, loopback)
+            && match (self.locals.base(pair.local), self.remotes.find(pair.remote)) {
+                (Some(base), Some(remote)) => self.list.add_seen(base, remote),
+                _ => false,
+            }
+    }
+
+    /// A STUN server has answered the main socket.
+    pub(super) fn note_sample(&mut self, now: Instant, sample: Sample) {
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_mapped(now, sample);
+        }
+    }
+
+    /// A STUN server has answered a socket opened for the purpose, or has not.
+    pub(super) fn on_sampled(
+        &mut self,
+        now: Instant,
+        base: SocketAddr,
+        message: Option<&Message<'_>>,
+    ) {
+        let answer = message.filter(|m| m.class() == Class::Success);
+        let mapped = answer.and_then(|message| match message.get() {
+            Ok(Some(XorMappedAddress(mapped))) => Some(unscoped(mapped)),
+            Ok(None) | Err(_) => None,
+        });
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_sample(now, base, mapped);
+        }
+    }
+
+    pub(super) fn punch_authenticated(&mut self, now: Instant) {
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_credentials(now);
+        }
+    }
+
+    /// A pair has become valid: if it is direct, no more is to be punched.
+    pub(super) fn punch_valid(&mut self, now: Instant, key: PairKey) {
+        let direct = self.list.get(key).is_some_and(|pair| !pair.is_relayed());
+        let Some(puncher) = self.punching.puncher.as_mut().filter(|_| direct) else {
+            return;
+        };
+        let probed = || self.punching.probes.values().any(|probe| *probe == key);
+        if let Some(technique) = puncher.trying()
+            && (self.locals.is_socket(key.local) || probed())
+        {
+            self.punching.found.insert(key, technique);
+        }
+        puncher.on_direct(now);
+    }
+
+    pub(super) fn punch_selected(&mut self, key: PairKey) {
+        if self.is_settled()
+            && let Some(puncher) = &mut self.punching.puncher
+        {
+            puncher.on_selected(key.local);
+        }
+    }
+
+    pub(super) fn punch_lost(&mut self, now: Instant) {
+        let direct = self.list.valid().any(|pair| !pair.is_relayed());
+        if let Some(puncher) = self.punching.puncher.as_mut().filter(|_| !direct) {
+            puncher.on_lost(now);
+        }
+    }
+}
+
+impl Punching {
+    fn next_action(&mut self) -> Option<Action> {
+        self.puncher.as_mut()?.poll_action()
+    }
+}
+
+/// The first wait for the answer to a sample.
+pub(super) const SAMPLE_RTO: Duration = Duration::from_millis(250);

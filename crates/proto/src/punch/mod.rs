@@ -1,0 +1,75 @@
+//! Hole punching beyond RFC 8445: what a NAT does, and how two that map
+//! endpoint-dependently are passed all the same.
+//!
+//! An ICE agent learns that a NAT exists; it does not learn how the NAT chooses ports. A
+//! [`Classifier`] does, from a few dozen mappings that a STUN server saw: which remote
+//! endpoints share a mapping, whether ports are preserved, given in order, or drawn from a
+//! range, and which range. Both peers tell each other ([`NatReport`]), and [`Plan::new`]
+//! says what the two together can do, at what price and with what chance:
+//!
+//! - **prediction**, where ports follow each other or are preserved: the side behind that NAT
+//!   opens one mapping between two that it has a STUN server look at, and tells the other
+//!   side the few ports that it can have;
+//! - **birthday**, where ports are random: one side opens many mappings, the other tries many
+//!   ports, and soon two meet. Where both map endpoint-dependently both do both, which
+//!   works when ports are few or a filter looks at addresses only.
+//!
+//! The [`Puncher`] carries a plan out. It is part of the ICE agent
+//! ([`Config::punch`](crate::ice::Config::punch)), which sends its probes as ordinary checks, so
+//! a hit is an ordinary valid pair. What strangers' routers are asked to bear is bounded by the
+//! constants of this module.
+
+mod budget;
+mod classify;
+mod nat;
+mod plan;
+mod puncher;
+mod shuffle;
+
+#[cfg(test)]
+mod tests;
+
+pub use budget::{
+    ATTEMPT_PAUSE, HostBudget, MAX_NARROW_PROBES, MAX_PROBES, MAX_SAMPLES, MAX_SOCKETS,
+    NARROW_PORTS, PROBES_PER_SECOND, is_forbidden,
+};
+pub use classify::{Classifier, Sample};
+pub use nat::{Allocation, Filtering, Mapping, NatReport, PortRange};
+pub use plan::{Part, Plan};
+pub use puncher::{Action, Message, Prediction, Puncher, Tried};
+pub(crate) use shuffle::Shuffle;
+
+/// How a path came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Technique {
+    /// The peer's own address.
+    Host,
+    /// The peer's own IPv6 address.
+    Ipv6,
+    /// An address that a STUN server saw.
+    Reflexive,
+    /// An address that a check revealed.
+    PeerReflexive,
+    /// A port that was predicted.
+    Predicted,
+    /// A port that was met by trying many.
+    Birthday,
+    /// A TURN server.
+    Relay,
+}
+
+impl Technique {
+    /// The name in JSON: lower case, words joined by an underscore.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Ipv6 => "ipv6",
+            Self::Reflexive => "reflexive",
+            Self::PeerReflexive => "peer_reflexive",
+            Self::Predicted => "predicted",
+            Self::Birthday => "birthday",
+            Self::Relay => "relay",
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What two NATs allow, at what price and with what chance.
+
+use std::time::Duration;
+
+use super::Technique;
+use super::budget::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, NARROW_PORTS, PROBES_PER_SECOND};
+use super::nat::{Allocation, Mapping, NatReport, PortRange};
+
+/// The fewest sockets of a birthday: with fewer, chance varies too much.
+const MIN_SOCKETS: u32 = 16;
+/// A birthday shall be over after so many probes in 99 of 100 cases where ports are few, which
+/// decides how many sockets it takes.
+const QUICK_PROBES: f64 = 250.0;
+/// A prediction is tried so often, each time between two samples of its own. The first hits
+/// unless somebody else's flow came in between, or a datagram was lost.
+const PREDICTIONS: u32 = 5;
+
+/// What one side does in an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Open a mapping towards the peer whose port can be told, and tell it.
+    Predict {
+        /// How often.
+        times: u32,
+    },
+    /// Wait for the peer to tell ports, and check them.
+    Follow,
+    /// Open so many mappings towards the one address of the peer.
+    Open {
+        /// How many.
+        sockets: u32,
+    },
+    /// Check random ports of the peer from the main socket.
+    Probe {
+        /// Which ports.
+        ports: PortRange,
+        /// How many checks.
+        probes: u32,
+    },
+    /// Check random ports of the peer from many sockets in turn.
+    Spray {
+        /// From how many sockets.
+        sockets: u32,
+        /// Which ports.
+        ports: PortRange,
+        /// How many checks.
+        probes: u32,
+    },
+    /// Both [`Open`](Self::Open) and [`Probe`](Self::Probe), in turn: it is not known which
+    /// side maps endpoint-dependently.
+    OpenAndProbe {
+        /// How many mappings to open.
+        sockets: u32,
+        /// Which ports to check.
+        ports: PortRange,
+        /// How many datagrams in all.
+        probes: u32,
+    },
+}
+
+/// An attempt of two peers, as one of them sees it. Both make the same one from the same two
+/// reports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// What it is called.
+    pub technique: Technique,
+    /// What this side does.
+    pub part: Part,
+    /// How likely it is to hit, 0 to 1, if the reports are right and filters look at addresses
+    /// and ports.
+    pub probability: f64,
+    /// Whether there is a reason to think that it is needed at all: plain checks go first
+    /// otherwise.
+    pub needed: bool,
+}
+
+impl Plan {
+    /// The plan for a host behind `local` whose peer is behind `remote`. `None` where plain
+    /// ICE does everything that can be done.
+    #[must_use]
+    pub fn new(local: &NatReport, remote: &NatReport) -> Option<Self> {
+        let independent = |nat: &NatReport| nat.mapping == Mapping::EndpointIndependent;
+        if independent(local) && independent(remote) {
+            return None;
+        }
+        let certain = local.mapping.is_dependent() || remote.mapping.is_dependent();
+        let plan = match (may_depend(local), may_depend(remote)) {
+            (false, false) => return None,
+            (false, true) => Self::with_one_dependent(remote, false),
+            (true, false) => Self::with_one_dependent(local, true),
+            (true, true) if local.mapping.is_dependent() && remote.mapping.is_dependent() => {
+                Self::with_both_dependent(local, remote)
+            }
+            (true, true) if local.mapping.is_dependent() => Self::with_one_dependent(local, true),
+            (true, true) if remote.mapping.is_dependent() => {
+                Self::with_one_dependent(remote, false)
+            }
+            (true, true) => Self::with_unknown(local, remote),
+        };
+        Some(Self {
+            needed: certain,
+            ..plan
+        })
+    }
+
+    /// How long an attempt lasts at most, from its first datagram to the last answer worth
+    /// waiting for.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        let datagrams = match self.part {
+            Part::Predict { .. } | Part::Follow => return Duration::from_secs(5),
+            Part::Open { .. } => MAX_PROBES,
+            Part::Probe { probes, .. }
+            | Part::Spray { probes, .. }
+            | Part::OpenAndProbe { probes, .. } => probes,
+        };
+        let sending = Duration::from_secs(1).saturating_mul(datagrams);
+        let sending = sending.checked_div(PROBES_PER_SECOND).unwrap_or_default();
+        sending.saturating_add(Duration::from_secs(2))
+    }
+
+    /// Sockets that it takes on this side.
+    #[must_use]
+    pub const fn sockets(&self) -> u32 {
+        match self.part {
+            Part::Predict { .. } | Part::Follow | Part::Probe { .. } => 0,
+            Part::Open { sockets }
+            | Part::Spray { sockets, .. }
+            | Part::OpenAndProbe { sockets, .. } => sockets,
+        }
+    }
+
+    fn with_one_dependent(dependent: &NatReport, is_ours: bool) -> Self {
+        if dependent.allocation.is_predictable() {
+            let times = PREDICTIONS;
+            return Self {
+                technique: Technique::Predicted,
+                part: if is_ours {
+                    Part::Predict { times }
+                } else {
+                    Part::Follow
+                },
+                probability: 0.99,
+                needed: true,
+            };
+        }
+        let ports = ports_of(dependent);
+        let sockets = sockets_for(ports.count());
+        let probes = MAX_PROBES;
+        Self {
+            technique: Technique::Birthday,
+            part: if is_ours {
+                Part::Open { sockets }
+            } else {
+                Part::Probe { ports, probes }
+            },
+            probability: one_sided(sockets, ports.count(), probes),
+            needed: true,
+        }
+    }
+
+    fn with_both_dependent(local: &NatReport, remote: &NatReport) -> Self {
+        let (ours, ports) = (ports_of(local).count(), ports_of(remote));
+        let narrow = ours.max(ports.count()) <= NARROW_PORTS;
+        let probes = if narrow {
+            MAX_NARROW_PROBES
+        } else {
+            MAX_PROBES
+        };
+        let sockets = if narrow { 64 } else { max_sockets() };
+        Self {
+            technique: Technique::Birthday,
+            part: Part::Spray {
+                sockets,
+                ports,
+                probes,
+            },
+            probability: two_sided(ours, ports.count(), probes),
+            needed: true,
+        }
+    }
+
+    /// One server address tells nobody from whom mappings depend on addresses: either side may
+    /// be the one that does.
+    fn with_unknown(local: &NatReport, remote: &NatReport) -> Self {
+        let (ours, ports) = (ports_of(local).count(), ports_of(remote));
+        let sockets = sockets_for(ours);
+        let probes = MAX_PROBES;
+        let checks = probes.saturating_sub(sockets);
+        Self {
+            technique: Technique::Birthday,
+            part: Part::OpenAndProbe {
+                sockets,
+                ports,
+                probes,
+            },
+            probability: one_sided(sockets_for(ports.count()), ports.count(), checks),
+            needed: false,
+        }
+    }
+}
+
+/// Whether mappings depend on the remote endpoint, or may as far as is known. A NAT that is not
+/// known to and preserves ports does not: none that was ever described did both.
+fn may_depend(nat: &NatReport) -> bool {
+    match nat.mapping {
+        Mapping::EndpointIndependent => false,
+        Mapping::Unknown | Mapping::PortIndependent => nat.allocation != Allocation::Preserving,
+        Mapping::AddressDependent
+        | Mapping::AddressAndPortDependent
+        | Mapping::EndpointDependent => true,
+    }
+}
+
+fn ports_of(nat: &NatReport) -> PortRange {
+    match nat.allocation {
+        Allocation::Random(ports) => ports,
+        Allocation::Sequential { step, last, .. } => ahead_of(step, last),
+        Allocation::Unknown | Allocation::Preserving => PortRange::ALL,
+    }
+}
+
+/// The ports that a counter passes during an attempt.
+fn ahead_of(step: i16, last: u16) -> PortRange {
+    let distance = i64::from(step).saturating_mul(i64::from(MAX_PROBES));
+    let end = i64::from(last).saturating_add(distance);
+    let end = u16::try_from(end.clamp(1024, 65_535)).unwrap_or(u16::MAX);
+    PortRange {
+        first: last.min(end),
+        last: last.max(end),
+    }
+}
+
+fn max_sockets() -> u32 {
+    u32::try_from(MAX_SOCKETS).unwrap_or(u32::MAX)
+}
+
+/// So many sockets that [`QUICK_PROBES`] checks of `ports` ports hit one in 99 of 100 cases,
+/// within what is allowed.
+fn sockets_for(ports: u32) -> u32 {
+    let wanted = f64::from(ports) * (1.0 - 0.01_f64.powf(1.0 / QUICK_PROBES));
+    // The conversion saturates.
+    (wanted.ceil() as u32).clamp(MIN_SOCKETS, max_sockets())
+}
+
+/// The chance that one of `probes` different ports is one of `sockets` among `ports`.
+fn one_sided(sockets: u32, ports: u32, probes: u32) -> f64 {
+    let miss = 1.0 - f64::from(sockets.min(ports)) / f64::from(ports);
+    1.0 - miss.powf(f64::from(probes))
+}
+
+/// The chance that of `probes` flows from each side two meet, when each guesses the other's port.
+fn two_sided(ours: u32, theirs: u32, probes: u32) -> f64 {
+    let probes = f64::from(probes);
+    1.0 - (-(probes / f64::from(ours)) * (probes / f64::from(theirs))).exp()
+}

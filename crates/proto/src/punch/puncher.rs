@@ -1,0 +1,463 @@
+//! The machine that classifies our NAT and carries plans out.
+
+mod attempt;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use self::attempt::Attempt;
+use super::Technique;
+use super::budget::{ATTEMPT_PAUSE, MAX_SAMPLES, PROBES_PER_SECOND};
+use super::classify::{Classifier, Sample};
+use super::nat::NatReport;
+use super::plan::Plan;
+
+/// Sockets for samples: enough for a range within a tenth, and with the main socket's own
+/// samples at [`MAX_STUN_SERVERS`](crate::ice::MAX_STUN_SERVERS) servers no more than
+/// [`MAX_SAMPLES`].
+const SAMPLE_SOCKETS: usize = MAX_SAMPLES - 8;
+/// Sockets for samples where the main socket's port was preserved: they confirm it.
+const CONFIRMING_SOCKETS: usize = 3;
+/// Plain checks have this long before an attempt begins that is certainly needed.
+const GRACE: Duration = Duration::from_millis(100);
+/// The same before one that is perhaps needed.
+const LONG_GRACE: Duration = Duration::from_secs(1);
+/// Sockets refused by the user's budget are asked for again after this.
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
+/// STUN servers that have not answered the main socket this long after the first did are left
+/// out.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Attempts that are remembered.
+const MAX_TRIED: usize = 16;
+
+/// What peers tell each other, sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// What the sender's NAT does.
+    Nat(NatReport),
+    /// Where the sender has just opened a mapping.
+    Prediction(Prediction),
+}
+
+/// Ports of which one is a mapping towards the receiver: `first`, and `count` - 1 more,
+/// `step` apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prediction {
+    /// The likeliest.
+    pub first: u16,
+    /// From one to the next.
+    pub step: i16,
+    /// How many, 1 to 64.
+    pub count: u16,
+}
+
+/// What the machine wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Open so many sockets on the address of `base`, each on a port of its own, and call
+    /// [`Puncher::on_sockets`]. With none it is a mere request to begin.
+    OpenSockets {
+        /// The main socket's address.
+        base: SocketAddr,
+        /// How many; perhaps none.
+        count: usize,
+        /// For an attempt, which needs the host's permission
+        /// ([`HostBudget`](super::HostBudget)); otherwise for samples.
+        attempt: bool,
+    },
+    /// Close these sockets.
+    CloseSockets(Vec<SocketAddr>),
+    /// The attempt is over: others may begin.
+    AttemptEnded,
+    /// Ask a STUN server from this socket, and call [`Puncher::on_sample`].
+    Sample {
+        /// From where.
+        local: SocketAddr,
+        /// Whom.
+        server: SocketAddr,
+    },
+    /// Send a check.
+    Probe {
+        /// From where.
+        local: SocketAddr,
+        /// Where to.
+        remote: SocketAddr,
+    },
+    /// Tell the peer.
+    Tell(Message),
+}
+
+/// An attempt that is over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tried {
+    /// What was tried.
+    pub technique: Technique,
+    /// Whether a path came of it.
+    pub succeeded: bool,
+    /// Datagrams sent by this side.
+    pub probes: u32,
+    /// Sockets opened by this side.
+    pub sockets: u32,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// How likely it was to succeed, 0 to 1.
+    pub probability: f64,
+}
+
+/// Classifies the NAT in front of one base, and punches holes through it.
+#[derive(Debug)]
+pub struct Puncher {
+    rng: ChaCha20Rng,
+    base: Option<SocketAddr>,
+    server: Option<SocketAddr>,
+    gathering: bool,
+    classifier: Classifier,
+    sampling: Sampling,
+    local: Option<NatReport>,
+    remote: Option<NatReport>,
+    prediction: Option<Prediction>,
+    /// When the peer's credentials came.
+    authenticated: Option<Instant>,
+    direct: bool,
+    /// No attempt before this.
+    not_before: Option<Instant>,
+    attempt: Option<Attempt>,
+    tried: Vec<Tried>,
+    actions: VecDeque<Action>,
+    /// What the next sockets are for.
+    expected: VecDeque<Expected>,
+    /// Sockets that are open.
+    sockets: BTreeSet<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Samples,
+    Attempt,
+    Prediction,
+}
+
+/// The progress of classification.
+#[derive(Debug, Default)]
+struct Sampling {
+    begun: bool,
+    queue: VecDeque<SocketAddr>,
+    next: Option<Instant>,
+    waiting: BTreeMap<SocketAddr, Instant>,
+    sockets: Vec<SocketAddr>,
+    enlarged: bool,
+    /// Sockets have been asked for and are not there yet.
+    pending: bool,
+    /// Servers that have not answered by then are not waited for.
+    patience: Option<Instant>,
+    impatient: bool,
+}
+
+/// What classification knows about, from outside.
+impl Puncher {
+    /// A machine that has nothing to do yet.
+    #[must_use]
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self {
+            rng: ChaCha20Rng::from_seed(seed),
+            base: None,
+            server: None,
+            gathering: true,
+            classifier: Classifier::default(),
+            sampling: Sampling::default(),
+            local: None,
+            remote: None,
+            prediction: None,
+            authenticated: None,
+            direct: false,
+            not_before: None,
+            attempt: None,
+            tried: Vec::new(),
+            actions: VecDeque::new(),
+            expected: VecDeque::new(),
+            sockets: BTreeSet::new(),
+        }
+    }
+
+    /// A STUN server saw a socket of the host. The first IPv4 one is the base; the others
+    /// are of no interest.
+    pub fn on_mapped(&mut self, now: Instant, sample: Sample) {
+        if !sample.local.is_ipv4() || self.local.is_some() {
+            return;
+        }
+        let base = *self.base.get_or_insert(sample.local);
+        let server = *self.server.get_or_insert(sample.server);
+        if base != sample.local {
+            return;
+        }
+        self.classifier.add(sample);
+        if !self.sampling.begun && sample.server == server {
+            self.sampling.begun = true;
+            self.sampling.patience = now.checked_add(PATIENCE);
+            if sample.mapped != sample.local {
+                let preserved = sample.mapped.port() == sample.local.port();
+                self.ask_for_samples(if preserved {
+                    CONFIRMING_SOCKETS
+                } else {
+                    SAMPLE_SOCKETS
+                });
+            }
+        }
+        self.conclude();
+    }
+
+    /// Whether answers of STUN servers to the base are still to come.
+    pub fn set_gathering(&mut self, gathering: bool) {
+        self.gathering = gathering;
+        self.conclude();
+    }
+
+    /// The sockets that were asked for; `None` if the host does not allow them now.
+    pub fn on_sockets(&mut self, now: Instant, sockets: Option<Vec<SocketAddr>>) {
+        let Some(expected) = self.expected.pop_front() else {
+            return;
+        };
+        let refused = sockets.is_none();
+        let sockets = sockets.unwrap_or_default();
+        self.sockets.extend(&sockets);
+        match expected {
+            Expected::Samples => {
+                self.sampling.pending = false;
+                self.sampling.sockets.extend(&sockets);
+                self.sampling.queue.extend(sockets);
+                self.sampling.next.get_or_insert(now);
+            }
+            Expected::Attempt if refused => {
+                self.attempt = None;
+                self.not_before = now.checked_add(BUSY_PAUSE);
+            }
+            Expected::Attempt => self.begin_attempt(now, sockets),
+            Expected::Prediction => self.predict_from(now, &sockets),
+        }
+        self.handle_timeout(now);
+    }
+
+    /// What a STUN server saw of a socket that was opened; `None` if it did not answer.
+    pub fn on_sample(&mut self, now: Instant, local: SocketAddr, mapped: Option<SocketAddr>) {
+        if let Some(sent) = self.sampling.waiting.remove(&local) {
+            let sample = mapped.zip(self.server);
+            if let Some((mapped, server)) = sample {
+                self.classifier.add(Sample {
+                    local,
+                    server,
+                    mapped,
+                    sent,
+                });
+            }
+            self.conclude();
+        } else {
+            self.on_bracket(now, local, mapped);
+        }
+    }
+
+    /// The peer's credentials are known.
+    pub fn on_credentials(&mut self, now: Instant) {
+        self.authenticated.get_or_insert(now);
+    }
+
+    /// The peer has told something.
+    pub fn on_message(&mut self, now: Instant, message: Message) {
+        match message {
+            Message::Nat(nat) => self.remote = Some(nat),
+            Message::Prediction(prediction) => self.follow(now, prediction),
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A direct pair is valid: whatever runs ends.
+    pub fn on_direct(&mut self, now: Instant) {
+        self.direct = true;
+        self.end_attempt(now, true);
+    }
+
+    /// A direct pair is selected: sockets other than its own are closed.
+    pub fn on_selected(&mut self, local: SocketAddr) {
+        self.close(|socket| socket != local);
+    }
+
+    /// No direct pair is left.
+    pub fn on_lost(&mut self, now: Instant) {
+        if self.direct {
+            self.direct = false;
+            self.authenticated = Some(now);
+        }
+    }
+
+    /// What our NAT does, once it is known.
+    #[must_use]
+    pub const fn local(&self) -> Option<&NatReport> {
+        self.local.as_ref()
+    }
+
+    /// What the peer's NAT does, once it has told.
+    #[must_use]
+    pub const fn remote(&self) -> Option<&NatReport> {
+        self.remote.as_ref()
+    }
+
+    /// Attempts that are over, the oldest first.
+    #[must_use]
+    pub fn tried(&self) -> &[Tried] {
+        &self.tried
+    }
+
+    /// The technique of the attempt that runs.
+    #[must_use]
+    pub fn trying(&self) -> Option<Technique> {
+        Some(self.attempt.as_ref()?.plan.technique)
+    }
+
+    /// Whether classification is over, or has nothing to go on.
+    #[must_use]
+    pub fn is_classified(&self) -> bool {
+        self.local.is_some() || !self.gathering && !self.sampling.begun
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.sampling.patience.is_some_and(|end| end <= now) {
+            self.sampling.patience = None;
+            self.sampling.impatient = true;
+        }
+        self.send_samples(now);
+        self.conclude();
+        self.start_attempt(now);
+        self.run_attempt(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout).
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let sample = self
+            .sampling
+            .next
+            .filter(|_| !self.sampling.queue.is_empty());
+        let attempt = self.attempt.as_ref().and_then(Attempt::timeout);
+        let patience = self.sampling.patience.filter(|_| self.local.is_none());
+        [sample, attempt, self.start_at(), patience]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// Classification.
+impl Puncher {
+    fn ask_for_samples(&mut self, count: usize) {
+        let Some(base) = self.base else { return };
+        self.sampling.pending = true;
+        self.expected.push_back(Expected::Samples);
+        self.actions.push_back(Action::OpenSockets {
+            base,
+            count,
+            attempt: false,
+        });
+    }
+
+    fn send_samples(&mut self, now: Instant) {
+        let Some(server) = self.server else { return };
+        while let Some(next) = self.sampling.next
+            && next <= now
+            && let Some(local) = self.sampling.queue.pop_front()
+        {
+            self.sampling.next = next.max(now).checked_add(pace());
+            self.sampling.waiting.insert(local, now);
+            self.actions.push_back(Action::Sample { local, server });
+        }
+    }
+
+    /// Once all samples are in: the report, or more of them.
+    fn conclude(&mut self) {
+        let sampling = &self.sampling;
+        let busy = sampling.pending || !sampling.queue.is_empty() || !sampling.waiting.is_empty();
+        let gathering = self.gathering && !sampling.impatient;
+        if self.local.is_some() || gathering || !sampling.begun || busy {
+            return;
+        }
+        let Some(report) = self.classifier.report() else {
+            return;
+        };
+        let preserved = report.allocation == super::Allocation::Preserving;
+        let few = self.sampling.sockets.len() == CONFIRMING_SOCKETS;
+        if few && !preserved && !self.sampling.enlarged {
+            self.sampling.enlarged = true;
+            return self.ask_for_samples(SAMPLE_SOCKETS.saturating_sub(CONFIRMING_SOCKETS));
+        }
+        self.local = Some(report);
+        self.actions.push_back(Action::Tell(Message::Nat(report)));
+        let sockets = std::mem::take(&mut self.sampling.sockets);
+        self.close(|socket| sockets.contains(&socket));
+    }
+
+    fn close(&mut self, which: impl Fn(SocketAddr) -> bool) {
+        let closed: Vec<_> = self.sockets.iter().copied().filter(|s| which(*s)).collect();
+        self.sockets.retain(|socket| !closed.contains(socket));
+        if !closed.is_empty() {
+            self.actions.push_back(Action::CloseSockets(closed));
+        }
+    }
+}
+
+/// Beginning and ending.
+impl Puncher {
+    fn start_at(&self) -> Option<Instant> {
+        let plan = Plan::new(self.local.as_ref()?, self.remote.as_ref()?)?;
+        let grace = if plan.needed { GRACE } else { LONG_GRACE };
+        let idle = self.attempt.is_none() && !self.direct;
+        let start = self.authenticated?.checked_add(grace)?;
+        idle.then(|| start.max(self.not_before.unwrap_or(start)))
+    }
+
+    fn start_attempt(&mut self, now: Instant) {
+        let due = self.start_at().is_some_and(|start| start <= now);
+        let reports = self.local.zip(self.remote);
+        let Some(((local, remote), base)) = reports.zip(self.base).filter(|_| due) else {
+            return;
+        };
+        let Some(plan) = Plan::new(&local, &remote) else {
+            return;
+        };
+        self.attempt = Some(Attempt::new(now, plan, base, remote.mapped, &mut self.rng));
+        self.expected.push_back(Expected::Attempt);
+        self.actions.push_back(Action::OpenSockets {
+            base,
+            count: usize::try_from(plan.sockets()).unwrap_or(0),
+            attempt: true,
+        });
+    }
+
+    fn end_attempt(&mut self, now: Instant, succeeded: bool) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        self.not_before = now.checked_add(ATTEMPT_PAUSE);
+        if self.tried.len() >= MAX_TRIED {
+            self.tried.remove(0);
+        }
+        self.tried.push(attempt.outcome(now, succeeded));
+        self.actions.push_back(Action::AttemptEnded);
+        if !succeeded {
+            self.close(|_| true);
+        }
+    }
+}
+
+/// The time between two datagrams.
+fn pace() -> Duration {
+    let second = Duration::from_secs(1);
+    second.checked_div(PROBES_PER_SECOND).unwrap_or(second)
+}

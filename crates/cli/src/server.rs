@@ -17,7 +17,7 @@ use postern::server::{
 
 use crate::failure::{Failure, chain};
 use crate::interrupt::Signals;
-use crate::output::{Event, Output};
+use crate::output::{Event, Output, note};
 use crate::usage::sentence;
 use live::Live;
 
@@ -277,6 +277,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let (url, stun) = (server.url().to_string(), server.stun_uris().to_vec());
     let turn = server.turn_uris().to_vec();
     let metrics = server.metrics_address();
+    if let Some(own) = server.own_dtls_certificate() {
+        note(&format!(
+            "DTLS needs an ECDSA key on P-256 or P-384 and cannot use this one: there the server shows a self-signed certificate with the SHA-256 fingerprint {own}"
+        ));
+    }
     let line = format!("Ready. Both sides pass this to postern:\n\n    --server '{url}'\n");
     // Whoever reads that the server is ready may send signals.
     let live = Live {
@@ -307,7 +312,7 @@ fn describe(error: &ServerError) -> Failure {
         ServerError::Turn(_) | ServerError::Alternate(_) | ServerError::PublicMetrics(_) => {
             return Failure::usage(chain(error));
         }
-        ServerError::Start(_) | ServerError::Entropy(_) => "system",
+        ServerError::Start(_) | ServerError::Entropy(_) | ServerError::Dtls(_) => "system",
     };
     Failure::failed(kind, chain(error))
 }

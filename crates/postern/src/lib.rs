@@ -22,6 +22,7 @@
 
 mod clock;
 mod connection;
+mod dtls;
 mod endpoint;
 mod entropy;
 mod explain;
@@ -43,6 +44,7 @@ mod trust;
 pub mod turn;
 
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
+pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use noq::{ConnectionError, RecvStream, SendStream};
 pub use postern_proto::connect::PathPolicy;

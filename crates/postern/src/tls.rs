@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dimpl::DtlsCertificate;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::dtls;
 use crate::quic::Identity;
 use crate::race;
 use crate::server_url::ServerUrl;
@@ -222,11 +224,20 @@ pub enum CertificateFileError {
     Mismatch(#[source] rustls::Error),
 }
 
-/// A server with a certificate from files in PEM form, and that certificate.
+/// What a server has whose certificate is in files.
+pub(crate) struct FromFiles {
+    pub(crate) tls: ServerConfig,
+    /// The server's own certificate, the first of the chain.
+    pub(crate) certificate: CertificateDer<'static>,
+    /// The same for DTLS, if it can use the key.
+    pub(crate) dtls: Option<DtlsCertificate>,
+}
+
+/// A server with a certificate from files in PEM form.
 pub(crate) fn server_config_from_files(
     certificate: &Path,
     key: &Path,
-) -> Result<(ServerConfig, CertificateDer<'static>), CertificateFileError> {
+) -> Result<FromFiles, CertificateFileError> {
     let unreadable = |what, path: &Path| {
         let path = path.display().to_string();
         move |source| CertificateFileError::Unreadable { what, path, source }
@@ -237,9 +248,14 @@ pub(crate) fn server_config_from_files(
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable("private key", key))?;
     let missing = unreadable("certificate", certificate);
     let first = chain.first().cloned();
-    let first = first.ok_or_else(|| missing(pem::Error::NoItemsFound))?;
-    let config = server_config(chain, key).map_err(CertificateFileError::Mismatch)?;
-    Ok((config, first))
+    let certificate = first.ok_or_else(|| missing(pem::Error::NoItemsFound))?;
+    let dtls = dtls::certificate(&certificate, &key);
+    let tls = server_config(chain, key).map_err(CertificateFileError::Mismatch)?;
+    Ok(FromFiles {
+        tls,
+        certificate,
+        dtls,
+    })
 }
 
 /// A server with a self-signed certificate, recognised by its fingerprint.

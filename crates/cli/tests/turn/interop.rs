@@ -62,6 +62,7 @@ fn data_arrives_over_every_transport() {
             "-u user -w pass -c -y",
             "-u user -w pass -c -t -e PEER -r 3480",
             "-u user -w pass -c -t -S -p 5349 -e PEER -r 3480",
+            "-u user -w pass -c -S -p 5349 -e PEER -r 3480",
             "-u user -w pass -c -t -S -p 8443 -e PEER -r 3480",
             "-u user -w pass -c -M -e PEER -r 3480",
             "-u joe -W s3cret -c -e PEER -r 3480",

@@ -1,5 +1,6 @@
 //! What an operator does to a running server.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::mailboxes::Mailboxes;
 use super::slots::Slots;
-use super::turn::{Alternates, Own, Remote};
+use super::turn::{Alternates, DtlsIdentity, Own, Remote};
 use super::{Credentials, ServerConfig, ServerError};
 
 /// How long clients may take to hear that the server goes down.
@@ -45,6 +46,8 @@ pub struct Control {
     /// `None` without relays.
     pub(super) own: Option<Own>,
     pub(super) tls: Tls,
+    pub(super) dtls: DtlsIdentity,
+    pub(super) listen: Vec<IpAddr>,
     pub(super) mailboxes: Mailboxes,
     pub(super) slots: Slots,
     /// Where clients reach the relay over UDP.
@@ -62,13 +65,14 @@ impl Control {
     /// [`ServerError::Certificate`] and [`ServerError::Turn`]; then nothing has changed.
     pub async fn reload(&self, config: &ServerConfig) -> Result<(), ServerError> {
         let credentials = match &config.certificate {
-            Some(files) => Some(Credentials::from_files(files)?),
+            Some(files) => Some(Credentials::from_files(files, &self.listen)?),
             None => None,
         };
         let relays = self.own.as_ref().zip(config.turn.as_ref());
         let relays = relays.map(|(own, turn)| own.change(turn)).transpose()?;
         if let Some(credentials) = credentials {
             self.tls.replace(credentials.tls);
+            self.dtls.replace(&credentials.dtls);
         }
         if let Some((change, issuer)) = relays {
             self.relay.change(change).await;

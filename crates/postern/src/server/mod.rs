@@ -21,6 +21,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
+use dimpl::DtlsCertificate;
 use postern_wire::signal::{Fingerprint, MAX_STUN_SERVERS};
 use rustls::ServerConfig as TlsConfig;
 use rustls::pki_types::CertificateDer;
@@ -29,16 +30,17 @@ use tokio::task::JoinSet;
 
 use self::control::Tls;
 use self::discovery::Discovery;
+use crate::dtls;
 use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
 
 pub use control::Control;
-use turn::Own;
 pub use turn::{
     Alternates, Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, Issuer,
     TimeLimited, TooLong, TurnConfig,
 };
+use turn::{DtlsIdentity, Own};
 
 /// What a network may be sent in ten seconds beyond what came from it, before it has proven
 /// that it is there: bytes.
@@ -142,6 +144,9 @@ pub enum ServerError {
     /// Making a self-signed certificate failed.
     #[error("a self-signed certificate could not be made")]
     SelfSigned(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The cryptography of DTLS does not work.
+    #[error("DTLS could not be set up")]
+    Dtls(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The realm or a user's name cannot be used.
     #[error("the relay cannot be set up")]
     Turn(#[from] TooLong),
@@ -162,6 +167,7 @@ pub struct Server {
     metrics: Option<TcpListener>,
     control: Control,
     mailboxes: mailboxes::Task,
+    dtls_pin: Option<Fingerprint>,
     url: ServerUrl,
     stun_uris: Vec<String>,
     turn_uris: Vec<String>,
@@ -206,6 +212,8 @@ impl Server {
             relay: relay.remote().clone(),
             own,
             tls: Tls::new(credentials.tls),
+            dtls: credentials.dtls,
+            listen: config.listen,
             mailboxes,
             slots: slots::Slots::new(),
             udp,
@@ -221,6 +229,7 @@ impl Server {
             metrics,
             control,
             mailboxes: task,
+            dtls_pin: credentials.dtls_pin,
         })
     }
 
@@ -249,6 +258,13 @@ impl Server {
         self.metrics.as_ref()?.local_addr().ok()
     }
 
+    /// The fingerprint of the certificate that TURN over DTLS shows, if that is another one
+    /// than TLS's: one that the server made, because DTLS cannot use the key. It needs ECDSA
+    /// on P-256 or P-384.
+    pub fn own_dtls_certificate(&self) -> Option<Fingerprint> {
+        self.dtls_pin.filter(|_| self.issuer.is_some())
+    }
+
     /// Issues credentials for the relays; `None` without relays.
     pub fn issuer(&self) -> Option<&Issuer> {
         self.issuer.as_ref()
@@ -261,7 +277,8 @@ impl Server {
         let relay = self.issuer.is_some().then(|| self.control.relay.clone());
         tasks.spawn(self.mailboxes.run());
         if let Some(relay) = &relay {
-            self.streams.spawn(&mut tasks, &self.control.tls, relay);
+            self.streams
+                .spawn(&mut tasks, &self.control.tls, &self.control.dtls, relay);
         }
         if let Some(listener) = self.metrics {
             tasks.spawn(metrics::serve(listener, self.control.clone()));
@@ -333,37 +350,65 @@ struct Credentials {
     certificate: Option<CertificateDer<'static>>,
     /// The fingerprint of the certificate, if nobody else vouches for it.
     pin: Option<Fingerprint>,
+    dtls: DtlsIdentity,
+    /// The fingerprint of DTLS's certificate, if it is another one.
+    dtls_pin: Option<Fingerprint>,
 }
 
 impl Credentials {
     fn of(config: &ServerConfig) -> Result<Self, ServerError> {
         match &config.certificate {
-            Some(files) => Ok(Self::from_files(files)?),
+            Some(files) => Self::from_files(files, &config.listen),
             None => Self::self_signed(&config.listen),
         }
     }
 
-    fn from_files(files: &CertificateFiles) -> Result<Self, CertificateFileError> {
-        let (tls, certificate) = tls::server_config_from_files(&files.chain, &files.key)?;
-        let certificate = Some(certificate);
+    fn from_files(files: &CertificateFiles, listen: &[IpAddr]) -> Result<Self, ServerError> {
+        let files = tls::server_config_from_files(&files.chain, &files.key)?;
+        let (dtls, dtls_pin) = match files.dtls {
+            Some(dtls) => (dtls, None),
+            None => {
+                let own = own_identity(listen)?;
+                (dtls_certificate(&own)?, Some(own.fingerprint()))
+            }
+        };
         Ok(Self {
-            tls,
-            certificate,
+            tls: files.tls,
+            certificate: Some(files.certificate),
             pin: None,
+            dtls: dtls_identity(dtls)?,
+            dtls_pin,
         })
     }
 
     fn self_signed(listen: &[IpAddr]) -> Result<Self, ServerError> {
-        let names = listen.iter().map(IpAddr::to_string).collect();
-        let identity =
-            Identity::generate(names).map_err(|error| ServerError::SelfSigned(error.into()))?;
+        let identity = own_identity(listen)?;
         let tls = tls::server_config_from_identity(&identity);
         Ok(Self {
             tls: tls.map_err(|error| ServerError::SelfSigned(error.into()))?,
             certificate: None,
             pin: Some(identity.fingerprint()),
+            dtls: dtls_identity(dtls_certificate(&identity)?)?,
+            dtls_pin: None,
         })
     }
+}
+
+fn own_identity(listen: &[IpAddr]) -> Result<Identity, ServerError> {
+    let names = listen.iter().map(IpAddr::to_string).collect();
+    Identity::generate(names).map_err(|error| ServerError::SelfSigned(error.into()))
+}
+
+fn dtls_certificate(identity: &Identity) -> Result<DtlsCertificate, ServerError> {
+    let chain = identity.chain();
+    let certificate = chain.first().zip(Some(identity.key()));
+    certificate
+        .and_then(|(certificate, key)| dtls::certificate(certificate, &key))
+        .ok_or_else(|| ServerError::Dtls("the key is not on P-256".into()))
+}
+
+fn dtls_identity(certificate: DtlsCertificate) -> Result<DtlsIdentity, ServerError> {
+    DtlsIdentity::new(certificate).map_err(|error| ServerError::Dtls(error.into()))
 }
 
 /// Binds every address to the same port, the one that the first got if `port` is 0.

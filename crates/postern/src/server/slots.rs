@@ -56,6 +56,12 @@ impl Slots {
         taken.unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    /// A place for a connection from `address`, if there is one at once.
+    pub(super) fn try_seat(&self, address: IpAddr) -> Option<Slot> {
+        let place = self.free.clone().try_acquire_owned().ok()?;
+        self.seat(place, address)
+    }
+
     /// Gives the place to a connection from `address`; `None` if its source has too many.
     pub(super) fn seat(&self, place: Free, address: IpAddr) -> Option<Slot> {
         let source = source_of(address);
@@ -86,7 +92,7 @@ impl Drop for Slot {
 }
 
 /// Whom the limit counts: an IPv4 address, or an IPv6 network of 64 bits.
-fn source_of(address: IpAddr) -> IpAddr {
+pub(super) fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(ip) => ip.into(),
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK_V6).into(),

@@ -1,7 +1,8 @@
-//! The TCP and TLS listeners of TURN.
+//! The TCP, TLS and DTLS listeners of TURN.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postern_proto::turn::server::{ClientAddr, FiveTuple, Transport};
@@ -12,8 +13,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::control::Tls;
 use super::slots::Slots;
-use super::turn::{self, Remote, TurnConfig};
-use super::{ServerError, bind_all, bind_each, bound, names, sockets};
+use super::turn::{self, Dtls, DtlsIdentity, Remote, TurnConfig, Wire};
+use super::{LocalAddress, ServerError, bind_all, bind_each, bound, names, sockets};
 
 /// The TLS handshake must be complete after so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,12 +27,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
     tls: Vec<TcpListener>,
+    dtls: Vec<Arc<Wire>>,
     /// TCP, of which no client is told.
     more: Vec<TcpListener>,
 }
 
 impl Listeners {
-    /// TCP at the addresses of UDP, TLS at another port of theirs; `more` are addresses of
+    /// TCP at the addresses of UDP, TLS and DTLS at another port of theirs; `more` are addresses of
     /// UDP for the discovery of NAT behaviour.
     pub(super) fn bind(
         config: Option<&TurnConfig>,
@@ -47,6 +49,7 @@ impl Listeners {
         Ok(Self {
             tcp: bind_each(udp, sockets::listen)?,
             tls: bind_all(&ips, config.tls_port, sockets::listen)?,
+            dtls: bind_all(&ips, config.tls_port, bind_wire)?,
             more: bind_each(more, sockets::listen)?,
         })
     }
@@ -64,16 +67,28 @@ impl Listeners {
         };
         let tcp = bound(&self.tcp)?;
         let tls = bound(&self.tls)?;
+        let dtls: Vec<_> = self.dtls.iter().map(|wire| wire.bound()).collect();
         let web = web.iter();
         Ok(told(udp, "turn", "udp")
             .chain(told(&tcp, "turn", "tcp"))
             .chain(told(&tls, "turns", "tcp"))
             .chain(web.map(|address| format!("turns:{address}?transport=tcp")))
+            .chain(told(&dtls, "turns", "udp"))
             .collect())
     }
 
     /// Accepts clients for ever.
-    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, tls: &Tls, relay: &Remote) {
+    pub(super) fn spawn(
+        self,
+        tasks: &mut JoinSet<()>,
+        tls: &Tls,
+        dtls: &DtlsIdentity,
+        relay: &Remote,
+    ) {
+        let dtls = Dtls::new(dtls.clone(), relay.clone());
+        for wire in self.dtls {
+            tasks.spawn(dtls.clone().serve(wire));
+        }
         let slots = Slots::new();
         for listener in self.tcp.into_iter().chain(self.more) {
             tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
@@ -83,6 +98,16 @@ impl Listeners {
             tasks.spawn(serve(listener, slots.clone(), tls, relay.clone()));
         }
     }
+}
+
+impl LocalAddress for Arc<Wire> {
+    fn address(&self) -> io::Result<SocketAddr> {
+        Ok(self.bound())
+    }
+}
+
+fn bind_wire(address: SocketAddr) -> io::Result<Arc<Wire>> {
+    Wire::new(sockets::bind_udp(address)?).map(Arc::new)
 }
 
 async fn serve(listener: TcpListener, slots: Slots, tls: Option<Tls>, relay: Remote) {

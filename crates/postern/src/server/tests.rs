@@ -191,7 +191,7 @@ async fn the_server_issues_credentials_for_its_relays() {
         ..ServerConfig::default()
     };
     let server = Server::bind(config).unwrap();
-    assert_eq!(server.turn_uris().len(), 4);
+    assert_eq!(server.turn_uris().len(), 5);
     let issued = server.issuer().unwrap();
     let issued = issued
         .issue(Duration::from_secs(60), Some("alice"))

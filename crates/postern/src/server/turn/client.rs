@@ -20,11 +20,11 @@ use super::commands::{Command, Remote};
 use super::streams::{Outbound, StreamReceiver, channel};
 
 /// A client must have proven who it is after so long.
-const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const SETUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client refreshes its allocation within an hour: one that is silent for longer has
 /// none.
-const SILENCE: Duration = Duration::from_secs(65 * 60);
+pub(super) const SILENCE: Duration = Duration::from_secs(65 * 60);
 
 /// A client must take what is written within so long: it is not read from meanwhile.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +47,11 @@ const BOUND: [u8; 2] = [0x01, 0x0b];
 /// Success responses that only a client with credentials gets: to Allocate, Refresh and
 /// ConnectionBind.
 const PROOFS: [[u8; 2]; 3] = [[0x01, 0x03], [0x01, 0x04], BOUND];
+
+/// Whether only a client with credentials is sent this.
+pub(super) fn is_proof(message: &[u8]) -> bool {
+    PROOFS.iter().any(|proof| message.starts_with(proof))
+}
 
 /// Serves a client until its stream ends.
 pub(in crate::server) async fn serve(
@@ -153,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Outbound::Bytes(more) => {
                     // A connection follows when the request has succeeded.
                     self.held &= more.starts_with(&BOUND);
-                    self.proven |= PROOFS.iter().any(|proof| more.starts_with(proof));
+                    self.proven |= is_proof(&more);
                     bytes.extend(more);
                 }
                 Outbound::Join(peer) => joined = Some(peer),

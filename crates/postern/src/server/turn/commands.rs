@@ -27,6 +27,8 @@ pub(super) enum Command {
     },
     /// Complete messages of a client's stream, one behind the other.
     Messages { client: FiveTuple, bytes: Bytes },
+    /// A message of a client that comes in datagrams, but not on a socket of the shard.
+    Datagram { client: FiveTuple, bytes: Bytes },
     /// A client's stream has ended, and the peer's connection that was joined to it.
     Closed { client: FiveTuple },
     /// A peer has connected to the listener of a TCP relay.

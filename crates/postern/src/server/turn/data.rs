@@ -122,10 +122,22 @@ impl Shard {
     /// Data from one peer for its client.
     fn backward<'a>(&mut self, backward: &Backward, data: impl Iterator<Item = &'a [u8]>) {
         let client = backward.client;
-        if client.transport.is_stream() {
-            let bytes = self.for_stream(backward.framing, data);
-            self.streams.send(&client, bytes);
-            return;
+        match client.transport {
+            Transport::Udp => {}
+            Transport::Dtls => {
+                for datagram in data {
+                    let bytes = self.framed(backward.framing, datagram, false);
+                    self.streams.send(&client, bytes);
+                }
+                return;
+            }
+            Transport::Tcp | Transport::Tls => {
+                let framing = backward.framing;
+                let framed = data.map(|data| self.framed(framing, data, true));
+                let bytes = framed.collect::<Vec<_>>().concat();
+                self.streams.send(&client, bytes);
+                return;
+            }
         }
         let Some((via, to)) = self.sockets.way_to(&client) else {
             return;
@@ -154,33 +166,20 @@ impl Shard {
         }
     }
 
-    /// Data as it is written into a client's stream.
-    fn for_stream<'a>(
-        &mut self,
-        framing: Framing,
-        data: impl Iterator<Item = &'a [u8]>,
-    ) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for datagram in data {
-            match framing {
-                Framing::Channel(channel) => {
-                    let data = ChannelData {
-                        channel,
-                        data: datagram,
-                    };
-                    bytes.extend(data.to_stream());
-                }
-                Framing::Indication(peer) => {
-                    let id = self.machine.indication_id();
-                    if let Some(header) = DataHeader::data(peer.0, id, datagram.len()) {
-                        bytes.extend_from_slice(header.as_bytes());
-                        bytes.extend_from_slice(datagram);
-                        bytes.extend_from_slice(padding(&header));
-                    }
-                }
+    /// Data as a client gets it that is not at a socket of the shard; in a stream
+    /// ChannelData is padded.
+    fn framed(&mut self, framing: Framing, data: &[u8], in_stream: bool) -> Vec<u8> {
+        match framing {
+            Framing::Channel(channel) if in_stream => ChannelData { channel, data }.to_stream(),
+            Framing::Channel(channel) => ChannelData { channel, data }.to_datagram(),
+            Framing::Indication(peer) => {
+                let id = self.machine.indication_id();
+                let header = DataHeader::data(peer.0, id, data.len());
+                header.map_or_else(Vec::new, |header| {
+                    [header.as_bytes(), data, padding(&header)].concat()
+                })
             }
         }
-        bytes
     }
 }
 

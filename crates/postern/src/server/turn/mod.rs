@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod connections;
 mod data;
+mod dtls;
 mod shard;
 mod sockets;
 mod streams;
@@ -35,6 +36,7 @@ pub use postern_proto::turn::server::Alternates;
 
 pub(super) use client::serve as serve_client;
 pub(super) use commands::{Change, Remote};
+pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
 use crate::clock;
 use crate::os::trains::{Inbox, Role, TrainSocket};

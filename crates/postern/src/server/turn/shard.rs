@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
-use postern_proto::turn::server::{Event, OpenError, RelayTransport, Server, Transmit};
+use postern_proto::turn::server::{Event, OpenError, RelayTransport, Server, Transmit, Transport};
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
@@ -173,7 +173,7 @@ impl Shard {
     }
 
     fn answer(&mut self, Transmit { client, payload }: Transmit) {
-        if client.transport.is_stream() {
+        if client.transport != Transport::Udp {
             self.streams.send(&client, payload);
             return;
         }

@@ -1,4 +1,4 @@
-//! The clients that come over TCP and TLS, as the shard sees them.
+//! The clients that come over TCP, TLS and DTLS, as the shard sees them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -131,6 +131,7 @@ impl Shard {
                 self.streams.0.insert(client, Stream { sender, joined });
             }
             Command::Messages { client, bytes } => self.on_messages(now, &client, &bytes),
+            Command::Datagram { client, bytes } => self.on_message(now, &client, &bytes),
             Command::Closed { client } => {
                 if let Some(connection) = self.streams.remove(&client) {
                     self.connections.close(connection);

@@ -54,7 +54,7 @@ pub(super) fn rows(bench: &mut Bench) -> Result<()> {
         bench,
         "ChannelData 100 B",
         small,
-        &[NEAR_LIMIT],
+        &[NO_SLOWER],
         &[NO_SLOWER],
     )?;
     let twice = [Goal::RatioAtMost(CHANNEL, 2.0), NO_SLOWER];

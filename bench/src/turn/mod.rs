@@ -141,7 +141,8 @@ impl Bench {
         Ok(())
     }
 
-    /// A contender that fails is left out; the others go on.
+    /// A contender that fails gets one more chance, with a new server; then it is left out and
+    /// the others go on.
     fn take_samples(
         &mut self,
         row: &str,
@@ -151,13 +152,19 @@ impl Bench {
         for _ in 0..self.rounds {
             let mut index = 0;
             while let Some((contender, samples)) = contenders.get_mut(index) {
-                match sample(&self.programs, &mut running, contender) {
+                let name = contender.name;
+                let mut result = sample(&self.programs, &mut running, contender);
+                if let Err(error) = &result {
+                    say(&format!("{row}: {name}, again: {error:#}\n"))?;
+                    running.clear();
+                    result = sample(&self.programs, &mut running, contender);
+                }
+                match result {
                     Ok(values) => {
                         samples.push(values);
                         index += 1;
                     }
                     Err(error) => {
-                        let name = contender.name;
                         say(&format!("{row}: {name} failed: {error:#}\n"))?;
                         self.failures += 1;
                         contenders.remove(index);

@@ -62,6 +62,11 @@ impl Failure {
         Self::failed("system", chain(&error))
     }
 
+    /// Whether it is of this kind.
+    pub(crate) fn is(&self, kind: &str) -> bool {
+        self.kind == kind
+    }
+
     /// The same failure, counted as a wrong command line.
     pub(crate) fn into_usage(self) -> Self {
         Self {
@@ -176,7 +181,8 @@ fn from_rendezvous(failure: &Rendezvous) -> Failure {
 
 fn from_connect(error: &ConnectError) -> Failure {
     let kind = match error {
-        ConnectError::Resolve { .. }
+        ConnectError::Proxy(_)
+        | ConnectError::Resolve { .. }
         | ConnectError::Unreachable { .. }
         | ConnectError::Silent { .. } => "server_unreachable",
         ConnectError::WrongPin { .. } | ConnectError::Tls { .. } => "server_certificate",

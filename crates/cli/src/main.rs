@@ -9,6 +9,7 @@ mod interrupt;
 mod output;
 mod progress;
 mod receive;
+mod relay;
 mod send;
 mod server;
 mod session;
@@ -37,6 +38,8 @@ enum Command {
     Receive(receive::Arguments),
     /// Introduce peers to each other: run this on a machine that both can reach
     Server(Box<server::Arguments>),
+    /// Test relays
+    Relay(relay::Arguments),
     /// Show the whole of it on this machine: two homes, two NATs, a server, a file
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Demo(demo::Arguments),
@@ -73,6 +76,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
+        Command::Relay(arguments) => on_runtime(relay::run(arguments)),
         // The demonstration enters namespaces, which must happen before threads exist.
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Command::Demo(arguments) => demo::run(arguments),

@@ -36,6 +36,9 @@ pub(crate) enum Event<'a> {
     Path {
         kind: &'a str,
         protocol: &'a str,
+        /// Left out where no relay of this side carries the path.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        relay: Option<&'a str>,
         local: String,
         remote: String,
         elapsed_ms: u64,
@@ -86,7 +89,18 @@ impl Output {
         })
     }
 
-    fn print(self, event: &Event<'_>, line: &str) -> io::Result<()> {
+    /// Prints what a command is for: one object that is no event, or sentences.
+    pub(crate) fn report(self, report: &impl Serialize, sentences: &str) -> Result<(), Failure> {
+        let printed = self.print(report, sentences);
+        printed.map_err(|error| {
+            Failure::failed(
+                "output",
+                format!("standard output cannot be written: {error}"),
+            )
+        })
+    }
+
+    fn print(self, event: &impl Serialize, line: &str) -> io::Result<()> {
         let text = if self.json {
             to_json(event)
         } else {
@@ -147,7 +161,7 @@ fn harmless_line(text: &str) -> String {
     parts.join("\\")
 }
 
-fn to_json(event: &Event<'_>) -> String {
+fn to_json(event: &impl Serialize) -> String {
     serde_json::to_string(event).unwrap_or_default()
 }
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use postern::Connection;
-use postern::PathInfo;
 use postern::transfer::Progress as Amount;
+use postern::{PathInfo, RelayTransport};
 
 use crate::output::{Event, Output};
 
@@ -92,6 +92,7 @@ fn tell(output: Output, path: PathInfo) {
     let event = Event::Path {
         kind: path.kind.as_str(),
         protocol: path.protocol.as_str(),
+        relay: path.relay.map(RelayTransport::as_str),
         local: path.local.to_string(),
         remote: path.remote.to_string(),
         elapsed_ms: u64::try_from(path.elapsed.as_millis()).unwrap_or(u64::MAX),

@@ -57,7 +57,7 @@ async fn receive(arguments: &Arguments, output: Output, stage: &Stage) -> Result
     let directory = OutputDir::open(&arguments.output);
     let directory = directory.map_err(|error| Failure::failed(error.kind(), chain(&error)))?;
     let code = code(arguments).await?;
-    let endpoint = stage.bind(&url, arguments.paths_allowed.policy()).await?;
+    let endpoint = stage.bind(&url, &arguments.paths_allowed).await?;
     let connection = endpoint.join(&url, code, WAIT).await?;
     let result = take(arguments, output, &connection, directory).await;
     session::end(&connection, result.is_ok());

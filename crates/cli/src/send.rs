@@ -40,7 +40,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
 async fn send(arguments: &Arguments, output: Output, stage: &Stage) -> Result<(), Failure> {
     let url = arguments.server.url()?;
     let source = Source::prepare(&arguments.paths).map_err(|error| unusable(&error))?;
-    let endpoint = stage.bind(&url, arguments.paths_allowed.policy()).await?;
+    let endpoint = stage.bind(&url, &arguments.paths_allowed).await?;
     let invitation = endpoint
         .invite(&url, Duration::from_secs(arguments.wait))
         .await?;

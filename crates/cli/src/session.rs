@@ -3,11 +3,12 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use postern::transfer::Summary;
+use postern::turn::Proxy;
 use postern::{
     Connection, ConnectionError, Endpoint, EndpointConfig, PathInfo, PathPolicy, RecvStream,
-    SendStream, ServerUrl,
+    RelayTransports, SendStream, ServerUrl,
 };
 
 use crate::failure::{Failure, chain};
@@ -22,23 +23,81 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Which paths may be used.
 #[derive(Debug, Args)]
-#[group(multiple = false)]
 pub(crate) struct PathArguments {
     /// Use the server's relay only, so that the other side does not learn this machine's addresses
     #[arg(long)]
     relay_only: bool,
     /// Use direct paths only, so that no relay sees the encrypted data
-    #[arg(long)]
+    #[arg(long, conflicts_with = "relay_only")]
     direct_only: bool,
+    /// Send no UDP: reach the server's relay over TCP or TLS, and nothing else
+    #[arg(long, conflicts_with = "direct_only")]
+    no_udp: bool,
+    /// Reach the server's relay over UDP only
+    #[arg(long, conflicts_with = "no_udp")]
+    no_tcp: bool,
+    /// Reach the server's relay in this way only
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "no_tcp")]
+    relay_transport: Option<RelayTransport>,
+    /// The HTTP proxy on the way to the server, and to its relay over TCP and TLS
+    ///
+    /// Default: what HTTPS_PROXY and NO_PROXY say.
+    #[arg(long, value_name = "URL")]
+    proxy: Option<Proxy>,
+}
+
+/// How to reach a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RelayTransport {
+    /// Datagrams
+    Udp,
+    /// A TCP connection
+    Tcp,
+    /// TLS over TCP, on the server's port if nothing else is open
+    Tls,
 }
 
 impl PathArguments {
-    pub(crate) fn policy(&self) -> PathPolicy {
+    /// The settings of an endpoint that uses this server.
+    async fn config(&self, server: &ServerUrl) -> Result<EndpointConfig, Failure> {
+        Ok(EndpointConfig {
+            loopback: is_here(server).await,
+            policy: self.policy(),
+            udp: !self.no_udp,
+            relay_transports: self.transports()?,
+            proxy: self.proxy(server)?,
+        })
+    }
+
+    fn policy(&self) -> PathPolicy {
         match (self.relay_only, self.direct_only) {
             (true, _) => PathPolicy::RelayOnly,
             (_, true) => PathPolicy::DirectOnly,
             (false, false) => PathPolicy::Any,
         }
+    }
+
+    fn transports(&self) -> Result<RelayTransports, Failure> {
+        let only = |how| self.relay_transport.is_none_or(|wanted| wanted == how);
+        let transports = RelayTransports {
+            udp: only(RelayTransport::Udp) && !self.no_udp,
+            tcp: only(RelayTransport::Tcp) && !self.no_tcp,
+            tls: only(RelayTransport::Tls) && !self.no_tcp,
+        };
+        if transports.udp || transports.tcp || transports.tls {
+            Ok(transports)
+        } else {
+            let why = "--no-udp and --relay-transport udp together leave no way to the other side";
+            Err(Failure::usage(why.to_owned()))
+        }
+    }
+
+    fn proxy(&self, server: &ServerUrl) -> Result<Option<Proxy>, Failure> {
+        if self.proxy.is_some() {
+            return Ok(self.proxy.clone());
+        }
+        let proxy = Proxy::from_environment(&server.host(), server.port());
+        proxy.map_err(|error| Failure::usage(format!("HTTPS_PROXY cannot be used: {error}")))
     }
 }
 
@@ -51,12 +110,9 @@ impl Stage {
     pub(crate) async fn bind(
         &self,
         server: &ServerUrl,
-        policy: PathPolicy,
+        paths: &PathArguments,
     ) -> Result<Endpoint, Failure> {
-        let endpoint = Endpoint::bind_with(EndpointConfig {
-            loopback: is_here(server).await,
-            policy,
-        });
+        let endpoint = Endpoint::bind_with(paths.config(server).await?);
         let endpoint = endpoint.map_err(|error| Failure::failed("system", chain(&error)))?;
         Ok(self.0.get_or_init(|| endpoint).clone())
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use noq::{PathEvent, PathId, VarInt};
+use postern_proto::connect::RelayTransport;
 use tokio::sync::watch;
 
 use crate::clock;
@@ -53,8 +54,11 @@ impl PathProtocol {
 pub struct PathInfo {
     /// How it reaches the peer.
     pub kind: PathKind,
-    /// What carries it.
+    /// What carries it: TCP if this side's relay is reached over a stream.
     pub protocol: PathProtocol,
+    /// How this side's relay is reached; `None` on a direct path, and when it is the other
+    /// side's relay that carries it.
+    pub relay: Option<RelayTransport>,
     /// The address on this machine.
     pub local: SocketAddr,
     /// The peer's address as this machine sees it.
@@ -69,9 +73,10 @@ pub struct PathInfo {
 impl fmt::Display for PathInfo {
     /// Writes it for people: "direct, UDP, 12 ms".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            PathProtocol::Udp => "UDP",
-            PathProtocol::Tcp => "TCP",
+        let protocol = match (self.relay, self.protocol) {
+            (Some(RelayTransport::Tls), _) => "TLS",
+            (_, PathProtocol::Udp) => "UDP",
+            (_, PathProtocol::Tcp) => "TCP",
         };
         let family = if self.remote.is_ipv6() {
             " over IPv6"
@@ -264,13 +269,20 @@ fn describe(
 ) -> Option<PathInfo> {
     let pair = table.pair_at(address)?;
     let AddressPair { local, remote } = pair;
-    let kind = match table.is_relayed(pair) {
-        true => PathKind::Relayed,
-        false => PathKind::Direct,
+    let relay = table.relay_of(pair);
+    let kind = match relay {
+        Some(_) => PathKind::Relayed,
+        None => PathKind::Direct,
+    };
+    let relay = relay.flatten();
+    let protocol = match relay {
+        Some(RelayTransport::Tcp | RelayTransport::Tls) => PathProtocol::Tcp,
+        Some(RelayTransport::Udp) | None => PathProtocol::Udp,
     };
     Some(PathInfo {
         kind,
-        protocol: PathProtocol::Udp,
+        protocol,
+        relay,
         local,
         remote,
         elapsed,
@@ -286,6 +298,7 @@ mod tests {
         PathInfo {
             kind: PathKind::Direct,
             protocol: PathProtocol::Udp,
+            relay: None,
             local: "192.168.1.2:1000".parse().unwrap(),
             remote: remote.parse().unwrap(),
             elapsed: Duration::ZERO,

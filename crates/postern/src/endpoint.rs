@@ -8,20 +8,22 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use noq::TokioRuntime;
-use postern_proto::connect::PathPolicy;
+use postern_proto::connect::{PathPolicy, RelayTransports};
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
+use crate::dialer::{self, Dialer, Introducer};
 use crate::net::{
-    AddressFilter, AddressPair, Mux, PathTable, RelayTable, Sender, SessionId, Sockets,
+    AddressFilter, AddressPair, Inlets, Mux, PathTable, RelayTable, Sender, SessionId, Sockets,
     StunDatagram, host_addresses,
 };
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
 use crate::session::{EstablishError, Inbox, Listener, Outcome, Session};
+use crate::turn::Proxy;
 
 /// STUN datagrams waiting for one session.
 const STUN_QUEUE: usize = 64;
@@ -41,12 +43,41 @@ pub enum BindError {
 }
 
 /// What an endpoint offers and uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointConfig {
     /// Offer loopback addresses as well: for peers and servers on the same machine.
     pub loopback: bool,
     /// Which paths its connections may use.
     pub policy: PathPolicy,
+    /// Whether to send any UDP at all. Without, there are relayed paths only, and the relay
+    /// is reached over TCP or TLS.
+    pub udp: bool,
+    /// How relays may be reached.
+    pub relay_transports: RelayTransports,
+    /// The HTTP proxy through which servers are reached over TCP and TLS.
+    pub proxy: Option<Proxy>,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            loopback: false,
+            policy: PathPolicy::default(),
+            udp: true,
+            relay_transports: RelayTransports::default(),
+            proxy: None,
+        }
+    }
+}
+
+impl EndpointConfig {
+    fn relay_transports(&self) -> RelayTransports {
+        let udp = self.udp && self.relay_transports.udp;
+        RelayTransports {
+            udp,
+            ..self.relay_transports
+        }
+    }
 }
 
 /// The sockets of this program. Cheap to clone; every connection shares them.
@@ -108,16 +139,19 @@ impl Endpoint {
     ///
     /// When there is no socket or no key to be had.
     pub fn bind_with(config: EndpointConfig) -> Result<Self, BindError> {
-        let sockets = Sockets::bind().map_err(BindError::Sockets)?;
-        Self::with_sockets(sockets, config)
+        let sockets = match config.udp {
+            true => Sockets::bind().map_err(BindError::Sockets)?,
+            false => Sockets::none(),
+        };
+        Self::with_sockets(sockets, Arc::new(dialer::System), config)
     }
 
     pub(crate) fn with_sockets(
         sockets: Sockets,
+        dialer: Arc<dyn Dialer>,
         config: EndpointConfig,
     ) -> Result<Self, BindError> {
-        let EndpointConfig { loopback, policy } = config;
-        let filter = match loopback {
+        let filter = match config.loopback {
             true => AddressFilter::WithLoopback,
             false => AddressFilter::Network,
         };
@@ -139,8 +173,9 @@ impl Endpoint {
             quic: quic.map_err(BindError::Sockets)?,
             paths: table,
             relays,
-            inject: outlets.inject,
-            policy,
+            inlets: outlets.inlets,
+            dialer,
+            config,
             identity,
             addresses,
             filter,
@@ -169,7 +204,8 @@ impl Endpoint {
         server: &ServerUrl,
         wait: Duration,
     ) -> Result<Invitation, EstablishError> {
-        let signalling = rendezvous::enter(server, Side::Create, wait).await?;
+        let introducer = self.introducer(server);
+        let signalling = rendezvous::enter(introducer, Side::Create, wait).await?;
         let (code_sender, code) = oneshot::channel();
         let mut result = self.begin(true, signalling, Some(code_sender))?;
         tokio::select! {
@@ -192,7 +228,8 @@ impl Endpoint {
         code: Code,
         wait: Duration,
     ) -> Result<Connection, EstablishError> {
-        let signalling = rendezvous::enter(server, Side::Join(code), wait).await?;
+        let introducer = self.introducer(server);
+        let signalling = rendezvous::enter(introducer, Side::Join(code), wait).await?;
         let result = self.begin(false, signalling, None)?;
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
@@ -203,6 +240,13 @@ impl Endpoint {
         let mut attempts = self.0.attempts.subscribe();
         let _ = attempts.wait_for(|count| *count == 0).await;
         self.0.quic.wait_idle().await;
+    }
+
+    fn introducer(&self, server: &ServerUrl) -> Introducer {
+        Introducer {
+            url: server.clone(),
+            proxy: self.0.config.proxy.clone(),
+        }
     }
 
     /// Starts a session over the given signalling.
@@ -254,8 +298,9 @@ pub(crate) struct Shared {
     quic: noq::Endpoint,
     paths: PathTable,
     relays: RelayTable,
-    inject: mpsc::Sender<StunDatagram>,
-    policy: PathPolicy,
+    inlets: Inlets,
+    dialer: Arc<dyn Dialer>,
+    config: EndpointConfig,
     identity: Identity,
     addresses: Vec<SocketAddr>,
     filter: AddressFilter,
@@ -288,14 +333,20 @@ impl Shared {
     }
 
     pub(crate) fn policy(&self) -> PathPolicy {
-        self.policy
+        self.config.policy
     }
 
-    /// Hands a datagram to QUIC that a session took out of another wrapping.
-    pub(crate) fn inject(&self, pair: AddressPair, payload: Vec<u8>) {
-        let payload = payload.into();
-        // What does not fit is lost, as on any network.
-        let _ = self.inject.try_send(StunDatagram { pair, payload });
+    pub(crate) fn relay_transports(&self) -> RelayTransports {
+        self.config.relay_transports()
+    }
+
+    pub(crate) fn dialer(&self) -> &dyn Dialer {
+        &*self.dialer
+    }
+
+    /// Where what comes over links goes.
+    pub(crate) fn inlets(&self) -> &Inlets {
+        &self.inlets
     }
 
     pub(crate) fn identity(&self) -> &Identity {

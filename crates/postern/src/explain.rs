@@ -1,10 +1,10 @@
 //! Why there is no path, in a sentence.
 
-use postern_proto::connect::NoRelay;
+use postern_proto::connect::{NoRelay, RelayTransport, Tried, Trouble};
 use postern_wire::signal::Report;
 
 /// One sentence about both sides' networks and what that means.
-pub(crate) fn explain(ours: &Report, theirs: Option<&Report>, relay: NoRelay) -> String {
+pub(crate) fn explain(ours: &Report, theirs: Option<&Report>, relay: &NoRelay) -> String {
     let here = network(ours);
     let there = theirs.map_or("did not say what it saw", network);
     let cause = cause(ours, theirs);
@@ -32,21 +32,50 @@ fn network(report: &Report) -> &'static str {
 fn cause(ours: &Report, theirs: Option<&Report>) -> &'static str {
     let blocked = ours.udp_blocked || theirs.is_some_and(|theirs| theirs.udp_blocked);
     if blocked {
-        "without UDP the two cannot meet, since this version has no TCP for it"
+        "without UDP no direct path can be made, since this version has no TCP for it"
     } else {
         "most likely a router uses another port for each destination or a firewall drops UDP"
     }
 }
 
 /// Why there is no relayed path either.
-fn relayed(relay: NoRelay) -> &'static str {
-    match relay {
+fn relayed(relay: &NoRelay) -> String {
+    let words = match relay {
         NoRelay::NotOffered => {
             "and the server has no relay to fall back to (`postern server --relay` has one)"
         }
         NoRelay::NotWanted => "and --direct-only forbids the relay",
-        NoRelay::Failed => "and the server's relay could not be used either",
+        NoRelay::Failed(tried) => return unusable(tried),
+    };
+    words.to_owned()
+}
+
+/// What came of each way to the relay.
+fn unusable(tried: &Tried) -> String {
+    let ways: Vec<String> = tried.iter().map(outcome).collect();
+    match ways.as_slice() {
+        [] => "and the server's relay offers no way to it that may be used".to_owned(),
+        _ => format!(
+            "and the server's relay could not be used either: {}",
+            ways.join(", ")
+        ),
     }
+}
+
+fn outcome((transport, trouble): (RelayTransport, Trouble)) -> String {
+    let transport = match transport {
+        RelayTransport::Udp => "UDP",
+        RelayTransport::Tcp => "TCP",
+        RelayTransport::Tls => "TLS",
+    };
+    let came = match trouble {
+        Trouble::Unreachable => "made no connection",
+        Trouble::Silent => "got no answer",
+        Trouble::Refused => "was refused",
+        Trouble::Lost => "was cut off",
+        Trouble::Allocated => "worked, but the other side was not heard through it",
+    };
+    format!("{transport} {came}")
 }
 
 #[cfg(test)]
@@ -64,7 +93,7 @@ mod tests {
             checks_sent: 14,
             ..Report::default()
         };
-        let sentence = explain(&blocked, Some(&strict), NoRelay::NotOffered);
+        let sentence = explain(&blocked, Some(&strict), &NoRelay::NotOffered);
         for part in [
             "this side's network let no UDP out",
             "the other side's let UDP out, but nothing",
@@ -76,9 +105,21 @@ mod tests {
 
     #[test]
     fn a_silent_peer_and_a_relay_of_no_use_are_named_as_such() {
-        let sentence = explain(&Report::default(), None, NoRelay::Failed);
+        let sentence = explain(&Report::default(), None, &NoRelay::Failed(Tried::default()));
         assert!(sentence.contains("the other side's did not say"));
-        assert!(sentence.contains("relay could not be used either"));
-        assert!(explain(&Report::default(), None, NoRelay::NotWanted).contains("--direct-only"));
+        assert!(sentence.contains("offers no way to it"));
+        assert!(explain(&Report::default(), None, &NoRelay::NotWanted).contains("--direct-only"));
+    }
+
+    #[test]
+    fn each_way_to_the_relay_that_was_tried_is_named() {
+        let tried = [
+            (RelayTransport::Udp, Trouble::Silent),
+            (RelayTransport::Tls, Trouble::Unreachable),
+        ];
+        let relay = NoRelay::Failed(tried.into_iter().collect());
+        let sentence = explain(&Report::default(), None, &relay);
+        let expected = "could not be used either: UDP got no answer, TLS made no connection";
+        assert!(sentence.ends_with(expected), "{sentence}");
     }
 }

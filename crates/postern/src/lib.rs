@@ -18,14 +18,16 @@
 //!
 //! It assumes a tokio runtime. It never trusts the server with content, never lets an
 //! address that has not passed an authenticated check speak to QUIC, and never writes outside
-//! the directory that it was given. Out of scope so far: port mapping, TCP paths, relays reached over TCP.
+//! the directory that it was given. Out of scope so far: port mapping, TCP paths.
 
 mod clock;
 mod connection;
+mod dialer;
 mod dtls;
 mod endpoint;
 mod entropy;
 mod explain;
+mod links;
 mod net;
 mod os;
 mod quic;
@@ -47,7 +49,7 @@ pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
 pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use noq::{ConnectionError, RecvStream, SendStream};
-pub use postern_proto::connect::PathPolicy;
+pub use postern_proto::connect::{PathPolicy, RelayTransport, RelayTransports};
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use postern_wire::signal::{Code, CodeError, Fingerprint};
 pub use rendezvous::{MAX_WAIT, SignallingError};

@@ -16,8 +16,8 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::clock::{self, until};
+use crate::dialer::Introducer;
 use crate::entropy;
-use crate::server_url::ServerUrl;
 use crate::stun_servers;
 use crate::tls::{self, ConnectError};
 
@@ -51,6 +51,8 @@ pub(crate) struct Signalling {
     pub(crate) outgoing: mpsc::Sender<PeerMessage>,
     /// What happens, in order. Ends when the mailbox is gone.
     pub(crate) events: mpsc::Receiver<RendezvousEvent>,
+    /// The server, whose relays they may use.
+    pub(crate) introducer: Introducer,
 }
 
 /// Which side of the mailbox to be.
@@ -85,12 +87,12 @@ pub enum SignallingError {
 /// Connects to the server and enters a mailbox; `wait` bounds how long the other side
 /// may take to come.
 pub(crate) async fn enter(
-    url: &ServerUrl,
+    introducer: Introducer,
     side: Side,
     wait: Duration,
 ) -> Result<Signalling, SignallingError> {
     let seed = entropy::seed()?;
-    let (socket, server) = open(url).await?;
+    let (socket, server) = open(&introducer).await?;
     let config = RendezvousConfig {
         wait,
         ..RendezvousConfig::default()
@@ -109,12 +111,17 @@ pub(crate) async fn enter(
         events: sender,
     };
     tokio::spawn(driver.run(messages));
-    Ok(Signalling { outgoing, events })
+    Ok(Signalling {
+        outgoing,
+        events,
+        introducer,
+    })
 }
 
-/// Opens the WebSocket; also gives the address that the server has.
-async fn open(url: &ServerUrl) -> Result<(Socket, IpAddr), SignallingError> {
-    let (stream, address) = tls::connect(url).await?;
+/// Opens the WebSocket; also gives the address that the server has, if it is known.
+async fn open(introducer: &Introducer) -> Result<(Socket, Option<IpAddr>), SignallingError> {
+    let Introducer { url, proxy } = introducer;
+    let (stream, address) = tls::connect(url, proxy.as_ref()).await?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_FRAME))
         .max_frame_size(Some(MAX_FRAME))
@@ -128,13 +135,13 @@ async fn open(url: &ServerUrl) -> Result<(Socket, IpAddr), SignallingError> {
         source: Box::new(source),
     };
     let (socket, _) = result.unwrap_or_else(timed_out).map_err(not_postern)?;
-    Ok((socket, address.ip()))
+    Ok((socket, address))
 }
 
 struct Driver {
     machine: Rendezvous,
     socket: Socket,
-    server: IpAddr,
+    server: Option<IpAddr>,
     events: mpsc::Sender<RendezvousEvent>,
 }
 
@@ -202,13 +209,17 @@ impl Driver {
         !stuck
     }
 
-    /// The event, without the STUN servers that this server may not send clients to.
+    /// The event, without the STUN servers and relays that this server may not send clients
+    /// to.
     fn guarded(&self, event: RendezvousEvent) -> RendezvousEvent {
         if let RendezvousEvent::Welcome { stun } = event {
             let stun = stun_servers::accept(stun, self.server);
-            return RendezvousEvent::Welcome { stun };
+            RendezvousEvent::Welcome { stun }
+        } else if let RendezvousEvent::Relays(relays) = event {
+            RendezvousEvent::Relays(stun_servers::accept_relays(relays, self.server))
+        } else {
+            event
         }
-        event
     }
 
     async fn leave(&mut self) {

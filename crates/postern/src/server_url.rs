@@ -1,6 +1,7 @@
 //! The address of a postern server, and how to trust it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use postern_wire::signal::Fingerprint;
@@ -75,6 +76,15 @@ impl ServerUrl {
             url::Host::Domain(name) => name == "localhost",
             url::Host::Ipv4(ip) => ip.is_loopback(),
             url::Host::Ipv6(ip) => ip.is_loopback(),
+        }
+    }
+
+    /// The address, if the URL has one in place of a name.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match &self.host {
+            url::Host::Domain(_) => None,
+            url::Host::Ipv4(ip) => Some((*ip).into()),
+            url::Host::Ipv6(ip) => Some((*ip).into()),
         }
     }
 

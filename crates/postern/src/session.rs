@@ -4,6 +4,7 @@
 //! [`Connector`], and does what the connector says. It holds no protocol decision.
 
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use noq::{ConnectionError, PathEvent, PathStatus};
-use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure};
+use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure, LinkId, Relay};
 use postern_proto::ice;
 use postern_proto::signal::RendezvousEvent;
 use postern_proto::{Datagram, Transmit};
@@ -24,7 +25,10 @@ use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
 use crate::explain::explain;
-use crate::net::{AddressPair, SessionId, StunDatagram, Unchannelled};
+use crate::links::{Links, News};
+use crate::net::{
+    AddressPair, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
+};
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
 
@@ -95,7 +99,7 @@ impl From<Failure> for EstablishError {
                 ours,
                 theirs,
                 relay,
-            } => Self::NoPath(explain(&ours, theirs.as_ref(), relay)),
+            } => Self::NoPath(explain(&ours, theirs.as_ref(), &relay)),
             Failure::Handshake => Self::Handshake,
         }
     }
@@ -150,7 +154,8 @@ pub(crate) struct Session {
     early: Option<noq::Incoming>,
     /// What QUIC sends through a relay before there is a channel.
     slow: (mpsc::Sender<Unchannelled>, mpsc::Receiver<Unchannelled>),
-    relayed: Vec<SocketAddr>,
+    relayed: Vec<Relay>,
+    links: Links,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
@@ -164,6 +169,7 @@ enum Input {
     Handshake(Result<noq::Connection, ConnectionError>),
     Opened(ice::Path, bool),
     Unchannelled(Unchannelled),
+    Link(News),
     PathEvent(PathEvent),
     Timeout,
     /// The connection is over, or nobody waits for one any more.
@@ -185,6 +191,7 @@ impl Session {
             hosts: shared.host_addresses(),
             allow_loopback: shared.uses_loopback(),
             policy: shared.policy(),
+            relay_transports: shared.relay_transports(),
         };
         Ok(Self {
             connector: Connector::new(now, crate::entropy::seed()?, &config),
@@ -200,6 +207,7 @@ impl Session {
             early: None,
             slow: mpsc::channel(SLOW_QUEUE),
             relayed: Vec::new(),
+            links: Links::new(signalling.introducer),
             handshakes: FuturesUnordered::new(),
             openings: FuturesUnordered::new(),
             established: None,
@@ -221,8 +229,8 @@ impl Session {
         if self.established.is_some() {
             tokio::time::sleep(LINGER).await;
         }
-        for relayed in &self.relayed {
-            self.shared.relays().close(*relayed);
+        for relay in &self.relayed {
+            self.shared.relays().close(relay.relayed);
         }
         self.shared.forget(self.inbox.id);
     }
@@ -231,6 +239,9 @@ impl Session {
         loop {
             while let Some(transmit) = self.connector.poll_transmit() {
                 send(&self.shared, &transmit).await;
+            }
+            while let Some((link, payload)) = self.connector.poll_link_output() {
+                send_over(self.links.get(link), payload).await;
             }
             while let Some(event) = self.connector.poll_event() {
                 self.obey(event)?;
@@ -252,6 +263,8 @@ impl Session {
                     self.connector
                         .handle_relay_data(now, relayed, peer, &payload);
                 }
+                Input::Link(News::Dialled(link, opened)) => self.on_dialled(link, opened),
+                Input::Link(News::Input(input)) => self.on_link_input(input),
                 Input::Stun(None) | Input::Over => return Ok(()),
             }
         }
@@ -267,6 +280,7 @@ impl Session {
             Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
             event = next_signal(&mut self.signals) => Input::Signal(event),
             () = caller_gone(&mut self.listener) => Input::Over,
+            news = self.links.next() => Input::Link(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
             Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
             datagram = self.inbox.stun.recv() => Input::Stun(datagram),
@@ -281,6 +295,9 @@ impl Session {
             if let Event::Tell(message) = event {
                 self.tell(message);
             }
+        }
+        while let Some((link, payload)) = self.connector.poll_link_output() {
+            send_over(self.links.get(link), payload).await;
         }
         while let Some(transmit) = self.connector.poll_transmit() {
             send(&self.shared, &transmit).await;
@@ -309,10 +326,16 @@ impl Session {
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
             Event::LeaveMailbox => self.outgoing = None,
-            Event::Relay(relay) => {
-                self.relayed.push(relay.relayed);
-                self.shared.relays().open(relay, self.slow.0.clone());
+            Event::OpenLink {
+                link,
+                transport,
+                server,
+            } => {
+                let dialer = self.shared.dialer();
+                self.links.dial(dialer, link, transport, server);
             }
+            Event::CloseLink(link) => self.links.close(link),
+            Event::Relay(relay) => self.on_relay(relay),
             Event::RelayChannel {
                 relayed,
                 peer,
@@ -329,12 +352,24 @@ impl Session {
                     local: relayed,
                     remote: peer,
                 };
-                self.shared.inject(pair, payload);
+                let train = Train::of(pair, payload.into());
+                self.shared.inlets().try_inject(train);
             }
-            Event::RelayEnded(relayed) => self.shared.relays().close(relayed),
+            Event::RelayEnded(relayed) => {
+                self.relayed.retain(|relay| relay.relayed != relayed);
+                self.shared.relays().close(relayed);
+            }
             Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
+    }
+
+    fn on_relay(&mut self, relay: Relay) {
+        if let Some(link) = self.links.get(relay.link) {
+            self.relayed.push(relay);
+            let slow = self.slow.0.clone();
+            self.shared.relays().open(relay.relayed, link, slow);
+        }
     }
 
     fn tell(&self, message: PeerMessage) {
@@ -361,7 +396,9 @@ impl Session {
         let table = self.shared.paths();
         let address = table.admit(pair_of(path), self.inbox.id)?;
         if [path.local_kind, path.remote_kind].contains(&ice::CandidateKind::Relayed) {
-            table.mark_relayed(pair_of(path));
+            let mut relayed = self.relayed.iter();
+            let ours = relayed.find(|relay| relay.relayed == path.local);
+            table.mark_relayed(pair_of(path), ours.map(|relay| relay.transport));
         }
         Some(address)
     }
@@ -437,6 +474,31 @@ impl Session {
             payload,
         };
         self.connector.handle_input(clock::now(), datagram);
+    }
+
+    fn on_dialled(&mut self, link: LinkId, opened: io::Result<Opened>) {
+        let now = clock::now();
+        match self.links.opened(link, opened, self.shared.inlets()) {
+            Ok(Some(local)) => self.connector.handle_link_opened(now, link, local),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a relay cannot be reached");
+                self.connector.handle_link_closed(now, link);
+            }
+        }
+    }
+
+    fn on_link_input(&mut self, input: LinkInput) {
+        let now = clock::now();
+        match input {
+            LinkInput::Message(link, payload) => {
+                self.connector.handle_link_input(now, link, &payload);
+            }
+            LinkInput::Closed(link) => {
+                self.links.close(link);
+                self.connector.handle_link_closed(now, link);
+            }
+        }
     }
 
     fn on_incoming(&mut self, incoming: noq::Incoming) -> Result<(), EstablishError> {
@@ -520,6 +582,13 @@ async fn send(shared: &Shared, transmit: &Transmit) {
     };
     // An unreachable candidate is an ordinary thing: the check fails by itself.
     let _ = timeout(SEND_TIMEOUT, shared.send(pair, &transmit.payload)).await;
+}
+
+async fn send_over(link: Option<Arc<Link>>, payload: Vec<u8>) {
+    if let Some(link) = link {
+        // As above: what a full socket does not take is repeated.
+        let _ = timeout(SEND_TIMEOUT, link.send(payload)).await;
+    }
 }
 
 fn pair_of(path: ice::Path) -> AddressPair {

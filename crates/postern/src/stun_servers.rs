@@ -1,27 +1,50 @@
-//! Which STUN servers a client takes from its postern server.
+//! Which STUN servers and relays a client takes from its postern server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use postern_wire::signal::stun_address;
+use postern_proto::connect::relay_address;
+use postern_wire::signal::{RelayServer, stun_address};
 
 /// Most STUN servers that a client asks: two addresses tell how a NAT maps, and a second
 /// pair serves the other address family.
 const MAX_SERVERS: usize = 4;
 
-/// Those of `uris` that may be asked, in their order.
+/// Those of `uris` that may be asked, in their order. `server` is the address of the postern
+/// server, if it is known.
 ///
 /// Whoever names a STUN server makes each client send datagrams to it. So a postern
 /// server may name itself and addresses that the whole internet can reach, but nothing in
 /// a client's own network, unless it is in a private network itself. Loopback addresses
 /// are for servers on the same machine only.
-pub(crate) fn accept(uris: Vec<String>, server: IpAddr) -> Vec<String> {
+pub(crate) fn accept(uris: Vec<String>, server: Option<IpAddr>) -> Vec<String> {
     let mut uris = uris;
     uris.retain(|uri| stun_address(uri).is_some_and(|address| may_name(server, address.ip())));
     uris.truncate(MAX_SERVERS);
     uris
 }
 
-fn may_name(server: IpAddr, named: IpAddr) -> bool {
+/// The relays that may be used, by the ways to them that may be tried, as for
+/// [`accept`]: a client opens connections there.
+pub(crate) fn accept_relays(relays: Vec<RelayServer>, server: Option<IpAddr>) -> Vec<RelayServer> {
+    let good = |uri: &String| {
+        let address = relay_address(uri).map(|(_, address)| address.ip());
+        address.is_some_and(|address| may_name(server, address))
+    };
+    let mut relays = relays;
+    for relay in &mut relays {
+        relay.also.retain(good);
+        if !good(&relay.uri) {
+            relay.uri.clear();
+        }
+    }
+    relays.retain(|relay| !relay.uri.is_empty() || !relay.also.is_empty());
+    relays
+}
+
+fn may_name(server: Option<IpAddr>, named: IpAddr) -> bool {
+    let Some(server) = server else {
+        return is_global(named);
+    };
     let (server, named) = (server.to_canonical(), named.to_canonical());
     if named == server {
         return true;
@@ -62,7 +85,7 @@ mod tests {
 
     fn accepted<const N: usize>(server: &str, named: [&str; N]) -> Vec<String> {
         let uris = named.map(|address| format!("stun:{address}")).into();
-        let accepted = accept(uris, server.parse().unwrap());
+        let accepted = accept(uris, server.parse().ok());
         let address = |uri: String| uri.trim_start_matches("stun:").to_owned();
         accepted.into_iter().map(address).collect()
     }
@@ -114,6 +137,37 @@ mod tests {
         for server in ["127.0.0.1", "10.0.0.1", "45.0.0.1"] {
             assert!(accepted(server, NOBODY).is_empty(), "{server}");
         }
+    }
+
+    #[test]
+    fn behind_a_proxy_only_public_addresses_may_be_named() {
+        assert!(accepted("unknown", PRIVATE).is_empty());
+        assert_eq!(accepted("unknown", ["45.0.0.1:3478"]), ["45.0.0.1:3478"]);
+    }
+
+    #[test]
+    fn each_way_to_a_relay_is_judged_like_a_stun_server() {
+        let relay = |uri: &str, also: &[&str]| RelayServer {
+            uri: uri.to_owned(),
+            also: also.iter().map(|uri| (*uri).to_owned()).collect(),
+            username: "user".to_owned(),
+            password: "pass".to_owned(),
+        };
+        let (inside, outside) = (
+            "turns:192.168.1.1:443?transport=tcp",
+            "turns:45.0.0.2:443?transport=tcp",
+        );
+        let relays = vec![
+            relay("turn:45.0.0.1:3478", &[inside, outside]),
+            relay("turn:10.0.0.1:3478", &[outside]),
+            relay("turn:127.0.0.1:3478", &[inside, "stun:45.0.0.1:3478"]),
+        ];
+        let accepted = accept_relays(relays, "45.0.0.1".parse().ok());
+        let expected = [
+            relay("turn:45.0.0.1:3478", &[outside]),
+            relay("", &[outside]),
+        ];
+        assert_eq!(accepted, expected);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! authorities; and the server's own side of it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::quic::Identity;
 use crate::race;
 use crate::server_url::ServerUrl;
 use crate::trust::Trust;
+use crate::turn::{Proxy, ProxyError};
 
 /// The TLS handshake gets so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,13 +91,23 @@ pub enum ConnectError {
         #[source]
         source: io::Error,
     },
+    /// The proxy did not connect to the server.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
 }
 
-/// Opens a TLS connection to the server; also gives the address that it has.
+/// Opens a TLS connection to the server; also gives the address that it has, unless only
+/// the proxy knows it.
 pub(crate) async fn connect(
     url: &ServerUrl,
-) -> Result<(TlsStream<TcpStream>, SocketAddr), ConnectError> {
-    let (stream, address) = connect_tcp(url).await?;
+    proxy: Option<&Proxy>,
+) -> Result<(TlsStream<TcpStream>, Option<IpAddr>), ConnectError> {
+    let (stream, address) = match proxy {
+        Some(proxy) => (proxy.connect(&url.host(), url.port()).await?, url.ip()),
+        None => connect_tcp(url)
+            .await
+            .map(|(stream, at)| (stream, Some(at.ip())))?,
+    };
     let failed = |source| tls_error(url, source);
     let name = ServerName::try_from(url.host()).map_err(|error| ConnectError::NotTls {
         url: url.websocket(),
@@ -295,7 +306,7 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             serve(stream).await;
         };
-        let (result, ()) = tokio::join!(connect(&url), server);
+        let (result, ()) = tokio::join!(connect(&url, None), server);
         result.unwrap_err()
     }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls_platform_verifier::Verifier;
 
-use crate::quic::PinnedPeer;
+use crate::quic::{PinnedPeer, parse_fingerprint};
 use crate::tls::CertificateFileError;
 
 /// How a server's certificate is judged.
@@ -41,6 +41,13 @@ impl Trust {
         let certificates = CertificateDer::pem_file_iter(file).map_err(unreadable)?;
         let certificates: Result<Vec<_>, _> = certificates.collect();
         Ok(Self::Authorities(certificates.map_err(unreadable)?))
+    }
+
+    /// Trust in the certificate with this SHA-256 fingerprint, 64 hexadecimal digits with or
+    /// without colons; `None` if they are none.
+    #[must_use]
+    pub fn pinned(digits: &str) -> Option<Self> {
+        parse_fingerprint(&digits.replace(':', "")).map(Self::Pinned)
     }
 
     /// What checks certificates, for TLS and DTLS.

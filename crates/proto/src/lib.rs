@@ -21,6 +21,7 @@
 pub mod connect;
 pub mod fuzz;
 pub mod ice;
+pub mod portmap;
 pub mod punch;
 pub mod signal;
 pub mod stun;

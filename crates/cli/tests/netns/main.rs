@@ -39,6 +39,8 @@ mod relay;
 mod scene;
 #[cfg(target_os = "linux")]
 mod servers;
+#[cfg(target_os = "linux")]
+mod transports;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
@@ -48,6 +50,7 @@ fn main() -> std::process::ExitCode {
     let all = [
         paths::CASES,
         relay::CASES,
+        transports::CASES,
         files::CASES,
         disks::CASES,
         codes::CASES,

@@ -4,14 +4,18 @@
 //! QUIC sees; it takes STUN out of what arrives and gives it to the agents.
 
 mod interfaces;
+mod link;
 mod mux;
 mod paths;
 mod relays;
 mod sockets;
+mod trains;
 
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
-pub(crate) use mux::{Mux, StunDatagram};
+pub(crate) use link::{Link, LinkInput, Opened, Outlet};
+pub(crate) use mux::{Inlets, Mux, StunDatagram};
 pub(crate) use paths::{AddressPair, PathTable, SessionId};
 
 pub(crate) use relays::{RelayTable, Unchannelled};
-pub(crate) use sockets::{Sender, Sockets};
+pub(crate) use sockets::{Sender, Sockets, bind_one};
+pub(crate) use trains::Train;

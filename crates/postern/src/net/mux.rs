@@ -10,20 +10,24 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::{RecvMeta, Transmit};
-use postern_wire::turn::{CHANNEL_HEADER_LEN, ChannelData};
 use tokio::sync::mpsc;
 
+use super::link::TrainSender;
 use super::paths::{AddressPair, PathTable};
-use super::relays::{RelayTable, Way, frame};
+use super::relays::{RelayTable, Way};
 use super::sockets::{Sender, Sockets};
+use super::trains::Train;
 
 /// STUN datagrams waiting for the agents. What does not fit is dropped: checks are
 /// repeated, and a flood must not grow memory.
 const STUN_QUEUE: usize = 256;
 
-/// Datagrams for QUIC that came in another wrapping: those of the first round trip through
-/// a relay.
+/// Trains for QUIC that came through relays. Whoever brings more waits, so that a relay's
+/// stream is slowed down by TCP, and a socket drops.
 const INJECTED_QUEUE: usize = 64;
+
+/// Datagrams that QUIC sends and receives at once when there are streams only.
+const STREAM_SEGMENTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
 
 /// The largest STUN message an agent has a use for, in bytes: a check is below 200, but a
 /// relay may wrap a whole datagram.
@@ -39,24 +43,56 @@ pub(crate) struct StunDatagram {
 /// The other ends of a [`Mux`].
 #[derive(Debug)]
 pub(crate) struct Outlets {
-    /// Where the agents read what the [`Mux`] sorted out for them.
+    /// Where the agents read what was sorted out for them.
     pub(crate) stun: mpsc::Receiver<StunDatagram>,
-    /// Takes datagrams for QUIC that came in another wrapping.
-    pub(crate) inject: mpsc::Sender<StunDatagram>,
+    /// For what comes through relays.
+    pub(crate) inlets: Inlets,
+}
+
+/// Where what comes through relays goes, and which paths it takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Inlets {
+    pub(super) relays: RelayTable,
+    stun: mpsc::Sender<StunDatagram>,
+    quic: mpsc::Sender<Train>,
+}
+
+impl Inlets {
+    /// Hands a train to QUIC, as soon as it has taken what came before.
+    pub(super) async fn inject(&self, train: Train) {
+        let _ = self.quic.send(train).await;
+    }
+
+    /// Hands a train to QUIC, unless there is too much already.
+    pub(crate) fn try_inject(&self, train: Train) {
+        // What does not fit is lost, as on any network.
+        let _ = self.quic.try_send(train);
+    }
+
+    /// Hands a STUN datagram to the agents.
+    pub(super) fn pass_stun(&self, pair: AddressPair, datagram: &[u8]) {
+        if datagram.len() > MAX_STUN {
+            return;
+        }
+        let payload = Bytes::copy_from_slice(datagram);
+        if self.stun.try_send(StunDatagram { pair, payload }).is_err() {
+            tracing::debug!("agents are behind, STUN datagram dropped");
+        }
+    }
 }
 
 /// What a datagram on the shared sockets is, by its first byte (RFC 9443 section 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     Stun,
-    /// From one of our TURN servers a channel, from others QUIC, which shares these values.
+    /// On a link to a TURN server a channel, elsewhere QUIC, which shares these values.
     Channel,
     Quic,
     Unknown,
 }
 
 impl Protocol {
-    fn of(datagram: &[u8]) -> Self {
+    pub(super) fn of(datagram: &[u8]) -> Self {
         match datagram.first() {
             Some(0..=3) => Self::Stun,
             Some(64..=79) => Self::Channel,
@@ -71,11 +107,14 @@ impl Protocol {
 pub(crate) struct Mux {
     sockets: Sockets,
     paths: PathTable,
-    relays: RelayTable,
-    stun: mpsc::Sender<StunDatagram>,
-    injected: mpsc::Receiver<StunDatagram>,
+    inlets: Inlets,
+    injected: mpsc::Receiver<Train>,
+    /// What was left of a train for want of room.
+    left: Option<Train>,
     /// The socket to poll first, so that a busy one does not starve the other.
     turn: usize,
+    /// Whether what came through relays is to go first, for the same reason.
+    relays_first: bool,
 }
 
 impl fmt::Debug for Mux {
@@ -89,43 +128,84 @@ impl fmt::Debug for Mux {
 impl Mux {
     pub(crate) fn new(sockets: Sockets, paths: PathTable, relays: RelayTable) -> (Self, Outlets) {
         let (stun, receiver) = mpsc::channel(STUN_QUEUE);
-        let (inject, injected) = mpsc::channel(INJECTED_QUEUE);
+        let (quic, injected) = mpsc::channel(INJECTED_QUEUE);
+        let inlets = Inlets { relays, stun, quic };
         let mux = Self {
             sockets,
             paths,
-            relays,
-            stun,
+            inlets: inlets.clone(),
             injected,
+            left: None,
             turn: 0,
+            relays_first: false,
         };
         let outlets = Outlets {
             stun: receiver,
-            inject,
+            inlets,
         };
         (mux, outlets)
     }
 
-    /// Takes a datagram that a session unwrapped.
+    /// Takes what came through relays; returns how many buffers it has filled.
     fn poll_injected(
         &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
-        meta: &mut RecvMeta,
-    ) -> Poll<()> {
-        while let Poll::Ready(Some(datagram)) = self.injected.poll_recv(cx) {
-            let length = datagram.payload.len();
-            let address = self.paths.address_of(datagram.pair);
-            let (Some(address), true) = (address, length <= buffer.len()) else {
-                continue;
-            };
-            buffer[..length].copy_from_slice(&datagram.payload);
-            *meta = RecvMeta::default();
-            meta.addr = address;
-            meta.len = length;
-            meta.stride = length;
-            return Poll::Ready(());
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> usize {
+        let mut filled = 0;
+        for (buffer, meta) in buffers.iter_mut().zip(metas) {
+            loop {
+                let Some(mut train) = self.next_train(cx) else {
+                    return filled;
+                };
+                let Some(address) = self.paths.address_of(train.path) else {
+                    continue;
+                };
+                let part = train.split_to(buffer.len());
+                if part.is_empty() {
+                    continue;
+                }
+                buffer[..part.len()].copy_from_slice(&part);
+                *meta = RecvMeta::default();
+                (meta.addr, meta.len, meta.stride) = (address, part.len(), train.stride);
+                self.left = Some(train).filter(|train| !train.payload.is_empty());
+                break;
+            }
+            filled += 1;
         }
-        Poll::Pending
+        filled
+    }
+
+    fn next_train(&mut self, cx: &mut Context<'_>) -> Option<Train> {
+        if self.left.is_some() {
+            return self.left.take();
+        }
+        match self.injected.poll_recv(cx) {
+            Poll::Ready(train) => train,
+            Poll::Pending => None,
+        }
+    }
+
+    /// Receives trains from a socket, sorted.
+    fn poll_sockets(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let (index, received) = match self.poll_any(cx, buffers, metas) {
+            Poll::Ready(Ok(received)) => received,
+            Poll::Ready(Err(error)) if is_transient(&error) => return Poll::Ready(Ok(0)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        };
+        let bound = self.sockets.addresses()[index];
+        for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(received) {
+            self.sort(bound, buffer, meta);
+        }
+        // A train of length 0 is skipped by QUIC, so what was taken out leaves no hole.
+        Poll::Ready(Ok(received))
     }
 
     /// Receives from the first socket that has something.
@@ -155,69 +235,15 @@ impl Mux {
             local,
             remote: meta.addr,
         };
-        if self.relays.is_server(pair) {
-            return self.sort_relayed(pair, buffer, meta);
-        }
         let address = self.paths.address_of(pair);
         let stride = meta.stride.max(1);
-        let stun = |segment: &[u8]| self.pass_stun(pair, segment);
+        let stun = |segment: &[u8]| self.inlets.pass_stun(pair, segment);
         meta.len = keep_quic(&mut buffer[..meta.len], stride, address.is_some(), stun);
         meta.dst_ip = None;
         if let Some(address) = address {
             meta.addr = address;
         }
         meta.len > 0
-    }
-
-    /// Sorts a train of a TURN server: takes the channel headers off. A train of several
-    /// peers keeps the datagrams of the first one; the others are sent again.
-    fn sort_relayed(&self, pair: AddressPair, buffer: &mut [u8], meta: &mut RecvMeta) -> bool {
-        let (length, stride) = (meta.len, meta.stride.max(CHANNEL_HEADER_LEN + 1));
-        let mut from: Option<AddressPair> = None;
-        let mut kept = 0;
-        for start in (0..length).step_by(stride) {
-            let end = length.min(start + stride);
-            let Some((path, inner)) = self.open_channel(pair, &buffer[start..end]) else {
-                continue;
-            };
-            if *from.get_or_insert(path) == path {
-                let inner = start + CHANNEL_HEADER_LEN..start + CHANNEL_HEADER_LEN + inner;
-                buffer.copy_within(inner.clone(), kept);
-                kept += inner.len();
-            }
-        }
-        let address = from.and_then(|path| self.paths.address_of(path));
-        meta.dst_ip = None;
-        meta.len = if address.is_some() { kept } else { 0 };
-        meta.stride = stride - CHANNEL_HEADER_LEN;
-        meta.addr = address.unwrap_or(meta.addr);
-        meta.len > 0
-    }
-
-    /// The path and the length of a QUIC datagram in a channel; STUN is passed on.
-    fn open_channel(&self, pair: AddressPair, segment: &[u8]) -> Option<(AddressPair, usize)> {
-        if Protocol::of(segment) == Protocol::Stun {
-            self.pass_stun(pair, segment);
-            return None;
-        }
-        let ChannelData { channel, data } = ChannelData::parse(segment).ok()?;
-        let path = self.relays.path_of(pair, channel)?;
-        match Protocol::of(data) {
-            Protocol::Stun => self.pass_stun(path, data),
-            Protocol::Channel | Protocol::Quic => return Some((path, data.len())),
-            Protocol::Unknown => {}
-        }
-        None
-    }
-
-    fn pass_stun(&self, pair: AddressPair, segment: &[u8]) {
-        if segment.len() > MAX_STUN {
-            return;
-        }
-        let payload = Bytes::copy_from_slice(segment);
-        if self.stun.try_send(StunDatagram { pair, payload }).is_err() {
-            tracing::debug!("agents are behind, STUN datagram dropped");
-        }
     }
 }
 
@@ -248,8 +274,8 @@ impl AsyncUdpSocket for Mux {
         Box::pin(MuxSender {
             sender: self.sockets.sender(),
             paths: self.paths.clone(),
-            relays: self.relays.clone(),
-            framed: Vec::new(),
+            relays: self.inlets.relays.clone(),
+            relay_sender: None,
         })
     }
 
@@ -259,23 +285,20 @@ impl AsyncUdpSocket for Mux {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if let ([buffer, ..], [meta, ..]) = (&mut *buffers, &mut *metas)
-            && self.poll_injected(cx, buffer, meta).is_ready()
-        {
-            return Poll::Ready(Ok(1));
+        self.relays_first = !self.relays_first;
+        if self.relays_first {
+            let filled = self.poll_injected(cx, buffers, metas);
+            if filled > 0 {
+                return Poll::Ready(Ok(filled));
+            }
         }
-        let (index, received) = match self.poll_any(cx, buffers, metas) {
-            Poll::Ready(Ok(received)) => received,
-            Poll::Ready(Err(error)) if is_transient(&error) => (0, 0),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-            Poll::Pending => return Poll::Pending,
-        };
-        let bound = self.sockets.addresses()[index];
-        for (buffer, meta) in buffers.iter_mut().zip(metas.iter_mut()).take(received) {
-            self.sort(bound, buffer, meta);
+        if let Poll::Ready(result) = self.poll_sockets(cx, buffers, metas) {
+            return Poll::Ready(result);
         }
-        // A train of length 0 is skipped by QUIC, so what was taken out leaves no hole.
-        Poll::Ready(Ok(received))
+        match self.poll_injected(cx, buffers, metas) {
+            0 => Poll::Pending,
+            filled => Poll::Ready(Ok(filled)),
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -289,7 +312,7 @@ impl AsyncUdpSocket for Mux {
             .sockets
             .iter()
             .map(|socket| socket.max_receive_segments());
-        segments.max().unwrap_or(NonZeroUsize::MIN)
+        segments.max().unwrap_or(STREAM_SEGMENTS)
     }
 
     fn may_fragment(&self) -> bool {
@@ -301,7 +324,7 @@ impl AsyncUdpSocket for Mux {
 }
 
 /// Errors that an ICMP message from anywhere can cause must not end the endpoint.
-fn is_transient(error: &io::Error) -> bool {
+pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -319,8 +342,8 @@ struct MuxSender {
     sender: Sender,
     paths: PathTable,
     relays: RelayTable,
-    /// A train with its channel headers, kept to be used again.
-    framed: Vec<u8>,
+    /// For the link through which this one has sent last.
+    relay_sender: Option<TrainSender>,
 }
 
 impl MuxSender {
@@ -332,26 +355,19 @@ impl MuxSender {
         transmit: &Transmit<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let size = transmit.segment_size.unwrap_or(transmit.contents.len());
-        let (relay, channel) = match way {
-            Way::Channel { relay, channel } => (relay, channel),
+        match way {
+            Way::Channel { link, channel } => {
+                link.poll_send(&mut self.relay_sender, transmit, channel, cx)
+            }
             Way::Slow(session) => {
+                let size = transmit.segment_size.unwrap_or(transmit.contents.len());
                 for datagram in transmit.contents.chunks(size.max(1)) {
                     // What does not fit is lost, as on any network.
                     let _ = session.try_send((path, Bytes::copy_from_slice(datagram)));
                 }
-                return Poll::Ready(Ok(()));
+                Poll::Ready(Ok(()))
             }
-        };
-        frame(transmit.contents, size, channel, &mut self.framed);
-        let transmit = Transmit {
-            destination: relay.server,
-            src_ip: Some(relay.base.ip()),
-            ecn: transmit.ecn,
-            contents: &self.framed,
-            segment_size: transmit.segment_size.map(|size| size + CHANNEL_HEADER_LEN),
-        };
-        self.sender.poll_send(relay.base, &transmit, cx)
+        }
     }
 }
 
@@ -378,7 +394,9 @@ impl UdpSender for MuxSender {
     }
 
     fn max_transmit_segments(&self) -> NonZeroUsize {
-        NonZeroUsize::new(self.sender.max_transmit_segments()).unwrap_or(NonZeroUsize::MIN)
+        self.sender
+            .max_transmit_segments()
+            .unwrap_or(STREAM_SEGMENTS)
     }
 }
 

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use postern_proto::connect::RelayTransport;
+
 /// The first 64 bits of every synthetic address: `fd` followed by "postern" in ASCII.
 const PREFIX: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x726e];
 
@@ -40,7 +42,8 @@ pub(crate) struct PathTable(Arc<RwLock<Inner>>);
 struct Inner {
     next: u64,
     by_id: BTreeMap<u64, AddressPair>,
-    relayed: BTreeSet<AddressPair>,
+    /// With the transport to the relay, if that is one of ours.
+    relayed: BTreeMap<AddressPair, Option<RelayTransport>>,
     by_pair: BTreeMap<AddressPair, Entry>,
 }
 
@@ -75,17 +78,18 @@ impl PathTable {
         Some(synthetic(id))
     }
 
-    /// Notes that a pair leads through a relay, on either side.
-    pub(crate) fn mark_relayed(&self, pair: AddressPair) {
+    /// Notes that a pair leads through a relay: ours, with the transport to it, or the
+    /// peer's.
+    pub(crate) fn mark_relayed(&self, pair: AddressPair, transport: Option<RelayTransport>) {
         let mut inner = self.write();
         if inner.by_pair.contains_key(&pair) {
-            inner.relayed.insert(pair);
+            inner.relayed.insert(pair, transport);
         }
     }
 
-    /// Whether a pair leads through a relay.
-    pub(crate) fn is_relayed(&self, pair: AddressPair) -> bool {
-        self.read().relayed.contains(&pair)
+    /// Whether a pair leads through a relay, and the transport to ours.
+    pub(crate) fn relay_of(&self, pair: AddressPair) -> Option<Option<RelayTransport>> {
+        self.read().relayed.get(&pair).copied()
     }
 
     /// Forgets one pair of a session: nothing of it may be sent there any more.

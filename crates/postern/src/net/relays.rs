@@ -1,9 +1,10 @@
 //! Relayed addresses of this side, and the channels to peers behind them (RFC 8656 section
 //! 12).
 //!
-//! QUIC sends and receives on a relayed path as on any other; here is what the shared
-//! sockets need to put the four-byte channel header in front of each datagram, and to take
-//! it off. The allocations themselves are kept by the sessions' connectors.
+//! QUIC sends and receives on a relayed path as on any other; here is what it needs to put
+//! the four-byte channel header in front of each datagram and to take it off. The
+//! allocations themselves are kept by the sessions' connectors, the ways to the servers in
+//! [`Link`]s.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use postern_proto::connect::Relay;
-use postern_wire::turn::{ChannelNumber, channel_header};
+use postern_wire::turn::ChannelNumber;
 use tokio::sync::mpsc;
 
+use super::link::{Link, LinkKey};
 use super::paths::AddressPair;
 
 /// A datagram of QUIC for a peer to which there is no channel yet.
@@ -33,12 +34,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Inner {
     by_relayed: BTreeMap<SocketAddr, Entry>,
-    by_server: BTreeMap<AddressPair, SocketAddr>,
+    by_link: BTreeMap<LinkKey, SocketAddr>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    relay: Relay,
+    link: Arc<Link>,
     channels: BTreeMap<SocketAddr, ChannelNumber>,
     peers: BTreeMap<ChannelNumber, SocketAddr>,
     slow: mpsc::Sender<Unchannelled>,
@@ -49,7 +50,7 @@ struct Entry {
 pub(super) enum Way {
     /// In a channel.
     Channel {
-        relay: Relay,
+        link: Arc<Link>,
         channel: ChannelNumber,
     },
     /// Through the session, which frames it in an indication.
@@ -57,17 +58,22 @@ pub(super) enum Way {
 }
 
 impl RelayTable {
-    /// Adds a relayed address; what has no channel goes to `slow`.
-    pub(crate) fn open(&self, relay: Relay, slow: mpsc::Sender<Unchannelled>) {
+    /// Adds a relayed address behind a link; what has no channel goes to `slow`.
+    pub(crate) fn open(
+        &self,
+        relayed: SocketAddr,
+        link: Arc<Link>,
+        slow: mpsc::Sender<Unchannelled>,
+    ) {
         let mut inner = self.write();
-        inner.by_server.insert(server_pair(&relay), relay.relayed);
+        inner.by_link.insert(link.key(), relayed);
         let entry = Entry {
-            relay,
+            link,
             channels: BTreeMap::new(),
             peers: BTreeMap::new(),
             slow,
         };
-        inner.by_relayed.insert(relay.relayed, entry);
+        inner.by_relayed.insert(relayed, entry);
         self.0.in_use.store(true, Ordering::Release);
     }
 
@@ -95,7 +101,7 @@ impl RelayTable {
     pub(crate) fn close(&self, relayed: SocketAddr) {
         let mut inner = self.write();
         if let Some(entry) = inner.by_relayed.remove(&relayed) {
-            inner.by_server.remove(&server_pair(&entry.relay));
+            inner.by_link.remove(&entry.link.key());
         }
         let in_use = !inner.by_relayed.is_empty();
         self.0.in_use.store(in_use, Ordering::Release);
@@ -103,7 +109,7 @@ impl RelayTable {
 
     /// How to send on a path; `None` when it is not a relayed one of ours.
     pub(super) fn way(&self, path: AddressPair) -> Option<Way> {
-        if !self.in_use() {
+        if !self.0.in_use.load(Ordering::Acquire) {
             return None;
         }
         let inner = self.read();
@@ -111,28 +117,19 @@ impl RelayTable {
         let channel = entry.channels.get(&path.remote);
         Some(match channel {
             Some(&channel) => Way::Channel {
-                relay: entry.relay,
+                link: entry.link.clone(),
                 channel,
             },
             None => Way::Slow(entry.slow.clone()),
         })
     }
 
-    /// Whether what arrives on this pair comes from one of our TURN servers.
-    pub(super) fn is_server(&self, pair: AddressPair) -> bool {
-        self.in_use() && self.read().by_server.contains_key(&pair)
-    }
-
     /// The path on which what a TURN server sent in a channel travelled.
-    pub(super) fn path_of(&self, pair: AddressPair, channel: ChannelNumber) -> Option<AddressPair> {
+    pub(super) fn path_of(&self, link: LinkKey, channel: ChannelNumber) -> Option<AddressPair> {
         let inner = self.read();
-        let local = *inner.by_server.get(&pair)?;
+        let local = *inner.by_link.get(&link)?;
         let remote = *inner.by_relayed.get(&local)?.peers.get(&channel)?;
         Some(AddressPair { local, remote })
-    }
-
-    fn in_use(&self) -> bool {
-        self.0.in_use.load(Ordering::Acquire)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -144,77 +141,32 @@ impl RelayTable {
     }
 }
 
-fn server_pair(relay: &Relay) -> AddressPair {
-    AddressPair {
-        local: relay.base,
-        remote: relay.server,
-    }
-}
-
-/// Puts the channel header in front of each datagram of a train.
-pub(super) fn frame(train: &[u8], size: usize, channel: ChannelNumber, framed: &mut Vec<u8>) {
-    framed.clear();
-    for datagram in train.chunks(size.max(1)) {
-        let length = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
-        framed.extend_from_slice(&channel_header(channel, length));
-        framed.extend_from_slice(datagram);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postern_wire::turn::{CHANNEL_HEADER_LEN, ChannelData};
 
-    fn channel(number: u16) -> ChannelNumber {
-        ChannelNumber::new(number).unwrap()
-    }
-
-    fn relay() -> Relay {
-        Relay {
-            base: "192.168.1.2:5000".parse().unwrap(),
-            server: "45.45.0.1:3478".parse().unwrap(),
-            relayed: "45.45.0.1:50000".parse().unwrap(),
-        }
-    }
-
-    #[test]
-    fn what_is_framed_is_unframed_again() {
-        let mut framed = Vec::new();
-        frame(&[7; 250], 100, channel(0x4001), &mut framed);
-        assert_eq!(framed.len(), 250 + 3 * CHANNEL_HEADER_LEN);
-        let read = |datagram| ChannelData::parse(datagram).map(|read| (read.channel, read.data));
-        assert_eq!(read(&framed[..104]), Ok((channel(0x4001), &[7; 100][..])));
-        assert_eq!(read(&framed[208..]), Ok((channel(0x4001), &[7; 50][..])));
-        assert!(read(&framed[208..220]).is_err());
-        assert!(read(&[0x40, 1, 0]).is_err());
-    }
-
-    #[test]
-    fn a_channel_leads_to_its_path_and_back() {
+    #[tokio::test]
+    async fn a_channel_leads_to_its_path_and_back() {
         let table = RelayTable::default();
         let (slow, _unchannelled) = mpsc::channel(1);
+        let relayed = "45.45.0.1:50000".parse().unwrap();
         let peer: SocketAddr = "45.45.3.2:6000".parse().unwrap();
         let path = AddressPair {
-            local: relay().relayed,
+            local: relayed,
             remote: peer,
         };
+        let channel = ChannelNumber::new(0x4002).unwrap();
+        let link = Arc::new(Link::to_nowhere());
         assert!(table.way(path).is_none());
-        table.open(relay(), slow);
-        assert!(table.is_server(server_pair(&relay())));
+        table.open(relayed, link.clone(), slow);
         assert!(matches!(table.way(path), Some(Way::Slow(_))));
-        table.set_channel(relay().relayed, peer, Some(channel(0x4002)));
+        table.set_channel(relayed, peer, Some(channel));
         let way = table.way(path);
-        assert!(
-            matches!(way, Some(Way::Channel { channel: found, .. }) if found == channel(0x4002))
-        );
-        assert_eq!(
-            table.path_of(server_pair(&relay()), channel(0x4002)),
-            Some(path)
-        );
-        table.set_channel(relay().relayed, peer, None);
-        assert_eq!(table.path_of(server_pair(&relay()), channel(0x4002)), None);
-        table.close(relay().relayed);
-        assert!(!table.is_server(server_pair(&relay())));
+        assert!(matches!(way, Some(Way::Channel { channel: found, .. }) if found == channel));
+        assert_eq!(table.path_of(link.key(), channel), Some(path));
+        table.set_channel(relayed, peer, None);
+        assert_eq!(table.path_of(link.key(), channel), None);
+        table.close(relayed);
+        assert!(table.way(path).is_none());
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -49,6 +50,14 @@ impl Sockets {
         match failure {
             Some(error) if sockets.is_empty() => Err(error),
             _ => Self::from_abstract(sockets),
+        }
+    }
+
+    /// No sockets: everything goes through relays' streams.
+    pub(crate) fn none() -> Self {
+        Self {
+            sockets: Vec::new(),
+            addresses: Vec::new(),
         }
     }
 
@@ -117,12 +126,12 @@ impl Sender {
         }
     }
 
-    pub(super) fn max_transmit_segments(&self) -> usize {
-        let segments = self
-            .senders
-            .iter()
-            .map(|(_, sender)| sender.max_transmit_segments().get());
-        segments.min().unwrap_or(1)
+    /// The least of all sockets; `None` without any.
+    pub(super) fn max_transmit_segments(&self) -> Option<NonZeroUsize> {
+        let senders = self.senders.iter();
+        senders
+            .map(|(_, sender)| sender.max_transmit_segments())
+            .min()
     }
 }
 
@@ -132,7 +141,8 @@ fn serves(bound: SocketAddr, local: SocketAddr) -> bool {
     bound.is_ipv4() == local.is_ipv4() && bound.port() == local.port() && same_ip
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
+/// Binds one UDP socket with large buffers.
+pub(crate) fn bind_one(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,

@@ -1,6 +1,6 @@
 //! What an operator does to a running server.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -51,7 +51,9 @@ pub struct Control {
     pub(super) mailboxes: Mailboxes,
     pub(super) slots: Slots,
     /// Where clients reach the relay over UDP.
-    pub(super) udp: Vec<std::net::SocketAddr>,
+    pub(super) udp: Vec<SocketAddr>,
+    /// Where they reach it over TCP and TLS, and the URIs for it.
+    pub(super) turn_streams: Vec<(SocketAddr, String)>,
 }
 
 impl Control {
@@ -76,7 +78,8 @@ impl Control {
         }
         if let Some((change, issuer)) = relays {
             self.relay.change(change).await;
-            self.mailboxes.offer(issuer.offer(&self.udp)).await;
+            let offer = issuer.offer(&self.udp, &self.turn_streams);
+            self.mailboxes.offer(offer).await;
         }
         Ok(())
     }

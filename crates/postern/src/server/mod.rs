@@ -200,14 +200,20 @@ impl Server {
         let (mut plan, issuer) = plan(&config, own.as_ref())?;
         plan.discover(discovery.alternates);
         let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
-        let turn_uris = match &config.turn {
-            Some(_) => streams.uris(&udp, &addresses, &config.public)?,
+        let turn_streams = match &config.turn {
+            Some(_) => streams.uris(&addresses, &config.public)?,
             None => Vec::new(),
         };
         let udp = names::advertised(&udp, &config.public);
         let stun_uris = stun_uris(&udp);
-        let offer = issuer.clone().map(|issuer| issuer.offer(&udp));
+        let offer = issuer
+            .clone()
+            .map(|issuer| issuer.offer(&udp, &turn_streams));
         let (mailboxes, task) = mailboxes::new(seed()?, stun_uris.clone(), offer);
+        let over_udp = udp.iter().filter(|_| config.turn.is_some());
+        let over_udp = over_udp.map(|address| format!("turn:{address}?transport=udp"));
+        let over_streams = turn_streams.iter().map(|(_, uri)| uri.clone());
+        let turn_uris = over_udp.chain(over_streams).collect();
         let control = Control {
             relay: relay.remote().clone(),
             own,
@@ -217,7 +223,9 @@ impl Server {
             mailboxes,
             slots: slots::Slots::new(),
             udp,
+            turn_streams,
         };
+
         Ok(Self {
             url: ServerUrl::new(host, port, credentials.pin),
             stun_uris,

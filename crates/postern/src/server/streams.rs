@@ -54,26 +54,27 @@ impl Listeners {
         })
     }
 
-    /// The TURN URIs (RFC 7065): of UDP, of these, and of the web server's port.
+    /// The TURN URIs (RFC 7065) of these and of the web server's port, with their addresses,
+    /// in the order in which a client does well to try them: the web server's port lets it
+    /// through already.
     pub(super) fn uris(
         &self,
-        udp: &[SocketAddr],
         web: &[SocketAddr],
         public: &[IpAddr],
-    ) -> Result<Vec<String>, ServerError> {
-        let told = |bound: &[SocketAddr], scheme, transport| {
-            let addresses = names::advertised(bound, public).into_iter();
-            addresses.map(move |address| format!("{scheme}:{address}?transport={transport}"))
+    ) -> Result<Vec<(SocketAddr, String)>, ServerError> {
+        let told = |addresses: Vec<SocketAddr>, scheme| {
+            let addresses = addresses.into_iter();
+            addresses.map(move |address| (address, format!("{scheme}:{address}?transport=tcp")))
         };
-        let tcp = bound(&self.tcp)?;
-        let tls = bound(&self.tls)?;
+        let tcp = names::advertised(&bound(&self.tcp)?, public);
+        let tls = names::advertised(&bound(&self.tls)?, public);
         let dtls: Vec<_> = self.dtls.iter().map(|wire| wire.bound()).collect();
-        let web = web.iter();
-        Ok(told(udp, "turn", "udp")
-            .chain(told(&tcp, "turn", "tcp"))
-            .chain(told(&tls, "turns", "tcp"))
-            .chain(web.map(|address| format!("turns:{address}?transport=tcp")))
-            .chain(told(&dtls, "turns", "udp"))
+        let dtls = names::advertised(&dtls, public).into_iter();
+        let dtls = dtls.map(|address| (address, format!("turns:{address}?transport=udp")));
+        Ok(told(tcp, "turn")
+            .chain(told(web.to_vec(), "turns"))
+            .chain(told(tls, "turns"))
+            .chain(dtls)
             .collect())
     }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{advance, pause, resume, timeout};
 
 use super::{Server, ServerConfig, TurnConfig};
+use crate::dialer::Introducer;
 use crate::quic::Identity;
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
@@ -54,7 +55,11 @@ impl Running {
     /// A WebSocket with a mailbox.
     async fn client(&self) -> Signalling {
         let wait = Duration::from_secs(3600);
-        let mut client = rendezvous::enter(&self.url, Side::Create, wait)
+        let introducer = Introducer {
+            url: self.url.clone(),
+            proxy: None,
+        };
+        let mut client = rendezvous::enter(introducer, Side::Create, wait)
             .await
             .unwrap();
         while !matches!(
@@ -79,7 +84,7 @@ async fn is_closed(stream: &mut TcpStream) -> bool {
 #[tokio::test]
 async fn a_client_that_sends_requests_and_reads_no_answer_is_cut_off() {
     let server = Running::start(&["127.0.0.1"]);
-    let (mut stream, _) = tls::connect(&server.url).await.unwrap();
+    let (mut stream, _) = tls::connect(&server.url, None).await.unwrap();
     pause();
     let request = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200);
     while stream.write_all(request.as_bytes()).await.is_ok() {}
@@ -235,15 +240,15 @@ async fn a_new_certificate_is_shown_after_a_reload_and_a_broken_one_is_not() {
         let host = url::Host::parse(&url.host()).unwrap();
         ServerUrl::new(host, url.port(), Some(pin))
     };
-    tls::connect(&pinned(first)).await.unwrap();
+    tls::connect(&pinned(first), None).await.unwrap();
     let (_, second) = certificate_files(directory.path());
     control.reload(&config).await.unwrap();
-    tls::connect(&pinned(second)).await.unwrap();
-    assert!(tls::connect(&pinned(first)).await.is_err());
+    tls::connect(&pinned(second), None).await.unwrap();
+    assert!(tls::connect(&pinned(first), None).await.is_err());
     std::fs::write(&files.chain, "nonsense").unwrap();
     let refused = control.reload(&config).await.unwrap_err();
     assert!(matches!(refused, super::ServerError::Certificate(_)));
-    tls::connect(&pinned(second)).await.unwrap();
+    tls::connect(&pinned(second), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,15 +9,23 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::{RecvMeta, Transmit};
 use postern_lab::sim::{Delivery, Gate, HostId, Link, Nat, Router, World};
+use postern_proto::connect::RelayTransport;
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::{sleep, sleep_until};
 
 use super::relay::Relay;
 use crate::clock::{self, until};
+use crate::dialer::{Dialer, Dialling, Introducer};
+use crate::net::Opened;
+use crate::turn::MessageReader;
 
-/// The UDP port of every peer.
+/// The first UDP port of every peer.
 const PORT: u16 = 5000;
 
 /// The world, the sockets in it, and the server that answers STUN.
@@ -33,11 +41,16 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     world: World,
-    sockets: Vec<(HostId, Arc<Mutex<Queue>>)>,
+    /// By host and port.
+    sockets: Vec<(HostId, u16, Arc<Mutex<Queue>>)>,
     server: HostId,
     relay: Relay,
     /// Two homes between which nothing passes.
     cut: Option<[IpAddr; 2]>,
+    /// Hosts that get no UDP out.
+    without_udp: Vec<HostId>,
+    /// Connections to the relay so far.
+    streams: u16,
 }
 
 impl State {
@@ -74,6 +87,8 @@ impl Internet {
             server,
             relay: Relay::new(clock::now(), Self::STUN.parse().unwrap()),
             cut: None,
+            without_udp: Vec::new(),
+            streams: 0,
         };
         let internet = Self(Arc::new(Inner {
             state: Mutex::new(state),
@@ -101,15 +116,65 @@ impl Internet {
         let host = world.add_host(&format!("host{number}"));
         world.attach(host, network, &[inside], Link::default());
         let queue = Arc::default();
-        sockets.push((host, Arc::clone(&queue)));
+        sockets.push((host, PORT, Arc::clone(&queue)));
         SimSocket {
             internet: self.clone(),
             host,
             local: SocketAddr::new(inside, PORT),
+            latency,
             queue,
             silence: None,
             made: clock::now(),
         }
+    }
+
+    /// From here on no UDP of this socket's host gets out.
+    pub(super) fn block_udp(&self, socket: &SimSocket) {
+        self.0.state.lock().unwrap().without_udp.push(socket.host);
+    }
+
+    /// A connection to the relay at its core, `latency` one way away.
+    fn connect(&self, latency: Duration) -> (DuplexStream, SocketAddr) {
+        let (near, far) = duplex(1 << 20);
+        let mut state = self.0.state.lock().unwrap();
+        state.streams += 1;
+        // No NAT of the world uses these ports.
+        let client = SocketAddr::from(([45, 45, 99, 1], state.streams));
+        let (reader, mut writer) = tokio::io::split(far);
+        let (to_client, mut from_relay) = unbounded_channel();
+        state.relay.add_stream(client, to_client);
+        drop(state);
+        let internet = self.clone();
+        tokio::spawn(async move {
+            let mut reader = MessageReader::new(reader);
+            let (to_relay, mut messages) = unbounded_channel::<(_, Bytes)>();
+            tokio::spawn(async move {
+                while let Some((due, message)) = messages.recv().await {
+                    sleep_until(due).await;
+                    internet.on_stream(client, &message);
+                }
+            });
+            while let Ok(Some(message)) = reader.next().await {
+                let _ = to_relay.send((tokio::time::Instant::now() + latency, message));
+            }
+        });
+        tokio::spawn(async move {
+            while let Some((sent, bytes)) = from_relay.recv().await {
+                sleep_until(sent + latency).await;
+                if writer.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+        });
+        (near, client)
+    }
+
+    fn on_stream(&self, client: SocketAddr, message: &[u8]) {
+        let mut state = self.0.state.lock().unwrap();
+        let now = clock::now();
+        state.relay.handle_stream(now, client, message);
+        state.send_relayed(now);
+        self.0.sent.notify_one();
     }
 
     /// Moves packets for as long as the test runs.
@@ -148,7 +213,7 @@ impl Internet {
 
     fn send(&self, host: HostId, from: SocketAddr, transmit: &Transmit<'_>) {
         let mut state = self.0.state.lock().unwrap();
-        if state.is_cut(transmit.destination) {
+        if state.is_cut(transmit.destination) || state.without_udp.contains(&host) {
             return;
         }
         let size = transmit
@@ -169,8 +234,10 @@ impl State {
         if delivery.host == self.server {
             return self.answer(&delivery);
         }
-        let socket = self.sockets.iter().find(|(host, _)| *host == delivery.host);
-        let Some((_, queue)) = socket else { return };
+        let at = (delivery.host, delivery.local.port());
+        let mut sockets = self.sockets.iter();
+        let socket = sockets.find(|(host, port, _)| (*host, *port) == at);
+        let Some((_, _, queue)) = socket else { return };
         let mut queue = queue.lock().unwrap();
         queue.arrived.push_back(delivery);
         if let Some(waker) = queue.waker.take() {
@@ -185,6 +252,9 @@ impl State {
 
     fn send_relayed(&mut self, now: Instant) {
         while let Some(transmit) = self.relay.poll_transmit() {
+            if self.relay.send_on_stream(&transmit) {
+                continue;
+            }
             let (from, to) = (transmit.local, transmit.remote);
             self.world
                 .send(now, self.server, from, to, &transmit.payload);
@@ -203,6 +273,8 @@ pub(super) struct SimSocket {
     internet: Internet,
     host: HostId,
     local: SocketAddr,
+    /// To the core, one way.
+    latency: Duration,
     queue: Arc<Mutex<Queue>>,
     made: Instant,
     silence: Option<Range<Duration>>,
@@ -214,6 +286,21 @@ impl SimSocket {
     pub(super) fn silent(self, from: Duration, to: Duration) -> Self {
         let silence = Some(from..to);
         Self { silence, ..self }
+    }
+
+    /// Another socket of the same host.
+    fn another(&self) -> Self {
+        let mut state = self.internet.0.state.lock().unwrap();
+        let mine = state.sockets.iter().filter(|(host, ..)| *host == self.host);
+        let port = PORT + u16::try_from(mine.count()).unwrap();
+        let queue = Arc::default();
+        state.sockets.push((self.host, port, Arc::clone(&queue)));
+        drop(state);
+        Self {
+            local: SocketAddr::new(self.local.ip(), port),
+            queue,
+            ..self.clone()
+        }
     }
 
     fn is_silent(&self) -> bool {
@@ -272,5 +359,27 @@ impl UdpSender for SimSocket {
             self.internet.send(self.host, self.local, transmit);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Opens links from the host of a socket.
+#[derive(Debug)]
+pub(super) struct SimDialer(pub(super) SimSocket);
+
+impl Dialer for SimDialer {
+    fn dial(&self, _: &Introducer, transport: RelayTransport, _: SocketAddr) -> Dialling {
+        let Self(socket) = self;
+        if transport == RelayTransport::Udp {
+            let socket = socket.another();
+            return Box::pin(async move { Ok(Opened::Datagrams(Box::new(socket))) });
+        }
+        // A round trip for TCP, and one for TLS.
+        let round_trips = u32::from(transport == RelayTransport::Tls) + 1;
+        let (internet, latency) = (socket.internet.clone(), socket.latency);
+        Box::pin(async move {
+            sleep(latency * 2 * round_trips).await;
+            let (stream, client) = internet.connect(latency);
+            Ok(Opened::Stream(Box::new(stream), client))
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Two endpoints on the simulated internet, and how they meet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use noq::AsyncUdpSocket;
@@ -9,7 +10,8 @@ use postern_wire::signal::{PeerMessage, RelayServer};
 use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
-use super::internet::{Internet, SimSocket};
+use super::internet::{Internet, SimDialer, SimSocket};
+use crate::dialer::Introducer;
 use crate::endpoint::{Endpoint, EndpointConfig};
 use crate::net::Sockets;
 use crate::rendezvous::Signalling;
@@ -32,10 +34,14 @@ pub(super) fn endpoint_with(
     sockets: impl IntoIterator<Item = SimSocket>,
     config: EndpointConfig,
 ) -> Endpoint {
+    let sockets: Vec<_> = sockets.into_iter().collect();
+    let dialer = Arc::new(SimDialer(sockets[0].clone()));
     let boxed = |socket| -> Box<dyn AsyncUdpSocket> { Box::new(socket) };
-    let sockets = sockets.into_iter().map(boxed).collect();
-    let sockets = Sockets::from_abstract(sockets).unwrap();
-    Endpoint::with_sockets(sockets, config).unwrap()
+    let sockets = match config.udp {
+        true => Sockets::from_abstract(sockets.into_iter().map(boxed).collect()).unwrap(),
+        false => Sockets::none(),
+    };
+    Endpoint::with_sockets(sockets, dialer, config).unwrap()
 }
 
 /// Signalling as two authenticated sides have it: messages take `ONE_WAY`, and the
@@ -45,7 +51,14 @@ fn signalling(relays: &[RelayServer]) -> (Signalling, Signalling) {
     let (joiner_out, to_creator) = mpsc::channel(128);
     let creator = carry(to_creator, BEFORE, relays.to_vec());
     let joiner = carry(to_joiner, BEFORE + ONE_WAY, relays.to_vec());
-    let side = |outgoing, events| Signalling { outgoing, events };
+    let side = |outgoing, events| Signalling {
+        outgoing,
+        events,
+        introducer: Introducer {
+            url: "wss://45.45.0.1:8443/".parse().unwrap(),
+            proxy: None,
+        },
+    };
     (side(creator_out, creator), side(joiner_out, joiner))
 }
 

@@ -12,6 +12,10 @@ use postern_proto::turn::server::{
 use postern_proto::{Datagram, Transmit};
 use postern_wire::signal::RelayServer;
 use postern_wire::turn::{ChannelData, DataHeader};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Takes what is for a client, and when it was sent.
+pub(super) type ToClient = UnboundedSender<(tokio::time::Instant, Vec<u8>)>;
 
 /// The server's machine, and the relayed addresses that it has opened.
 #[derive(Debug)]
@@ -20,6 +24,7 @@ pub(super) struct Relay {
     address: SocketAddr,
     sockets: BTreeMap<SocketAddr, RelayId>,
     transmits: VecDeque<Transmit>,
+    streams: BTreeMap<SocketAddr, ToClient>,
     /// Datagrams relayed in either direction.
     pub(super) relayed: u64,
 }
@@ -37,6 +42,7 @@ impl Relay {
             address,
             sockets: BTreeMap::new(),
             transmits: VecDeque::new(),
+            streams: BTreeMap::new(),
             relayed: 0,
         }
     }
@@ -45,6 +51,10 @@ impl Relay {
     pub(super) fn offer(address: &str) -> RelayServer {
         RelayServer {
             uri: format!("turn:{address}"),
+            also: vec![
+                format!("turn:{address}?transport=tcp"),
+                format!("turns:{address}?transport=tcp"),
+            ],
             username: "user".to_owned(),
             password: "pass".to_owned(),
         }
@@ -72,13 +82,41 @@ impl Relay {
         self.transmits.pop_front()
     }
 
+    /// A client has connected.
+    pub(super) fn add_stream(&mut self, client: SocketAddr, to_client: ToClient) {
+        self.streams.insert(client, to_client);
+    }
+
+    /// A client has sent a message over its connection.
+    pub(super) fn handle_stream(&mut self, now: Instant, client: SocketAddr, message: &[u8]) {
+        self.on_message(now, Transport::Tcp, client, message);
+        self.drain(now);
+    }
+
+    /// Sends to a client over its connection, if it has one.
+    pub(super) fn send_on_stream(&self, transmit: &Transmit) -> bool {
+        let stream = self.streams.get(&transmit.remote);
+        let sent = (tokio::time::Instant::now(), transmit.payload.clone());
+        stream.is_some_and(|stream| stream.send(sent).is_ok())
+    }
+
     fn on_client(&mut self, now: Instant, datagram: Datagram<'_>) {
+        self.on_message(now, Transport::Udp, datagram.remote, datagram.payload);
+    }
+
+    fn on_message(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        client: SocketAddr,
+        message: &[u8],
+    ) {
         let client = FiveTuple {
-            transport: Transport::Udp,
-            client: ClientAddr(datagram.remote),
-            server: datagram.local,
+            transport,
+            client: ClientAddr(client),
+            server: self.address,
         };
-        let handled = self.server.handle_input(now, &client, datagram.payload);
+        let handled = self.server.handle_input(now, &client, message);
         let Handled::Forward(forward, data) = handled else {
             return;
         };
@@ -101,7 +139,10 @@ impl Relay {
         };
         self.relayed += 1;
         let payload = match backward.framing {
-            Framing::Channel(channel) => ChannelData { channel, data }.to_datagram(),
+            Framing::Channel(channel) if backward.client.transport == Transport::Udp => {
+                ChannelData { channel, data }.to_datagram()
+            }
+            Framing::Channel(channel) => ChannelData { channel, data }.to_stream(),
             Framing::Indication(PeerAddr(peer)) => {
                 let id = self.server.indication_id();
                 let header = DataHeader::data(peer, id, data.len()).unwrap();

@@ -68,7 +68,7 @@ impl Allocation {
                     Ok(allocation) => return Ok(allocation),
                     Err(error) => {
                         order.on_failed(clock::now(), index);
-                        if error.weight() >= worst.weight() {
+                        if error.weight() > worst.weight() {
                             worst = error;
                         }
                     }

@@ -171,8 +171,8 @@ impl Driver {
         let Err(error) = read else {
             return;
         };
-        let datagrams = self.server.transport == Transport::Udp;
-        if datagrams && self.machine.allocation().is_some() {
+        let harmless = self.link.as_ref().is_some_and(Link::is_connectionless);
+        if harmless && self.machine.allocation().is_some() {
             tracing::debug!(%error, "the network refused a datagram to the server");
             return;
         }
@@ -471,11 +471,13 @@ impl Driver {
     /// Those who wait learn from the closed channels that it is over, and from `end` why.
     fn finish(mut self, failure: Failure) {
         let _ = self.end.set(failure);
+        if let Some(link) = &mut self.link {
+            link.close();
+        }
         let server = self.server.to_string();
+        let plain = self.server.transport == Transport::Udp && self.server.target.tls.is_none();
         let error = match self.lost.take() {
-            Some(source) if self.server.transport == Transport::Tcp => {
-                AllocateError::HungUp { server, source }
-            }
+            Some(source) if !plain => AllocateError::HungUp { server, source },
             Some(source) => AllocateError::Transport(TransportError::Unreachable {
                 server: self.server.target.to_string(),
                 transport: "UDP",

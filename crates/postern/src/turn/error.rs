@@ -5,6 +5,7 @@ use std::io;
 use postern_proto::turn::client::{ConnectError as Impossible, Failure, SendError};
 
 use super::transport::TransportError;
+use crate::dtls::DtlsError;
 
 /// Why there is no allocation.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +43,11 @@ impl AllocateError {
     pub(super) fn weight(&self) -> u8 {
         match self {
             Self::NoServer => 0,
-            Self::Transport(TransportError::Unreachable { .. } | TransportError::Silent { .. }) => {
-                1
-            }
+            Self::Transport(
+                TransportError::Unreachable { .. }
+                | TransportError::Silent { .. }
+                | TransportError::Dtls(DtlsError::Silent { .. }),
+            ) => 1,
             Self::Refused {
                 failure: Failure::TimedOut,
                 ..

@@ -43,6 +43,21 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
         }
     }
 
+    /// The next message, if it has been read already.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` if the ends have lost each other.
+    pub fn buffered(&mut self) -> io::Result<Option<Bytes>> {
+        let length = match split_stream(&self.unread) {
+            Ok(StreamFrame::Incomplete { .. }) => return Ok(None),
+            Ok(StreamFrame::Stun { length }) => length,
+            Ok(StreamFrame::ChannelData { padded, .. }) => padded,
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        };
+        Ok(Some(self.unread.split_to(length).freeze()))
+    }
+
     /// The next message: STUN, or ChannelData with its padding. `None` at the end of the
     /// stream. Nothing is lost when the future is dropped.
     ///
@@ -52,14 +67,8 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     /// `UnexpectedEof` if the stream ends within a message.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
-            let length = match split_stream(&self.unread) {
-                Ok(StreamFrame::Incomplete { .. }) => 0,
-                Ok(StreamFrame::Stun { length }) => length,
-                Ok(StreamFrame::ChannelData { padded, .. }) => padded,
-                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-            };
-            if length > 0 {
-                return Ok(Some(self.unread.split_to(length).freeze()));
+            if let Some(message) = self.buffered()? {
+                return Ok(Some(message));
             }
             self.unread.reserve(READ);
             if self.io.read_buf(&mut self.unread).await? == 0 {

@@ -1,4 +1,4 @@
-//! The way to the server: a connected UDP socket, or a stream.
+//! The way to the server: a connected UDP socket, DTLS on it, or a stream.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 
 use super::options::Server;
 use super::transport::{ServerStream, TransportError};
+use crate::dtls::DtlsSocket;
 
 /// Bytes read at once, more than any datagram has.
 const READ: usize = 64 * 1024;
@@ -28,6 +29,8 @@ pub(super) struct Link {
     local: SocketAddr,
     server: SocketAddr,
     buffer: Vec<u8>,
+    /// How many bytes of the buffer have been read and not taken.
+    read: usize,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,7 @@ enum Io {
         socket: UdpSocket,
         waiting: VecDeque<Vec<u8>>,
     },
+    Dtls(Box<DtlsSocket>),
     Stream(Box<Stream>),
 }
 
@@ -45,8 +49,6 @@ struct Stream {
     writer: WriteHalf<ServerStream>,
     waiting: BytesMut,
     unflushed: bool,
-    /// How many bytes of the buffer have been read and not taken.
-    read: usize,
 }
 
 impl Link {
@@ -57,15 +59,8 @@ impl Link {
     ) -> Result<Self, TransportError> {
         match server.transport {
             Transport::Udp => {
-                let socket = match at.or_else(|| server.target.addresses.first().copied()) {
-                    Some(address) => connect_udp(address).await,
-                    None => Err(io::ErrorKind::AddrNotAvailable.into()),
-                };
-                socket.map_err(|source| TransportError::Unreachable {
-                    server: server.target.to_string(),
-                    transport: "UDP",
-                    source,
-                })
+                let address = at.or_else(|| server.target.addresses.first().copied());
+                Self::over_udp(server, address).await
             }
             Transport::Tcp => {
                 let stream = match at {
@@ -77,6 +72,33 @@ impl Link {
         }
     }
 
+    async fn over_udp(
+        server: &Server,
+        address: Option<SocketAddr>,
+    ) -> Result<Self, TransportError> {
+        let connected = match address {
+            Some(address) => connect_udp(address).await,
+            None => Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        let connected = connected.map_err(|source| TransportError::Unreachable {
+            server: server.target.to_string(),
+            transport: "UDP",
+            source,
+        });
+        let (socket, local, remote) = connected?;
+        let io = match &server.target.tls {
+            Some(trust) => {
+                let dtls = DtlsSocket::connect(socket, &server.target.host, trust).await?;
+                Io::Dtls(Box::new(dtls))
+            }
+            None => Io::Udp {
+                socket,
+                waiting: VecDeque::new(),
+            },
+        };
+        Ok(Self::new(io, local, remote))
+    }
+
     fn over(stream: ServerStream) -> Self {
         let (local, server) = (stream.local(), stream.server());
         let (reader, writer) = split(stream);
@@ -85,7 +107,6 @@ impl Link {
             writer,
             waiting: BytesMut::new(),
             unflushed: false,
-            read: 0,
         };
         let io = Io::Stream(Box::new(stream));
         Self::new(io, local, server)
@@ -98,6 +119,19 @@ impl Link {
             local,
             server,
             buffer,
+            read: 0,
+        }
+    }
+
+    /// Whether errors are what anybody may have said (ICMP), and the way is there still.
+    pub(super) fn is_connectionless(&self) -> bool {
+        matches!(self.io, Io::Udp { .. })
+    }
+
+    /// Says farewell where that is a message.
+    pub(super) fn close(&mut self) {
+        if let Io::Dtls(socket) = &mut self.io {
+            socket.close();
         }
     }
 
@@ -113,6 +147,7 @@ impl Link {
     pub(super) fn has_room(&self) -> bool {
         match &self.io {
             Io::Udp { waiting, .. } => waiting.is_empty(),
+            Io::Dtls(_) => true,
             Io::Stream(stream) => stream.waiting.len() < ENOUGH,
         }
     }
@@ -125,6 +160,11 @@ impl Link {
                 let later = !waiting.is_empty() || socket.try_send(&payload).is_err_and(full);
                 if later && waiting.len() < MAX_DATAGRAMS {
                     waiting.push_back(payload);
+                }
+            }
+            Io::Dtls(socket) => {
+                if let Err(error) = socket.send(&payload) {
+                    tracing::debug!(%error, "a datagram was not sent over DTLS");
                 }
             }
             Io::Stream(stream) => stream.waiting.extend_from_slice(&payload),
@@ -140,7 +180,15 @@ impl Link {
     pub(super) async fn ready(&mut self) -> io::Result<()> {
         match &mut self.io {
             Io::Udp { socket, waiting } => udp_ready(socket, waiting).await,
-            Io::Stream(stream) => stream.ready(&mut self.buffer).await,
+            Io::Dtls(socket) => {
+                let datagram = socket.recv().await?;
+                let datagram = datagram.ok_or(io::ErrorKind::UnexpectedEof)?;
+                let to = self.buffer.iter_mut();
+                to.zip(&datagram).for_each(|(to, from)| *to = *from);
+                self.read = datagram.len();
+                Ok(())
+            }
+            Io::Stream(stream) => stream.ready(&mut self.buffer, &mut self.read).await,
         }
     }
 
@@ -156,15 +204,15 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
                 Err(error) => return Err(error),
             },
-            Io::Stream(stream) => {
-                Some(std::mem::take(&mut stream.read)).filter(|length| *length > 0)
+            Io::Dtls(_) | Io::Stream(_) => {
+                Some(std::mem::take(&mut self.read)).filter(|length| *length > 0)
             }
         };
         Ok(read.and_then(|length| self.buffer.get(..length)))
     }
 }
 
-async fn connect_udp(server: SocketAddr) -> io::Result<Link> {
+async fn connect_udp(server: SocketAddr) -> io::Result<(UdpSocket, SocketAddr, SocketAddr)> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -172,8 +220,7 @@ async fn connect_udp(server: SocketAddr) -> io::Result<Link> {
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     let local = socket.local_addr()?;
-    let waiting = VecDeque::new();
-    Ok(Link::new(Io::Udp { socket, waiting }, local, server))
+    Ok((socket, local, server))
 }
 
 async fn udp_ready(socket: &UdpSocket, waiting: &mut VecDeque<Vec<u8>>) -> io::Result<()> {
@@ -205,13 +252,12 @@ async fn udp_ready(socket: &UdpSocket, waiting: &mut VecDeque<Vec<u8>>) -> io::R
 }
 
 impl Stream {
-    async fn ready(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    async fn ready(&mut self, buffer: &mut [u8], read: &mut usize) -> io::Result<()> {
         let Self {
             reader,
             writer,
             waiting,
             unflushed,
-            read,
         } = self;
         let busy = !waiting.is_empty() || *unflushed;
         let write = async {

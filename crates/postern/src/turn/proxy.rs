@@ -109,7 +109,7 @@ impl Proxy {
     }
 
     /// A connection to `host` and `port` through the proxy.
-    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, ProxyError> {
+    pub(crate) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, ProxyError> {
         let stream = self.reach().await;
         let mut stream = stream.map_err(|source| ProxyError::Unreachable {
             proxy: self.clone(),

@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::proxy::{Proxy, ProxyError, authority};
+use crate::dtls::DtlsError;
 use crate::race;
 use crate::tls::Fault;
 use crate::trust::Trust;
@@ -83,6 +84,9 @@ pub enum TransportError {
     /// The proxy did not connect.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// There is no DTLS with the server.
+    #[error(transparent)]
+    Dtls(#[from] DtlsError),
     /// The server took the connection and then said nothing, or hung up.
     #[error(
         "the server {server} accepts connections but does not answer; check that TLS is spoken at this port"

@@ -22,10 +22,10 @@ impl Connector {
             while let Some(transmit) = self.agent.poll_transmit() {
                 self.route(now, transmit);
             }
-            while let Some(transmit) = self.relays.poll_transmit() {
-                self.transmits.push_back(transmit);
+            while let Some(output) = self.relays.poll_output() {
+                self.outputs.push_back(output);
             }
-            match self.relays.poll_event() {
+            match self.relays.poll_event(now) {
                 Some(event) => self.on_relay_event(now, event),
                 None => return,
             }
@@ -83,6 +83,7 @@ impl Connector {
 
     pub(super) fn on_valid(&mut self, now: Instant, path: Path, rtt: Option<Duration>) {
         self.events.push_back(Event::Admit(path));
+        self.relays.keep(path.local);
         if !self.valid.iter().any(|known| same(*known, path)) {
             self.valid.push(path);
         }

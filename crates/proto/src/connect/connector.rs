@@ -10,7 +10,7 @@ use rand_core::{RngCore, SeedableRng};
 
 use super::limits::{self, later};
 use super::paths::Paths;
-use super::relays::Relays;
+use super::relays::{LinkId, Relays};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
 use crate::ice::{self, Agent, Credentials, Path, Role};
 use crate::signal::{self, RendezvousEvent};
@@ -36,12 +36,12 @@ pub(super) struct Handshake {
 pub struct Connector {
     pub(super) agent: Agent,
     pub(super) relays: Relays,
-    pub(super) hosts: Vec<SocketAddr>,
     pub(super) policy: PathPolicy,
     /// Relayed addresses of the peer that are not to be used.
     pub(super) refused: Vec<SocketAddr>,
     pub(super) rng: ChaCha20Rng,
     pub(super) transmits: VecDeque<Transmit>,
+    pub(super) outputs: VecDeque<(LinkId, Vec<u8>)>,
     pub(super) is_creator: bool,
     pub(super) stage: Stage,
     pub(super) in_mailbox: bool,
@@ -76,12 +76,12 @@ impl Connector {
         rng.fill_bytes(&mut agent_seed);
         let mut this = Self {
             agent: Agent::new(now, agent_seed, role, agent_config),
-            relays: Relays::default(),
-            hosts: config.hosts.clone(),
+            relays: Relays::new(config.relay_transports),
             policy: config.policy,
             refused: Vec::new(),
             rng,
             transmits: VecDeque::new(),
+            outputs: VecDeque::new(),
             is_creator: config.is_creator,
             stage: Stage::Connecting,
             in_mailbox: true,
@@ -141,10 +141,7 @@ impl Connector {
         if self.refused.contains(&datagram.remote) {
             return Verdict::Consumed;
         }
-        let mut verdict = self.relays.handle_input(now, datagram);
-        if verdict == Verdict::NotMine {
-            verdict = self.agent.handle_input(now, datagram);
-        }
+        let verdict = self.agent.handle_input(now, datagram);
         self.follow(now);
         verdict
     }

@@ -20,12 +20,15 @@ mod limits;
 mod outcome;
 mod paths;
 mod peer;
+mod race;
 mod relaying;
 mod relays;
+mod tried;
 mod types;
 
 pub use connector::Connector;
-pub use relays::Relay;
+pub use relays::{LinkId, Relay, RelayTransport, RelayTransports, relay_address};
+pub use tried::{Tried, Trouble};
 pub use types::{ConnectorConfig, Event, Failure, NoRelay, PathPolicy};
 
 use crate::ice;

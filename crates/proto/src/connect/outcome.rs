@@ -114,7 +114,9 @@ impl Connector {
         match (self.policy, self.relays.were_offered()) {
             (PathPolicy::DirectOnly, _) => NoRelay::NotWanted,
             (PathPolicy::Any | PathPolicy::RelayOnly, false) => NoRelay::NotOffered,
-            (PathPolicy::Any | PathPolicy::RelayOnly, true) => NoRelay::Failed,
+            (PathPolicy::Any | PathPolicy::RelayOnly, true) => {
+                NoRelay::Failed(self.relays.tried().clone())
+            }
         }
     }
 

@@ -7,8 +7,8 @@ use postern_wire::signal::RelayServer;
 use postern_wire::stun::is_stun;
 use postern_wire::turn::ChannelNumber;
 
-use super::connector::Connector;
-use super::relays::{self, Relay};
+use super::connector::{Connector, Stage};
+use super::relays::{self, LinkId, Relay};
 use super::types::{Event, PathPolicy};
 use crate::Datagram;
 
@@ -18,21 +18,28 @@ impl Connector {
         if self.policy == PathPolicy::DirectOnly {
             return;
         }
-        let hosts = std::mem::take(&mut self.hosts);
-        self.relays.begin(now, &mut self.rng, &hosts, servers);
-        self.hosts = hosts;
+        self.relays.begin(now, servers);
     }
 
     pub(super) fn on_relay_event(&mut self, now: Instant, event: relays::Event) {
         match event {
+            relays::Event::Open {
+                link,
+                transport,
+                server,
+            } => self.events.push_back(Event::OpenLink {
+                link,
+                transport,
+                server,
+            }),
+            relays::Event::Close(link) => self.events.push_back(Event::CloseLink(link)),
             relays::Event::Allocated(relay) => {
                 let Relay {
-                    base,
-                    server,
-                    relayed,
+                    server, relayed, ..
                 } = relay;
+                let mapped = relay.mapped.unwrap_or(relayed);
                 self.events.push_back(Event::Relay(relay));
-                self.agent.add_relayed(now, base, relayed, server);
+                self.agent.add_relayed(now, mapped, relayed, server);
             }
             relays::Event::Bound {
                 relayed,
@@ -92,7 +99,35 @@ impl Connector {
     /// asleep.
     pub(super) fn keep_relay(&mut self, now: Instant) {
         if let Some(path) = self.agent.selected() {
-            self.relays.keep(now, path.local, path.remote);
+            self.relays.keep_channel(now, path.local, path.remote);
         }
+    }
+}
+
+/// Links to relays.
+impl Connector {
+    /// The link that [`Event::OpenLink`] asked for is there. `local` is its own address.
+    pub fn handle_link_opened(&mut self, now: Instant, link: LinkId, local: SocketAddr) {
+        self.relays.link_opened(now, &mut self.rng, link, local);
+        self.follow(now);
+    }
+
+    /// The link could not be opened, or is gone.
+    pub fn handle_link_closed(&mut self, now: Instant, link: LinkId) {
+        self.relays.link_closed(now, link);
+        self.follow(now);
+    }
+
+    /// Takes a datagram that came over a link of datagrams, or the next piece of a stream.
+    pub fn handle_link_input(&mut self, now: Instant, link: LinkId, payload: &[u8]) {
+        if self.stage != Stage::Ended {
+            self.relays.link_input(now, link, payload);
+            self.follow(now);
+        }
+    }
+
+    /// What to send over which link next.
+    pub fn poll_link_output(&mut self) -> Option<(LinkId, Vec<u8>)> {
+        self.outputs.pop_front()
     }
 }

@@ -4,20 +4,93 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use postern_wire::signal::{RelayServer, turn_address};
+use postern_wire::signal::RelayServer;
 use postern_wire::turn::ChannelNumber;
+use postern_wire::uri::{Host, ServerUri, Transport};
 use rand_chacha::ChaCha20Rng;
-use rand_core::RngCore;
 
-use crate::turn::client::{self, Client, Credentials};
-use crate::{Datagram, Transmit, Verdict};
+use super::race::{MAX_WAYS, Race, Way};
+use super::tried::Tried;
+use crate::turn::client::Credentials;
 
-/// Relays that one attempt uses at a time: one per address family.
-const MAX_RELAYS: usize = 2;
+/// Names a way to a TURN server that the driver opens and keeps; unique in one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct LinkId(u64);
 
-/// What happened at a relay.
+impl LinkId {
+    /// This one; the next call gives another.
+    pub(super) fn take(&mut self) -> Self {
+        let taken = *self;
+        self.0 = self.0.wrapping_add(1);
+        taken
+    }
+}
+
+/// How a TURN server is reached, the preferred one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RelayTransport {
+    /// Datagrams from a socket of its own.
+    Udp,
+    /// A TCP connection.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl RelayTransport {
+    /// The word for it: "udp", "tcp" or "tls".
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+/// Which transports may be used to reach a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayTransports {
+    /// UDP.
+    pub udp: bool,
+    /// TCP without TLS.
+    pub tcp: bool,
+    /// TLS over TCP.
+    pub tls: bool,
+}
+
+impl Default for RelayTransports {
+    fn default() -> Self {
+        Self {
+            udp: true,
+            tcp: true,
+            tls: true,
+        }
+    }
+}
+
+impl RelayTransports {
+    const fn allow(self, transport: RelayTransport) -> bool {
+        match transport {
+            RelayTransport::Udp => self.udp,
+            RelayTransport::Tcp => self.tcp,
+            RelayTransport::Tls => self.tls,
+        }
+    }
+}
+
+/// What happened at a relay, or is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
+    /// Open a link to a server.
+    Open {
+        link: LinkId,
+        transport: RelayTransport,
+        server: SocketAddr,
+    },
+    /// The link is not needed any more.
+    Close(LinkId),
     /// This side can be reached at the relayed address.
     Allocated(Relay),
     /// What the relay sent in the channel comes from the peer, and the other way round.
@@ -44,74 +117,61 @@ pub(super) enum Event {
 /// A relayed transport address, and how it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Relay {
-    /// The address of this machine that talks to the server.
-    pub base: SocketAddr,
+    /// The link to the server.
+    pub link: LinkId,
+    /// What the link is.
+    pub transport: RelayTransport,
     /// The TURN server.
     pub server: SocketAddr,
     /// The address at which peers reach this side.
     pub relayed: SocketAddr,
+    /// The address of this side as the server sees it.
+    pub mapped: Option<SocketAddr>,
 }
 
-#[derive(Debug)]
-struct Allocation {
-    client: Client,
-    base: SocketAddr,
-    server: SocketAddr,
-    relayed: Option<SocketAddr>,
-}
-
-/// The allocations of one attempt.
+/// What the races keep together.
 #[derive(Debug, Default)]
+pub(super) struct Book {
+    /// The name of the next link.
+    pub(super) next: LinkId,
+    /// What came of the ways.
+    pub(super) tried: Tried,
+}
+
+/// The allocations of one attempt: at most one for each address family.
+#[derive(Debug)]
 pub(super) struct Relays {
-    allocations: Vec<Allocation>,
+    allowed: RelayTransports,
+    races: Vec<Race>,
     offered: bool,
-    transmits: VecDeque<Transmit>,
+    book: Book,
+    outputs: VecDeque<(LinkId, Vec<u8>)>,
 }
 
 impl Relays {
-    /// Asks each server for an allocation, one for each address family, from a host address
-    /// of that family.
-    pub(super) fn begin(
-        &mut self,
-        now: Instant,
-        rng: &mut ChaCha20Rng,
-        hosts: &[SocketAddr],
-        servers: &[RelayServer],
-    ) {
-        self.offered |= !servers.is_empty();
-        for server in servers {
-            let Some(address) = turn_address(&server.uri) else {
-                continue;
-            };
-            let known = |a: &Allocation| a.server.is_ipv4() == address.is_ipv4();
-            let base = hosts.iter().find(|host| fits(**host, address));
-            let credentials = Credentials::new(&server.username, &server.password);
-            let (Some(&base), Ok(credentials)) = (base, credentials) else {
-                continue;
-            };
-            if self.allocations.len() < MAX_RELAYS && !self.allocations.iter().any(known) {
-                self.allocate(now, rng, base, address, credentials);
-            }
+    pub(super) fn new(allowed: RelayTransports) -> Self {
+        Self {
+            allowed,
+            races: Vec::new(),
+            offered: false,
+            book: Book::default(),
+            outputs: VecDeque::new(),
         }
     }
 
-    fn allocate(
-        &mut self,
-        now: Instant,
-        rng: &mut ChaCha20Rng,
-        base: SocketAddr,
-        server: SocketAddr,
-        credentials: Credentials,
-    ) {
-        let mut seed = [0; 32];
-        rng.fill_bytes(&mut seed);
-        let config = client::Config::new(base, server, Some(credentials));
-        self.allocations.push(Allocation {
-            client: Client::new(now, seed, config),
-            base,
-            server,
-            relayed: None,
-        });
+    /// Asks for an allocation in each address family in which there is a server.
+    pub(super) fn begin(&mut self, now: Instant, servers: &[RelayServer]) {
+        self.offered |= !servers.is_empty();
+        let ways: Vec<Way> = servers.iter().flat_map(ways_to).collect();
+        for is_ipv4 in [true, false] {
+            let usable =
+                |way: &&Way| way.server.is_ipv4() == is_ipv4 && self.allowed.allow(way.transport);
+            let of_family: Vec<Way> = ways.iter().filter(usable).cloned().collect();
+            let known = self.races.iter().any(|race| race.is_ipv4 == is_ipv4);
+            if !of_family.is_empty() && !known {
+                self.races.push(Race::new(now, of_family, &mut self.book));
+            }
+        }
     }
 
     /// Whether the server offered any.
@@ -119,30 +179,44 @@ impl Relays {
         self.offered
     }
 
+    /// What came of each transport so far.
+    pub(super) fn tried(&self) -> &Tried {
+        &self.book.tried
+    }
+
     /// Whether an answer of a server is still awaited.
     pub(super) fn is_gathering(&self) -> bool {
-        self.allocations
-            .iter()
-            .any(|allocation| allocation.relayed.is_none())
+        self.races.iter().any(Race::is_gathering)
     }
 
     pub(super) fn has(&self, relayed: SocketAddr) -> bool {
-        self.allocations.iter().any(|a| a.relayed == Some(relayed))
+        self.races.iter().any(|race| race.has(relayed))
     }
 
-    pub(super) fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
-        for allocation in &mut self.allocations {
-            let verdict = allocation.client.handle_input(now, datagram);
-            if verdict != Verdict::NotMine {
-                return verdict;
-            }
-        }
-        Verdict::NotMine
+    pub(super) fn link_opened(
+        &mut self,
+        now: Instant,
+        rng: &mut ChaCha20Rng,
+        link: LinkId,
+        local: SocketAddr,
+    ) {
+        let mut races = self.races.iter_mut();
+        races.any(|race| race.opened(now, rng, (link, local), &mut self.book));
+    }
+
+    pub(super) fn link_closed(&mut self, now: Instant, link: LinkId) {
+        let mut races = self.races.iter_mut();
+        races.any(|race| race.closed(now, link, &mut self.book));
+    }
+
+    pub(super) fn link_input(&mut self, now: Instant, link: LinkId, payload: &[u8]) {
+        let mut races = self.races.iter_mut();
+        races.any(|race| race.input(now, link, payload));
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        for allocation in &mut self.allocations {
-            allocation.client.handle_timeout(now);
+        for race in &mut self.races {
+            race.handle_timeout(now, &mut self.book);
         }
     }
 
@@ -154,112 +228,86 @@ impl Relays {
         peer: SocketAddr,
         payload: &[u8],
     ) {
-        let allocation = self
-            .allocations
-            .iter_mut()
-            .find(|a| a.relayed == Some(relayed));
-        let Some(allocation) = allocation else { return };
-        match allocation.client.send(now, peer, payload) {
-            Ok(transmit) => self.transmits.extend(transmit),
+        let found = self.races.iter_mut().find_map(|race| race.client(relayed));
+        let Some((link, client)) = found else { return };
+        match client.send(now, peer, payload) {
+            Ok(transmit) => {
+                let payload = transmit.map(|transmit| (link, transmit.payload));
+                self.outputs.extend(payload);
+            }
             Err(error) => tracing::debug!(%error, "a datagram for the relay was dropped"),
         }
     }
 
+    /// A path from this address works: the allocation is not replaced any more.
+    pub(super) fn keep(&mut self, relayed: SocketAddr) {
+        for race in &mut self.races {
+            race.keep(relayed);
+        }
+    }
+
     /// Keeps the channel of a peer, whose datagrams do not pass through here.
-    pub(super) fn keep(&mut self, now: Instant, relayed: SocketAddr, peer: SocketAddr) {
-        let allocation = self
-            .allocations
-            .iter_mut()
-            .find(|a| a.relayed == Some(relayed));
-        if let Some(allocation) = allocation {
-            let _ = allocation.client.channel_of(now, peer);
+    pub(super) fn keep_channel(&mut self, now: Instant, relayed: SocketAddr, peer: SocketAddr) {
+        let found = self.races.iter_mut().find_map(|race| race.client(relayed));
+        if let Some((_, client)) = found {
+            let _ = client.channel_of(now, peer);
         }
     }
 
     /// Gives the allocations back.
     pub(super) fn close(&mut self, now: Instant) {
-        for allocation in &mut self.allocations {
-            allocation.client.close(now);
+        for race in &mut self.races {
+            race.close(now);
         }
     }
 
-    pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
-        let mut clients = self.allocations.iter_mut();
-        let from_client = clients.find_map(|allocation| allocation.client.poll_transmit());
-        from_client.or_else(|| self.transmits.pop_front())
+    /// What is to go over which link.
+    pub(super) fn poll_output(&mut self) -> Option<(LinkId, Vec<u8>)> {
+        let mut races = self.races.iter_mut();
+        let from_client = races.find_map(Race::poll_output);
+        from_client.or_else(|| self.outputs.pop_front())
     }
 
-    pub(super) fn poll_event(&mut self) -> Option<Event> {
-        let mut allocations = self.allocations.iter_mut();
-        let event = allocations.find_map(Allocation::poll_event);
-        if let Some(Event::Ended { relayed }) = event {
-            self.allocations.retain(|a| a.relayed != Some(relayed));
-        }
-        event
+    pub(super) fn poll_event(&mut self, now: Instant) -> Option<Event> {
+        let mut races = self.races.iter_mut();
+        races.find_map(|race| race.poll_event(now, &mut self.book))
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let timeouts = self
-            .allocations
-            .iter()
-            .filter_map(|a| a.client.poll_timeout());
-        timeouts.min()
+        self.races.iter().filter_map(Race::poll_timeout).min()
     }
 }
 
-impl Allocation {
-    /// The next event that concerns the attempt; others are passed over.
-    fn poll_event(&mut self) -> Option<Event> {
-        while let Some(event) = self.client.poll_event() {
-            let event = self.translate(event);
-            if event.is_some() {
-                return event;
-            }
-        }
-        None
-    }
-
-    fn translate(&mut self, event: client::Event) -> Option<Event> {
-        if let client::Event::Allocated(allocation) = event {
-            self.relayed = Some(allocation.relayed);
-            return Some(Event::Allocated(Relay {
-                base: self.base,
-                server: self.server,
-                relayed: allocation.relayed,
-            }));
-        }
-        if let client::Event::Failed(failure) = &event {
-            tracing::debug!(%failure, server = %self.server, "the relay is of no use");
-        }
-        let relayed = self.relayed?;
-        match event {
-            client::Event::Data { peer, payload } => Some(Event::Data {
-                relayed,
-                peer,
-                payload,
-            }),
-            client::Event::ChannelBound { peer, channel } => Some(Event::Bound {
-                relayed,
-                peer,
-                channel,
-            }),
-            client::Event::ChannelEnded { peer, .. } => Some(Event::Unbound { relayed, peer }),
-            client::Event::Failed(_) | client::Event::Closed => Some(Event::Ended { relayed }),
-            client::Event::Allocated(_)
-            | client::Event::Moved
-            | client::Event::Redirected { .. }
-            | client::Event::Icmp { .. }
-            | client::Event::Permitted(_)
-            | client::Event::PeerRefused { .. }
-            | client::Event::Connected { .. }
-            | client::Event::ConnectionAttempt { .. }
-            | client::Event::ConnectionBound { .. }
-            | client::Event::ConnectionFailed { .. } => None,
-        }
-    }
+/// The ways to a server that can be understood.
+fn ways_to(server: &RelayServer) -> Vec<Way> {
+    let Ok(credentials) = Credentials::new(&server.username, &server.password) else {
+        return Vec::new();
+    };
+    let uris = [&server.uri].into_iter().chain(&server.also);
+    let ways = uris.filter_map(|uri| {
+        let (transport, server) = relay_address(uri)?;
+        Some(Way {
+            transport,
+            server,
+            credentials: credentials.clone(),
+        })
+    });
+    ways.take(2 * MAX_WAYS).collect()
 }
 
-/// Whether a socket at `host` can talk to `server`.
-fn fits(host: SocketAddr, server: SocketAddr) -> bool {
-    host.is_ipv4() == server.is_ipv4() && host.ip().is_loopback() == server.ip().is_loopback()
+/// The address and the transport in a TURN URI (RFC 7065). `None` for names, and for DTLS,
+/// which is not used here.
+#[must_use]
+pub fn relay_address(uri: &str) -> Option<(RelayTransport, SocketAddr)> {
+    let uri: ServerUri = uri.parse().ok()?;
+    let transport = match (uri.scheme.is_turn(), uri.scheme.is_secure(), uri.transport) {
+        (true, false, None | Some(Transport::Udp)) => RelayTransport::Udp,
+        (true, false, Some(Transport::Tcp)) => RelayTransport::Tcp,
+        (true, true, None | Some(Transport::Tcp)) => RelayTransport::Tls,
+        (true, true, Some(Transport::Udp)) | (false, _, _) => return None,
+    };
+    match &uri.host {
+        Host::Ip(ip) => Some((transport, SocketAddr::new(ip.to_canonical(), uri.port()))),
+        Host::Name(_) => None,
+    }
 }

@@ -47,6 +47,7 @@ impl Pair {
                 hosts: vec![SocketAddr::from(([192, 168, 1, number + 1], 5000))],
                 allow_loopback: false,
                 policy: PathPolicy::Any,
+                relay_transports: RelayTransports::default(),
             };
             Connector::new(now, [number; 32], &config)
         };

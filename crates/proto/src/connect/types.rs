@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use postern_wire::signal::{Code, Fingerprint, PeerMessage, Report};
 use postern_wire::turn::ChannelNumber;
 
-use super::relays::Relay;
+use super::relays::{LinkId, Relay, RelayTransport, RelayTransports};
+use super::tried::Tried;
 use crate::ice::Path;
 use crate::signal;
 
@@ -22,6 +23,8 @@ pub struct ConnectorConfig {
     pub allow_loopback: bool,
     /// Which paths may be used.
     pub policy: PathPolicy,
+    /// How relays may be reached.
+    pub relay_transports: RelayTransports,
 }
 
 /// Which paths a connection may use.
@@ -62,6 +65,19 @@ pub enum Event {
     OpenPath(Path),
     /// This path carries the connection: close the others.
     SettleOn(Path),
+    /// Open a way to a TURN server, and tell [`handle_link_opened`](super::Connector::handle_link_opened)
+    /// or [`handle_link_closed`](super::Connector::handle_link_closed). A link of datagrams
+    /// has a port of its own: a server tells allocations apart by that (RFC 8656 section 5).
+    OpenLink {
+        /// Its name.
+        link: LinkId,
+        /// What it is to be.
+        transport: RelayTransport,
+        /// Where to.
+        server: SocketAddr,
+    },
+    /// The link is not needed any more: close it when what was to be sent has left.
+    CloseLink(LinkId),
     /// This side can be reached at a relayed address: what comes from the server in a
     /// channel comes from a peer.
     Relay(Relay),
@@ -124,12 +140,12 @@ pub enum Failure {
 }
 
 /// Why there is no relayed path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRelay {
     /// The server offered none.
     NotOffered,
     /// This side allows direct paths only.
     NotWanted,
-    /// The relay did not work.
-    Failed,
+    /// The relay did not work: what came of each way to it.
+    Failed(Tried),
 }

@@ -18,7 +18,7 @@ mod relays;
 
 pub use config::MailboxesConfig;
 use numbers::Numbers;
-pub use relays::RelayOffer;
+pub use relays::{OfferedServer, RelayOffer};
 
 /// Most messages that a mailbox keeps for a joiner: the creator's key exchange, and room
 /// for what later versions say before it.

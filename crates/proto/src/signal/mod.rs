@@ -34,7 +34,7 @@ pub use exchange::Role;
 pub use failure::{Failure, ProtocolError, SendError, Wait};
 pub use limits::Rate;
 pub use mailboxes::{
-    ClientId, Event as MailboxesEvent, Mailboxes, MailboxesConfig, RelayOffer,
+    ClientId, Event as MailboxesEvent, Mailboxes, MailboxesConfig, OfferedServer, RelayOffer,
     Stats as MailboxesStats,
 };
 pub use rendezvous::{Event as RendezvousEvent, Rendezvous, RendezvousConfig};

@@ -79,6 +79,9 @@ pub const MAX_STUN_URI: usize = 128;
 /// Most relays that a server may offer: two families of a few servers.
 pub const MAX_RELAYS: usize = 4;
 
+/// Most further ways to a relay: TCP and two ports of TLS in both families, and some more.
+pub const MAX_RELAY_WAYS: usize = 8;
+
 /// Longest user name or password of a relay in bytes; the ones that postern issues have
 /// about 30.
 pub const MAX_RELAY_CREDENTIAL: usize = 256;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::client::is_mailbox;
 use super::frame::{self, Frame, ParseError, base64, is_printable, require};
 use super::{
-    MAX_BODY, MAX_FRAME, MAX_RELAY_CREDENTIAL, MAX_RELAYS, MAX_STUN_SERVERS, MAX_STUN_URI, MAX_TEXT,
+    MAX_BODY, MAX_FRAME, MAX_RELAY_CREDENTIAL, MAX_RELAY_WAYS, MAX_RELAYS, MAX_STUN_SERVERS,
+    MAX_STUN_URI, MAX_TEXT,
 };
 
 /// A message from the server to a client.
@@ -65,6 +66,11 @@ pub struct RelayServer {
     /// Its address as `turn:ip:port` (RFC 7065), printable ASCII of at most
     /// [`MAX_STUN_URI`] bytes; [`turn_address`] reads it. UDP.
     pub uri: String,
+    /// Other ways to it, the preferred one first: URIs of the same form with a transport,
+    /// `turn:ip:port?transport=tcp` or `turns:ip:port?transport=tcp`, at most
+    /// [`MAX_RELAY_WAYS`]. For `turns` the server shows the certificate of the WebSocket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// The user name, printable ASCII of 1 to [`MAX_RELAY_CREDENTIAL`] bytes.
     pub username: String,
     /// The password, of the same form.
@@ -76,6 +82,7 @@ impl std::fmt::Debug for RelayServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RelayServer")
             .field("uri", &self.uri)
+            .field("also", &self.also)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }
@@ -167,8 +174,10 @@ fn check_relays(relays: &[RelayServer]) -> Result<(), ParseError> {
     require(relays.len() <= MAX_RELAYS, "relays")?;
     let is_credential = |text: &str| !text.is_empty() && is_printable(text, MAX_RELAY_CREDENTIAL);
     let good = |relay: &RelayServer| {
-        let uri = is_printable(&relay.uri, MAX_STUN_URI);
-        uri && is_credential(&relay.username) && is_credential(&relay.password)
+        let uris = [&relay.uri].into_iter().chain(&relay.also);
+        let few = relay.also.len() <= MAX_RELAY_WAYS;
+        let sound = few && uris.into_iter().all(|uri| is_printable(uri, MAX_STUN_URI));
+        sound && is_credential(&relay.username) && is_credential(&relay.password)
     };
     require(relays.iter().all(good), "relays")
 }

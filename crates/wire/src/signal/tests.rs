@@ -27,6 +27,7 @@ fn a_relay_is_read_with_its_bounds() {
     let relays = |count: usize, password: &str| {
         let relay = RelayServer {
             uri: "turn:45.45.0.1:3478".into(),
+            also: Vec::new(),
             username: "1900000000:7".into(),
             password: password.into(),
         };
@@ -41,6 +42,24 @@ fn a_relay_is_read_with_its_bounds() {
     assert_eq!(relays(1, ""), Err(ParseError::BadField("relays")));
     assert_eq!(relays(1, "\u{1b}[2J"), Err(ParseError::BadField("relays")));
     assert!(!format!("{:?}", relays(1, "secret")).contains("secret"));
+}
+
+#[test]
+fn further_ways_to_a_relay_are_read_with_their_bounds_and_may_be_left_out() {
+    let relays = |fields: &str| server(&format!(r#"{{"type":"relays","relays":[{{{fields}}}]}}"#));
+    let old = r#""uri":"turn:45.45.0.1:3478","username":"u","password":"p""#;
+    let Ok(ServerMessage::Relays { relays: read }) = relays(old) else {
+        panic!("a server without further ways is understood");
+    };
+    assert!(read[0].also.is_empty());
+    let also = |count| {
+        let uris = vec![r#""turns:45.45.0.1:8443?transport=tcp""#; count].join(",");
+        relays(&format!(r#"{old},"also":[{uris}]"#))
+    };
+    assert!(also(MAX_RELAY_WAYS).is_ok());
+    let refused = Err(ParseError::BadField("relays"));
+    assert_eq!(also(MAX_RELAY_WAYS + 1), refused);
+    assert_eq!(relays(&format!(r#"{old},"also":["\u001b"]"#)), refused);
 }
 
 #[test]
@@ -385,12 +404,13 @@ fn any_client() -> impl Strategy<Value = ClientMessage> {
 
 fn relay() -> impl Strategy<Value = RelayServer> {
     let some_text = || "[ -~]{1,256}";
-    (text(MAX_STUN_URI), some_text(), some_text()).prop_map(|(uri, username, password)| {
-        RelayServer {
-            uri,
-            username,
-            password,
-        }
+    let also = vec(text(MAX_STUN_URI), 0..=MAX_RELAY_WAYS);
+    let relay = (text(MAX_STUN_URI), also, some_text(), some_text());
+    relay.prop_map(|(uri, also, username, password)| RelayServer {
+        uri,
+        also,
+        username,
+        password,
     })
 }
 

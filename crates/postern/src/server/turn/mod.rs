@@ -23,10 +23,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mio::Poll;
-use postern_proto::signal::RelayOffer;
+use postern_proto::signal::{OfferedServer, RelayOffer};
 use postern_proto::stun::{Alternate, Credentials};
 use postern_proto::turn::server::{Config, Server};
-use postern_wire::signal::MAX_RELAYS;
+use postern_wire::signal::{MAX_RELAY_WAYS, MAX_RELAYS};
 
 pub use config::{
     Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, TooLong, TurnConfig,
@@ -58,18 +58,33 @@ impl Issuer {
         self.0.issue(config::unix_now(), lifetime, id)
     }
 
-    /// What is offered to those who meet on this server: relays at these addresses, over UDP.
-    pub(super) fn offer(self, addresses: &[SocketAddr]) -> RelayOffer {
-        RelayOffer {
-            uris: addresses
+    /// What is offered to those who meet on this server: relays at these addresses over UDP,
+    /// and over streams at those, with their URIs.
+    pub(super) fn offer(self, udp: &[SocketAddr], streams: &[(SocketAddr, String)]) -> RelayOffer {
+        let server = |address: &SocketAddr| OfferedServer {
+            uri: format!("turn:{address}"),
+            also: streams
                 .iter()
-                .take(MAX_RELAYS)
-                .map(|address| format!("turn:{address}"))
+                .filter(|(stream, _)| nearest(udp, *stream) == Some(*address))
+                .map(|(_, uri)| uri.clone())
+                .take(MAX_RELAY_WAYS)
                 .collect(),
+        };
+        RelayOffer {
+            servers: udp.iter().take(MAX_RELAYS).map(server).collect(),
             credentials: self.0,
             epoch: (clock::now(), config::unix_now()),
         }
     }
+}
+
+/// The one of `addresses` that is of the same machine as `stream`, as far as one can tell.
+fn nearest(addresses: &[SocketAddr], stream: SocketAddr) -> Option<SocketAddr> {
+    let mut addresses = addresses.iter().copied();
+    let same = addresses
+        .clone()
+        .find(|address| address.ip() == stream.ip());
+    same.or_else(|| addresses.find(|address| address.is_ipv4() == stream.is_ipv4()))
 }
 
 /// What the machine of a server is to be, and who issues credentials for it.

@@ -14,13 +14,22 @@ const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 /// What a server offers to both sides of a mailbox when they have met.
 #[derive(Debug)]
 pub struct RelayOffer {
-    /// The TURN servers as `turn:ip:port`, at most
-    /// [`MAX_RELAYS`](postern_wire::signal::MAX_RELAYS).
-    pub uris: Vec<String>,
+    /// The TURN servers, at most [`MAX_RELAYS`](postern_wire::signal::MAX_RELAYS).
+    pub servers: Vec<OfferedServer>,
     /// Makes the credentials; the TURN servers know the same secret.
     pub credentials: Credentials,
     /// Some moment, and the time since 1970 at that moment.
     pub epoch: (Instant, Duration),
+}
+
+/// How to reach one TURN server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedServer {
+    /// `turn:ip:port`, over UDP.
+    pub uri: String,
+    /// The URIs of other transports, the preferred one first, at most
+    /// [`MAX_RELAY_WAYS`](postern_wire::signal::MAX_RELAY_WAYS).
+    pub also: Vec<String>,
 }
 
 impl RelayOffer {
@@ -34,11 +43,12 @@ impl RelayOffer {
         let Some(issued) = self.credentials.issue(unix, LIFETIME, Some(&id)) else {
             return Vec::new();
         };
-        let relay = |uri: &String| RelayServer {
-            uri: uri.clone(),
+        let relay = |server: &OfferedServer| RelayServer {
+            uri: server.uri.clone(),
+            also: server.also.clone(),
             username: issued.username.clone(),
             password: issued.password.clone(),
         };
-        self.uris.iter().map(relay).collect()
+        self.servers.iter().map(relay).collect()
     }
 }

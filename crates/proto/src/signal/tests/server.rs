@@ -9,7 +9,9 @@ use proptest::prelude::*;
 
 use super::epoch;
 use super::world::put;
-use crate::signal::{ClientId, Mailboxes, MailboxesConfig, MailboxesEvent, Rate, RelayOffer};
+use crate::signal::{
+    ClientId, Mailboxes, MailboxesConfig, MailboxesEvent, OfferedServer, Rate, RelayOffer,
+};
 use crate::stun::Credentials;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -113,7 +115,10 @@ fn all_clients_at_one_address_are_one_user_of_the_relay_and_nobody_sees_the_addr
     let mut host = host();
     let credentials = Credentials::new("realm").unwrap().with_secret(b"secret");
     host.server.offer_relays(RelayOffer {
-        uris: vec!["turn:192.0.2.99:3478".to_owned()],
+        servers: vec![OfferedServer {
+            uri: "turn:192.0.2.99:3478".to_owned(),
+            also: Vec::new(),
+        }],
         credentials,
         epoch: (host.now, SECOND),
     });

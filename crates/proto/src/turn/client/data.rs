@@ -60,7 +60,7 @@ impl Client {
         if payload.len() > DataHeader::MAX_DATA {
             return Err(SendError::TooLong);
         }
-        match self.use_permission(now, peer.ip())? {
+        match self.use_permission(now, peer)? {
             State::Live { .. } => Ok(Some(self.frame(now, peer, payload))),
             State::Refused(failure) => Err(SendError::Refused(failure)),
             State::Asking => {
@@ -123,8 +123,8 @@ impl Client {
         }
     }
 
-    pub(super) fn drop_waiting(&mut self, ip: IpAddr) {
-        self.waiting.retain(|(peer, _)| peer.ip() != ip);
+    pub(super) fn drop_waiting(&mut self, refused: SocketAddr) {
+        self.waiting.retain(|(peer, _)| *peer != refused);
     }
 
     pub(super) fn on_channel_data(&mut self, now: Instant, bytes: &[u8]) -> Verdict {

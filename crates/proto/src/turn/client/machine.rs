@@ -288,7 +288,7 @@ impl Client {
             }
             Purpose::Delete => message::delete(id),
             Purpose::Permit(ip) => {
-                message::about(Method::CREATE_PERMISSION, id, SocketAddr::new(ip, 0))
+                message::about(Method::CREATE_PERMISSION, id, self.permission_peer(ip))
             }
             Purpose::Bind(number) => {
                 let peer = self.channels.peer_of(number)?;

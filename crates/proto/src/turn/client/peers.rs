@@ -2,7 +2,7 @@
 //! concerns that address alone.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::after;
@@ -33,6 +33,9 @@ pub(super) enum State {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Permission {
     pub(super) state: State,
+    /// The port that is named in the request. It does not count (RFC 8656 section 9), except
+    /// for servers that relay to their own address only where that is a relayed one.
+    port: u16,
     used: Instant,
 }
 
@@ -49,7 +52,8 @@ impl Client {
     pub fn permit(&mut self, now: Instant, peer: IpAddr) -> Result<(), SendError> {
         let peer = peer.to_canonical();
         self.check_family(peer)?;
-        self.use_permission(now, peer).map(|_| ())
+        self.use_permission(now, SocketAddr::new(peer, 0))
+            .map(|_| ())
     }
 
     /// Whether the server is believed to let peers at this address send to us.
@@ -69,18 +73,46 @@ impl Client {
     }
 
     /// The state of a permission that is being used; a new one is asked for.
-    pub(super) fn use_permission(&mut self, now: Instant, ip: IpAddr) -> Result<State, SendError> {
+    pub(super) fn use_permission(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+    ) -> Result<State, SendError> {
+        let (ip, port) = (peer.ip(), peer.port());
         if let Some(permission) = self.permissions.get_mut(&ip) {
             permission.used = now;
+            let refused = matches!(permission.state, State::Refused(_));
+            if refused && port != permission.port {
+                self.ask_permission_for(now, peer);
+                return Ok(State::Asking);
+            }
             return Ok(permission.state);
         }
         if self.permissions.len() >= MAX_PERMISSIONS {
             return Err(SendError::TooManyPeers);
         }
         let state = State::Asking;
-        self.permissions.insert(ip, Permission { state, used: now });
+        let used = now;
+        self.permissions
+            .insert(ip, Permission { state, port, used });
         self.ask(now, Purpose::Permit(ip));
         Ok(state)
+    }
+
+    /// Asks again, for another port of the same address.
+    fn ask_permission_for(&mut self, now: Instant, peer: SocketAddr) {
+        if let Some(permission) = self.permissions.get_mut(&peer.ip()) {
+            permission.state = State::Asking;
+            permission.port = peer.port();
+            self.timers.clear(Timer::Permission(peer.ip()));
+            self.ask(now, Purpose::Permit(peer.ip()));
+        }
+    }
+
+    /// What a request for a permission names.
+    pub(super) fn permission_peer(&self, ip: IpAddr) -> SocketAddr {
+        let permission = self.permissions.get(&ip);
+        SocketAddr::new(ip, permission.map_or(0, |permission| permission.port))
     }
 
     /// Data from a peer is use; without a permission it is not the server's to send.
@@ -118,8 +150,13 @@ impl Client {
             return;
         }
         permission.state = State::Refused(failure);
+        let port = permission.port;
         self.timers.set(Timer::Permission(ip), after(now, REFUSED));
-        self.drop_waiting(ip);
+        self.drop_waiting(SocketAddr::new(ip, port));
+        let mut waiting = self.waiting.iter().map(|(peer, _)| *peer);
+        if let Some(other) = waiting.find(|peer| peer.ip() == ip) {
+            return self.ask_permission_for(now, other);
+        }
         let peer = ip;
         self.events.push_back(Event::PeerRefused { peer, failure });
     }

@@ -1,0 +1,168 @@
+#![allow(
+    clippy::disallowed_methods,
+    clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
+    reason = "virtual time starts somewhere; a test looks at one kind of event"
+)]
+
+mod hostile;
+mod places;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// The client's socket and its router.
+const LOCAL: &str = "192.168.1.10:4321";
+const ROUTER: &str = "192.168.1.1:5351";
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn config(protocols: Protocols) -> Config {
+    Config {
+        local: at(LOCAL),
+        prefix: 24,
+        scope: 1,
+        gateway: Some(at(ROUTER).ip()),
+        protocols,
+        location: None,
+        search: true,
+    }
+}
+
+fn client(now: Instant, protocols: Protocols) -> Client {
+    Client::new(now, [7; 32], config(protocols))
+}
+
+fn wish() -> Wish {
+    Wish {
+        transport: postern_wire::transport::Transport::Udp,
+        internal_port: 4000,
+        external_port: 4001,
+        exact: false,
+        lifetime: 3600,
+        description: "test".into(),
+        internal_host: None,
+    }
+}
+
+/// A clock that goes by seconds from here.
+fn clock() -> (Instant, impl Fn(u64) -> Instant) {
+    let start = Instant::now();
+    (start, move |seconds| start + Duration::from_secs(seconds))
+}
+
+/// Each line: seconds of ours, the server's epoch, whether it still has what it had.
+fn check(accept: &mut dyn FnMut(Instant, u32) -> bool, lines: &[(u64, u32, bool)]) {
+    let (_, after) = clock();
+    for (seconds, epoch, valid) in lines {
+        assert_eq!(accept(after(*seconds), *epoch), *valid, "{seconds} {epoch}");
+    }
+}
+
+#[test]
+fn a_pcp_clock_may_stand_still_for_a_second_and_no_longer() {
+    let mut epoch = PcpEpoch::default();
+    let lines = [(0, 100, true), (0, 99, true), (0, 97, false), (0, 97, true)];
+    check(&mut |now, value| epoch.accept(now, value), &lines);
+}
+
+#[test]
+fn a_pcp_clock_may_be_off_by_a_sixteenth_and_two_seconds() {
+    // 160 s of ours: at least 148 of the server's; and 160 of them, at least 148 of ours.
+    for (server, valid) in [(148, true), (147, false), (172, true), (175, false)] {
+        let mut epoch = PcpEpoch::default();
+        let lines = [(0, 1000, true), (160, 1000 + server, valid)];
+        check(&mut |now, value| epoch.accept(now, value), &lines);
+    }
+}
+
+#[test]
+fn a_natpmp_clock_may_be_an_eighth_and_two_seconds_late() {
+    for (server, valid) in [(138, true), (137, false), (5000, true)] {
+        let mut epoch = NatPmpEpoch::default();
+        let lines = [(0, 1000, true), (160, 1000 + server, valid)];
+        check(&mut |now, value| epoch.accept(now, value), &lines);
+    }
+}
+
+/// The payloads that a client wants sent to the router's port 5351 by now.
+fn to_router(client: &mut Client) -> Vec<Vec<u8>> {
+    let all = std::iter::from_fn(|| client.poll_transmit());
+    all.filter(|transmit| transmit.remote == at(ROUTER))
+        .map(|transmit| transmit.payload)
+        .collect()
+}
+
+#[test]
+fn nat_pmp_is_asked_again_after_a_quarter_of_a_second_and_then_after_twice_as_long() {
+    let start = Instant::now();
+    let mut client = client(start, Protocols::only(Protocol::NatPmp));
+    assert_eq!(to_router(&mut client), [[0, 0]]);
+    for millis in [250, 750, 1750] {
+        let due = start + Duration::from_millis(millis);
+        client.handle_timeout(due - Duration::from_millis(1));
+        assert_eq!(to_router(&mut client).len(), 0, "{millis}");
+        client.handle_timeout(due);
+        assert_eq!(to_router(&mut client).len(), 1, "{millis}");
+    }
+}
+
+#[test]
+fn pcp_is_asked_again_after_three_seconds_within_a_tenth() {
+    let start = Instant::now();
+    let mut client = client(start, Protocols::only(Protocol::Pcp));
+    assert_eq!(to_router(&mut client).len(), 1);
+    client.handle_timeout(start + Duration::from_millis(2699));
+    assert_eq!(to_router(&mut client).len(), 0);
+    client.handle_timeout(start + Duration::from_millis(3301));
+    assert_eq!(to_router(&mut client).len(), 1);
+}
+
+#[test]
+fn who_is_off_the_link_is_not_asked_even_if_the_caller_names_it() {
+    let start = Instant::now();
+    let mut config = config(Protocols::only(Protocol::Upnp));
+    config.location = Some("http://45.45.1.1:5000/root.xml".parse().unwrap());
+    config.search = false;
+    let mut client = Client::new(start, [7; 32], config);
+    assert_eq!(client.poll_event(), None);
+    client.map(start, wish());
+    assert!(matches!(
+        client.poll_event(),
+        Some(Event::Failed(_, Failure::NoGateway))
+    ));
+}
+
+#[test]
+fn a_renewal_comes_between_a_half_and_five_eighths_of_the_lifetime() {
+    use postern_wire::natpmp::{Answer, Map, Response};
+    let (start, after) = clock();
+    let mut client = client(start, Protocols::only(Protocol::NatPmp));
+    client.map(start, wish());
+    let answer = |answer| Response::granted(9, answer).to_bytes();
+    let address = answer(Answer::ExternalAddress([45, 45, 1, 1].into()));
+    let granted = answer(Answer::Map(Map {
+        transport: wish().transport,
+        internal_port: 4000,
+        external_port: 4001,
+        lifetime: 3600,
+    }));
+    for payload in [&address, &granted] {
+        let datagram = crate::Datagram {
+            local: at(LOCAL),
+            remote: at(ROUTER),
+            payload,
+        };
+        client.handle_input(start, datagram);
+    }
+    assert!(std::iter::from_fn(|| client.poll_event()).any(|e| matches!(e, Event::Made(..))));
+    to_router(&mut client);
+    client.handle_timeout(after(1799));
+    assert_eq!(to_router(&mut client).len(), 0);
+    client.handle_timeout(after(2251));
+    assert_eq!(to_router(&mut client).len(), 1);
+}

@@ -5,6 +5,7 @@ mod live;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -120,6 +121,9 @@ struct RelayArguments {
     /// Most relayed bytes a second of one user, both directions together; 0: no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     max_rate: u64,
+    /// How many threads relay; default: one for each processor
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<NonZeroUsize>,
     /// Send clients to this server for which there is no room here
     #[arg(long, value_name = "HOST:PORT")]
     alternate_server: Option<String>,
@@ -157,6 +161,7 @@ impl RelayArguments {
             quota_address: self.quota_address,
             quota_total: self.quota_total,
             max_rate: self.max_rate,
+            threads: self.threads,
             alternate_servers,
         }
     }
@@ -243,6 +248,7 @@ impl Arguments {
                 "external-ip",
                 old_relay.external_ip != new_relay.external_ip,
             ),
+            ("threads", old_relay.threads != new_relay.threads),
             (
                 "unproven-rate",
                 old_relay.unproven_rate != new_relay.unproven_rate,

@@ -5,6 +5,8 @@
 )]
 
 #[cfg(target_os = "linux")]
+mod client;
+#[cfg(target_os = "linux")]
 mod interop;
 #[cfg(target_os = "linux")]
 mod operator;
@@ -19,6 +21,6 @@ fn main() -> std::process::ExitCode {
     if !scene::can_run() {
         return std::process::ExitCode::SUCCESS;
     }
-    let cases = [interop::CASES, operator::CASES].concat();
+    let cases = [interop::CASES, client::CASES, operator::CASES].concat();
     postern_lab::netns::run_cases(&cases)
 }

@@ -214,8 +214,13 @@ fn turn_back(
     }
 }
 
-pub(crate) fn hop(packet: Packet) -> Result<Packet, DropReason> {
-    let ttl = packet.ttl.saturating_sub(1);
+fn hop(packet: Packet) -> Result<Packet, DropReason> {
+    hops(packet, 1)
+}
+
+/// What is left of a packet after so many hops.
+pub(crate) fn hops(packet: Packet, count: u8) -> Result<Packet, DropReason> {
+    let ttl = packet.ttl.saturating_sub(count);
     if ttl == 0 {
         return Err(DropReason::TimeExceeded);
     }

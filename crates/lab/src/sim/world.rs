@@ -2,7 +2,7 @@
 
 use super::link::Link;
 use super::packet::{Body, Delivery, Packet};
-use super::router::{Forward, Router, hop};
+use super::router::{Forward, Router, hops};
 use super::topology::{Device, HostId, InterfaceId, NetworkId, RouterId, Topology};
 use super::trace::{Counters, DropReason, Journal, Node};
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ pub struct World {
     sequence: u64,
     events: BTreeMap<(Instant, u64), Event>,
     topology: Topology,
+    core_hops: u8,
     journal: Journal,
 }
 
@@ -43,11 +44,17 @@ impl World {
             sequence: 0,
             events: BTreeMap::new(),
             topology: Topology::new(start, seed),
+            core_hops: 1,
             journal: Journal::new(start),
         }
     }
 
-    /// The public internet. It has no latency of its own and counts as one hop.
+    /// Changes how many hops the core counts as.
+    pub const fn set_core_hops(&mut self, hops: u8) {
+        self.core_hops = hops;
+    }
+
+    /// The public internet. It has no latency of its own and counts as one hop, unless told.
     #[must_use]
     pub const fn core(&self) -> NetworkId {
         Topology::CORE
@@ -186,7 +193,7 @@ impl World {
         if network != Topology::CORE {
             return self.on_inside(now, network, packet);
         }
-        match hop(packet.clone()) {
+        match hops(packet.clone(), self.core_hops) {
             Ok(packet) => self.deliver(now, network, packet),
             Err(reason) => self.drop(now, Node::Core, reason, &packet),
         }

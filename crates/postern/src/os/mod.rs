@@ -1,6 +1,10 @@
 //! What the operating systems do differently.
 
+mod splice;
+
 use std::io;
+
+pub(crate) use splice::Pipe;
 
 pub(crate) mod trains;
 

@@ -16,7 +16,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use postern_proto::turn::server::{RelayTransport, Stats, Transport};
+use postern_proto::turn::server::{RelayTransport, Stats, Traffic, Transport};
 use postern_wire::stun::Method;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -143,17 +143,34 @@ impl Snapshot {
             "Answers to requests, by error code.",
             answers,
         )?;
+        self.data(out)?;
+        let help = "Peers turned away from TCP relays.";
+        out.counter("turn_refused_peers", help, relay.attempts_refused)
+    }
+
+    fn data(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let relay = &self.relay;
         let data = [("peer", relay.to_peers), ("client", relay.to_clients)];
-        let help = "Bytes of data passed on.";
-        out.counters("turn_data_bytes", help, labelled("to", data))?;
+        let help = "Datagrams passed on.";
+        out.counters("turn_data_packets", help, labelled("to", packets(data)))?;
+        let help = "Bytes of data in them.";
+        out.counters("turn_data_bytes", help, labelled("to", bytes(data)))?;
         let dropped = [
             ("permission", relay.without_permission),
             ("rate", relay.beyond_rate),
         ];
-        let help = "Bytes of data dropped: without a permission, or beyond a rate.";
-        out.counters("turn_dropped_bytes", help, labelled("reason", dropped))?;
-        let help = "Peers turned away from TCP relays.";
-        out.counter("turn_refused_peers", help, relay.attempts_refused)
+        let help = "Datagrams dropped: without a permission, or beyond a rate.";
+        let samples = labelled("reason", packets(dropped));
+        out.counters("turn_dropped_packets", help, samples)?;
+        let help = "Bytes of data in them.";
+        let samples = labelled("reason", bytes(dropped));
+        out.counters("turn_dropped_bytes", help, samples)?;
+        let carried = [
+            ("peer", relay.carried_to_peers),
+            ("client", relay.carried_to_clients),
+        ];
+        let help = "Bytes passed on by TCP relays.";
+        out.counters("turn_stream_bytes", help, labelled("to", carried))
     }
 
     fn signalling(&self, out: &mut Out<'_, '_>) -> fmt::Result {
@@ -226,6 +243,14 @@ impl Out<'_, '_> {
     }
 }
 
+fn packets(samples: [(&'static str, Traffic); 2]) -> [(&'static str, u64); 2] {
+    samples.map(|(name, traffic)| (name, traffic.packets))
+}
+
+fn bytes(samples: [(&'static str, Traffic); 2]) -> [(&'static str, u64); 2] {
+    samples.map(|(name, traffic)| (name, traffic.bytes))
+}
+
 fn labelled<const N: usize>(
     label: &'static str,
     samples: [(&'static str, u64); N],
@@ -294,8 +319,11 @@ mod tests {
         let relay = Stats {
             allocations: [((Transport::Tls, RelayTransport::Udp), 3)].into(),
             answers: [((Method::ALLOCATE, 401), 7), ((Method::ALLOCATE, 0), 3)].into(),
-            to_peers: 1200,
-            beyond_rate: 5,
+            to_peers: Traffic {
+                packets: 2,
+                bytes: 1200,
+            },
+            carried_to_clients: 7,
             ..Stats::default()
         };
         let text = text(relay);
@@ -305,7 +333,9 @@ mod tests {
             "postern_turn_answers_total{method=\"allocate\",result=\"success\"} 3",
             "postern_turn_answers_total{method=\"allocate\",result=\"401\"} 7",
             "postern_turn_data_bytes_total{to=\"peer\"} 1200",
-            "postern_turn_dropped_bytes_total{reason=\"rate\"} 5",
+            "postern_turn_data_packets_total{to=\"peer\"} 2",
+            "postern_turn_dropped_bytes_total{reason=\"rate\"} 0",
+            "postern_turn_stream_bytes_total{to=\"client\"} 7",
             "postern_signalling_clients 0",
             "# EOF",
         ] {

@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use postern_proto::turn::server::{
-    Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, PeerAddr, RelayId, Transport,
+    Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, Load, PeerAddr, RelayId,
+    ShardIndex, Transport,
 };
 use postern_wire::turn::{
     CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, DataHeader, Icmp, channel_header,
 };
 
 use super::batch::Destination;
+use super::commands::Command;
 use super::shard::Shard;
 use super::sockets::Via;
 use crate::os::trains::{Train, TrainSocket};
@@ -28,17 +30,41 @@ impl Shard {
             client: ClientAddr(train.from),
             server,
         };
-        let stride = train.stride;
-        let mut rest = train.bytes;
+        match self.machine.elsewhere(&client, train.bytes) {
+            None => self.on_train(now, &client, train.stride, train.bytes),
+            Some(owner) => self.let_have(owner, &client, train.stride, train.bytes),
+        }
+    }
+
+    /// A client's message or train is another shard's business.
+    fn let_have(&self, owner: ShardIndex, client: &FiveTuple, stride: usize, bytes: &[u8]) {
+        let command = Command::Train {
+            client: *client,
+            stride,
+            bytes: bytes.to_vec(),
+        };
+        self.remote.pass_on(owner, command);
+    }
+
+    /// A train of a client whose allocation, if it has one, is here.
+    pub(super) fn on_train(
+        &mut self,
+        now: Instant,
+        client: &FiveTuple,
+        stride: usize,
+        train: &[u8],
+    ) {
+        let stride = stride.max(1);
+        let mut rest = train;
         while !rest.is_empty() {
             let used = match Run::find(rest, stride) {
                 Some(run) if self.relays => {
-                    self.on_run(now, &client, &run);
+                    self.on_run(now, client, &run);
                     run.train.len()
                 }
                 _ => {
                     let used = stride.min(rest.len());
-                    self.on_datagram(now, &client, rest.get(..used).unwrap_or_default());
+                    self.on_datagram(now, client, rest.get(..used).unwrap_or_default());
                     used
                 }
             };
@@ -50,7 +76,7 @@ impl Shard {
         match self.machine.bare_binding(now, client, payload) {
             Some(Some(response)) => self.send_to_client(client, [response.as_bytes()]),
             Some(None) => {}
-            None => self.on_message(now, client, payload),
+            None => self.on_own_message(now, client, payload),
         }
     }
 
@@ -61,22 +87,31 @@ impl Shard {
         }
     }
 
-    /// One message of a client, of whatever kind.
+    /// One message of a client that does not come from a socket of this shard.
     pub(super) fn on_message(&mut self, now: Instant, client: &FiveTuple, payload: &[u8]) {
+        match self.machine.elsewhere(client, payload) {
+            None => self.on_own_message(now, client, payload),
+            Some(owner) => self.let_have(owner, client, payload.len(), payload),
+        }
+    }
+
+    /// One message of a client, of whatever kind.
+    fn on_own_message(&mut self, now: Instant, client: &FiveTuple, payload: &[u8]) {
         if !self.relays && !is_binding(payload) {
             return;
         }
         if let Handled::Forward(forward, data) = self.machine.handle_input(now, client, payload) {
-            self.forward(now, &forward, data.len(), std::iter::once(data));
+            let load = Load::one(data.len());
+            self.forward(now, &forward, load, std::iter::once(data));
         } else {
             self.drain(now);
         }
     }
 
     fn on_run(&mut self, now: Instant, client: &FiveTuple, run: &Run<'_>) {
-        let bytes = run.bytes();
-        if let Some(forward) = self.machine.client_data(now, client, run.channel, bytes) {
-            self.forward(now, &forward, bytes, run.data());
+        let load = run.load();
+        if let Some(forward) = self.machine.client_data(now, client, run.channel, load) {
+            self.forward(now, &forward, load, run.data());
         }
     }
 
@@ -85,12 +120,16 @@ impl Shard {
         &mut self,
         now: Instant,
         forward: &Forward,
-        bytes: usize,
+        load: Load,
         data: impl Iterator<Item = &'a [u8]>,
     ) {
         if let Some(relay) = forward.own {
             let source = PeerAddr(forward.source.0);
-            if let Some(backward) = self.machine.peer_data(now, relay, source, bytes) {
+            if relay.allocation.shard() != self.machine.index() {
+                self.hand_over(relay, source, data);
+                return;
+            }
+            if let Some(backward) = self.machine.peer_data(now, relay, source, load) {
                 self.backward(&backward, data);
             }
             return;
@@ -106,10 +145,60 @@ impl Shard {
         }
     }
 
+    /// Data for a relay of another shard.
+    fn hand_over<'a>(
+        &self,
+        relay: RelayId,
+        source: PeerAddr,
+        data: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let (mut lengths, mut bytes) = (Vec::new(), Vec::new());
+        for datagram in data {
+            lengths.push(datagram.len());
+            bytes.extend_from_slice(datagram);
+        }
+        let command = Command::Relayed {
+            relay,
+            source,
+            lengths,
+            bytes,
+        };
+        self.remote.pass_on(relay.allocation.shard(), command);
+    }
+
+    /// Data for a relay of this shard from another shard's.
+    pub(super) fn on_relayed(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        source: PeerAddr,
+        lengths: &[usize],
+        bytes: &[u8],
+    ) {
+        let load = Load {
+            packets: lengths.len(),
+            bytes: bytes.len(),
+        };
+        let Some(backward) = self.machine.peer_data(now, relay, source, load) else {
+            return;
+        };
+        let mut rest = bytes;
+        let datagrams = lengths.iter().map_while(|length| {
+            let (datagram, others) = rest.split_at_checked(*length)?;
+            rest = others;
+            Some(datagram)
+        });
+        self.backward(&backward, datagrams);
+    }
+
     /// A train from one peer.
     pub(super) fn on_peer_train(&mut self, now: Instant, relay: RelayId, train: &Train<'_>) {
         let (peer, data) = (PeerAddr(train.from), train.bytes);
-        let Some(backward) = self.machine.peer_data(now, relay, peer, data.len()) else {
+        let load = Load {
+            packets: data.len().div_ceil(train.stride.max(1)).max(1),
+            bytes: data.len(),
+        };
+        let Some(backward) = self.machine.peer_data(now, relay, peer, load) else {
             return;
         };
         if data.is_empty() {
@@ -236,9 +325,11 @@ impl<'a> Run<'a> {
         datagrams.filter_map(|datagram| ChannelData::parse(datagram).ok().map(|parsed| parsed.data))
     }
 
-    fn bytes(&self) -> usize {
-        let headers = self.train.len().div_ceil(self.stride) * CHANNEL_HEADER_LEN;
-        self.train.len().saturating_sub(headers)
+    fn load(&self) -> Load {
+        let packets = self.train.len().div_ceil(self.stride);
+        let headers = packets * CHANNEL_HEADER_LEN;
+        let bytes = self.train.len().saturating_sub(headers);
+        Load { packets, bytes }
     }
 }
 

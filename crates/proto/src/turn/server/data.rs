@@ -12,9 +12,8 @@ use super::allocation::{Allocation, relay_id};
 use super::dispatch::{Caller, Handled};
 use super::permit::canonical;
 use super::policy::PeerVerdict;
-use super::stats::count;
 use super::types::{
-    AllocationId, Backward, FiveTuple, Forward, Framing, PeerAddr, RelayId, RelayTransport,
+    AllocationId, Backward, FiveTuple, Forward, Framing, Load, PeerAddr, RelayId, RelayTransport,
 };
 use super::{Server, Transport};
 use crate::Datagram;
@@ -52,22 +51,21 @@ impl Server {
         Some(answer)
     }
 
-    /// Where data on a channel goes, `bytes` of it: of one ChannelData message, or of a
-    /// train of them. `None` drops it: there is no allocation, no such channel, no
+    /// Where data on a channel goes: that of one ChannelData message, or of a train of them. `None` drops it: there is no allocation, no such channel, no
     /// permission, or no bandwidth left.
     pub fn client_data(
         &mut self,
         now: Instant,
         client: &FiveTuple,
         channel: ChannelNumber,
-        bytes: usize,
+        load: Load,
     ) -> Option<Forward> {
         let Some((id, forward)) = self.on_channel(now, client, channel) else {
-            count(&mut self.stats.without_permission, bytes);
+            self.stats.without_permission.count(load);
             return None;
         };
         self.settle_data(id, client);
-        self.spend_to_peer(now, id, bytes).then_some(forward)
+        self.spend_to_peer(now, id, load).then_some(forward)
     }
 
     fn on_channel(
@@ -83,18 +81,17 @@ impl Server {
         Some((id, forward))
     }
 
-    /// Where data from a peer goes, `bytes` of it: of one datagram, or of a train. `None`
-    /// drops it: the relay is gone, there is no permission, or no bandwidth left.
+    /// Where data from a peer goes: that of one datagram, or of a train. `None` drops it: the relay is gone, there is no permission, or no bandwidth left.
     pub fn peer_data(
         &mut self,
         now: Instant,
         relay: RelayId,
         peer: PeerAddr,
-        bytes: usize,
+        load: Load,
     ) -> Option<Backward> {
         let peer = canonical(peer);
         let Some(allocation) = self.receiver(now, relay, peer) else {
-            count(&mut self.stats.without_permission, bytes);
+            self.stats.without_permission.count(load);
             return None;
         };
         let client = allocation.client;
@@ -102,10 +99,13 @@ impl Server {
             Some(channel) => Framing::Channel(channel),
             None => Framing::Indication(peer),
         };
-        let may = self.spend(now, relay.allocation, bytes);
-        if may {
-            count(&mut self.stats.to_clients, bytes);
-        }
+        let may = self.spend(now, relay.allocation, load.bytes);
+        let counter = if may {
+            &mut self.stats.to_clients
+        } else {
+            &mut self.stats.beyond_rate
+        };
+        counter.count(load);
         may.then_some(Backward { client, framing })
     }
 
@@ -158,15 +158,15 @@ impl Server {
         }
         let XorPeerAddress(peer) = message.get().ok()??;
         let Data(data) = message.get().ok()??;
+        let load = Load::one(data.len());
         let dont_fragment = message.contains(AttributeType::DONT_FRAGMENT);
         let peer = canonical(PeerAddr(peer));
         let Some((id, forward)) = self.towards(now, client, peer, dont_fragment) else {
-            count(&mut self.stats.without_permission, data.len());
+            self.stats.without_permission.count(load);
             return None;
         };
         self.settle_data(id, client);
-        self.spend_to_peer(now, id, data.len())
-            .then_some((forward, data))
+        self.spend_to_peer(now, id, load).then_some((forward, data))
     }
 
     fn towards(
@@ -219,7 +219,7 @@ impl Server {
         if !is_ours {
             return Some(None);
         }
-        match self.table.of_relayed(RelayTransport::Udp, peer.0) {
+        match self.shared.of_relayed(RelayTransport::Udp, peer.0) {
             Some(relay) => Some(Some(relay)),
             None => (self.config.policy.verdict(ip) == PeerVerdict::Allowed).then_some(None),
         }
@@ -236,23 +236,27 @@ impl Server {
         may.then_some(allocation)
     }
 
-    pub(super) fn spend(&mut self, now: Instant, id: AllocationId, bytes: usize) -> bool {
+    pub(super) fn spend(&self, now: Instant, id: AllocationId, bytes: usize) -> bool {
         let Some(allocation) = self.table.get(id) else {
             return false;
         };
         let holder = allocation.holder;
-        let may = self.accounts.spend(now, &self.config.quotas, holder, bytes);
-        if !may {
-            count(&mut self.stats.beyond_rate, bytes);
+        if self.config.quotas.are_unmetered() {
+            return true;
         }
-        may
+        self.shared
+            .accounts()
+            .spend(now, &self.config.quotas, holder, bytes)
     }
 
-    fn spend_to_peer(&mut self, now: Instant, id: AllocationId, bytes: usize) -> bool {
-        let may = self.spend(now, id, bytes);
-        if may {
-            count(&mut self.stats.to_peers, bytes);
-        }
+    fn spend_to_peer(&mut self, now: Instant, id: AllocationId, load: Load) -> bool {
+        let may = self.spend(now, id, load.bytes);
+        let counter = if may {
+            &mut self.stats.to_peers
+        } else {
+            &mut self.stats.beyond_rate
+        };
+        counter.count(load);
         may
     }
 

@@ -12,7 +12,7 @@ use super::reject::Reject;
 use super::request::{
     Allocate, Authenticated, ChannelBind, Connect, ConnectionBind, CreatePermission, Refresh,
 };
-use super::types::{AllocationId, FiveTuple, Forward};
+use super::types::{AllocationId, FiveTuple, Forward, Load};
 use super::{MAX_QUEUED, Server, Transmit};
 use crate::stun::Session;
 use crate::{Datagram, Verdict};
@@ -80,7 +80,7 @@ impl Server {
         let Ok(ChannelData { channel, data }) = ChannelData::parse(payload) else {
             return Handled::Consumed;
         };
-        match self.client_data(now, client, channel, data.len()) {
+        match self.client_data(now, client, channel, Load::one(data.len())) {
             Some(forward) => Handled::Forward(forward, data),
             None => Handled::Consumed,
         }

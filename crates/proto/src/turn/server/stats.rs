@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use postern_wire::stun::Method;
 
-use super::types::{RelayTransport, Transport};
+use super::types::{Load, RelayTransport, Transport};
 
 /// What there is, and what has been counted since the server was made.
 ///
@@ -20,14 +20,18 @@ pub struct Stats {
     /// Answers, by the method of the request and the error code, 0 for success. Those to
     /// strangers that their network had not earned, and that were not sent, count too.
     pub answers: BTreeMap<(Method, u16), u64>,
-    /// Bytes of data passed on to peers.
-    pub to_peers: u64,
-    /// Bytes of data passed on to clients.
-    pub to_clients: u64,
-    /// Bytes of data without a live permission, in either direction.
-    pub without_permission: u64,
-    /// Bytes of data beyond a rate, in either direction.
-    pub beyond_rate: u64,
+    /// Data passed on to peers, and not yet sent: the network may lose it.
+    pub to_peers: Traffic,
+    /// Data passed on to clients.
+    pub to_clients: Traffic,
+    /// Data without a live permission, in either direction.
+    pub without_permission: Traffic,
+    /// Data beyond a rate, in either direction.
+    pub beyond_rate: Traffic,
+    /// Bytes passed on to peers on connections (RFC 6062).
+    pub carried_to_peers: u64,
+    /// Bytes passed on to clients on connections.
+    pub carried_to_clients: u64,
     /// Peers that connected to a TCP relay and were turned away.
     pub attempts_refused: u64,
 }
@@ -46,15 +50,17 @@ impl Stats {
         self.connections = self.connections.saturating_add(other.connections);
         let sums = [
             (&mut self.bindings, other.bindings),
-            (&mut self.to_peers, other.to_peers),
-            (&mut self.to_clients, other.to_clients),
-            (&mut self.without_permission, other.without_permission),
-            (&mut self.beyond_rate, other.beyond_rate),
+            (&mut self.carried_to_peers, other.carried_to_peers),
+            (&mut self.carried_to_clients, other.carried_to_clients),
             (&mut self.attempts_refused, other.attempts_refused),
         ];
         for (sum, more) in sums {
             *sum = sum.wrapping_add(more);
         }
+        self.to_peers.add(other.to_peers);
+        self.to_clients.add(other.to_clients);
+        self.without_permission.add(other.without_permission);
+        self.beyond_rate.add(other.beyond_rate);
     }
 
     /// How many allocations there are.
@@ -81,7 +87,26 @@ impl Stats {
     }
 }
 
-/// Adds bytes to a counter, which may run over as counters do.
-pub(super) fn count(counter: &mut u64, bytes: usize) {
-    *counter = counter.wrapping_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+/// Datagrams of data. The counters may run over as counters do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many.
+    pub packets: u64,
+    /// The bytes of data in them.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    pub(super) fn count(&mut self, load: Load) {
+        let wide = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        self.add(Self {
+            packets: wide(load.packets),
+            bytes: wide(load.bytes),
+        });
+    }
+
+    const fn add(&mut self, more: Self) {
+        self.packets = self.packets.wrapping_add(more.packets);
+        self.bytes = self.bytes.wrapping_add(more.bytes);
+    }
 }

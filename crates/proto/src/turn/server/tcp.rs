@@ -234,6 +234,13 @@ impl Server {
         self.spend(now, connection.relay.allocation, bytes)
     }
 
+    /// So many bytes have passed on connections, which may have ended since.
+    pub const fn connections_carried(&mut self, to_peers: u64, to_clients: u64) {
+        let stats = &mut self.stats;
+        stats.carried_to_peers = stats.carried_to_peers.wrapping_add(to_peers);
+        stats.carried_to_clients = stats.carried_to_clients.wrapping_add(to_clients);
+    }
+
     /// A connection with a peer has ended, or the client's that is joined to it.
     pub fn handle_connection_closed(&mut self, PeerConnection(id): PeerConnection) {
         let Some(connection) = self.connections.by_id.get(&id) else {
@@ -269,7 +276,8 @@ impl Server {
         }
         let holder = allocation.holder;
         if !self
-            .accounts
+            .shared
+            .accounts()
             .take(&self.config.quotas, holder, Resource::Connection)
         {
             return None;
@@ -320,7 +328,9 @@ impl Server {
         if let Some(allocation) = self.table.get_mut(connection.relay.allocation) {
             allocation.connections.remove(&connection.peer);
             let holder = allocation.holder;
-            self.accounts.give_back(holder, Resource::Connection);
+            self.shared
+                .accounts()
+                .give_back(holder, Resource::Connection);
         }
     }
 

@@ -92,15 +92,27 @@ impl RelayTransport {
     }
 }
 
+/// One of the machines that are one server together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ShardIndex(pub u16);
+
 /// An allocation. A number is not used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AllocationId {
+    pub(super) shard: ShardIndex,
     pub(super) index: u32,
     pub(super) generation: u32,
 }
 
 impl AllocationId {
-    /// A small number that no other living allocation has: an index for a driver's table.
+    /// Which shard has it.
+    #[must_use]
+    pub const fn shard(self) -> ShardIndex {
+        self.shard
+    }
+
+    /// A small number that no other living allocation of its shard has: an index for a
+    /// driver's table.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.index
@@ -137,8 +149,8 @@ pub struct Forward {
     /// To this peer.
     pub peer: PeerAddr,
     /// The peer is a relayed address of this very server: instead of sending, a driver
-    /// may call [`Server::peer_data`](super::Server::peer_data) for this relay, with
-    /// [`Forward::source`] as the peer.
+    /// may call [`Server::peer_data`](super::Server::peer_data) of the relay's shard for
+    /// this relay, with [`Forward::source`] as the peer.
     pub own: Option<RelayId>,
     /// The address that the data comes from, as the peer sees it.
     pub source: RelayedAddr,
@@ -178,5 +190,22 @@ impl From<IpAddr> for Source {
             IpAddr::V4(ip) => Self::V4(ip.to_bits()),
             IpAddr::V6(ip) => Self::V6((ip.to_bits() >> 64) as u64),
         }
+    }
+}
+
+/// How much data comes at once: one datagram, or a train of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// How many datagrams.
+    pub packets: usize,
+    /// The bytes of data in all of them.
+    pub bytes: usize,
+}
+
+impl Load {
+    /// One datagram with so much data.
+    #[must_use]
+    pub const fn one(bytes: usize) -> Self {
+        Self { packets: 1, bytes }
     }
 }

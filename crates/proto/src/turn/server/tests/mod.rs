@@ -20,5 +20,6 @@ mod policy;
 mod properties;
 mod quotas;
 mod refreshing;
+mod shards;
 mod stats;
 mod world;

@@ -161,7 +161,10 @@ fn bandwidth_is_a_second_ahead_and_no_more() {
     let (at, number) = (alice().at, channel(0x4000));
     let spend = |world: &mut World, bytes| {
         let now = world.now;
-        world.server.client_data(now, &at, number, bytes).is_some()
+        world
+            .server
+            .client_data(now, &at, number, Load::one(bytes))
+            .is_some()
     };
     let passed = (0..100).filter(|_| spend(&mut world, 1000)).count();
     assert_eq!(passed, 10);

@@ -39,24 +39,24 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_STUN_PORT)]
     stun_port: u16,
     /// The address at which clients reach the server, if it is not the one it listens on: behind a
-    /// NAT, or when it listens on every address; repeat it for several
+    /// NAT, or when it listens on every address; repeat it for several. Default: where it listens
     #[arg(long, value_name = "IP")]
     public_ip: Vec<IpAddr>,
     /// A second address, of which each family can have one: with two, clients can discover how
-    /// their NATs behave (RFC 5780)
+    /// their NATs behave (RFC 5780). Default: none
     #[arg(long, value_name = "IP")]
     alternate_ip: Vec<IpAddr>,
     /// The second port for that, at every address; 0 lets the system choose. Default: the one
     /// behind that of STUN
     #[arg(long, value_name = "PORT", requires = "alternate_ip")]
     alternate_port: Option<u16>,
-    /// The certificate chain in PEM form; without it the server makes its own, and its URL pins it
+    /// The certificate chain in PEM form. Default: the server makes its own, and its URL pins it
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
     /// The private key in PEM form
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// Tell Prometheus at this address what the server does, at the path /metrics
+    /// Tell Prometheus at this address what the server does, at the path /metrics. Default: nowhere
     #[arg(long, value_name = "IP:PORT")]
     metrics: Option<SocketAddr>,
     /// Let that be an address to which the public internet leads
@@ -80,7 +80,8 @@ struct RelayArguments {
     /// of processes
     #[arg(long, value_name = "NAME:PASSWORD", value_parser = user)]
     user: Vec<(String, String)>,
-    /// Relay for whoever has credentials made from this secret; repeat it to replace an old one
+    /// Relay for whoever has credentials made from this secret; repeat it to replace an old one.
+    /// Default: one that is drawn at every start
     #[arg(long, value_name = "SECRET")]
     turn_secret: Vec<String>,
     /// Relay at this address, over UDP and TCP; STUN is there, too. Default: where STUN is
@@ -103,7 +104,7 @@ struct RelayArguments {
     #[arg(long, value_name = "NAME", default_value = DEFAULT_REALM)]
     realm: String,
     /// Let relays reach these addresses, though they are not on the public internet; repeatable,
-    /// the most specific rule wins
+    /// the most specific rule wins. Default: the public internet without this machine
     #[arg(long, value_name = "CIDR")]
     allow_peer: Vec<Cidr>,
     /// Let relays not reach these addresses; repeatable
@@ -124,7 +125,7 @@ struct RelayArguments {
     /// How many threads relay; default: one for each processor
     #[arg(long, value_name = "COUNT")]
     threads: Option<NonZeroUsize>,
-    /// Send clients to this server for which there is no room here
+    /// Send clients to this server for which there is no room here. Default: away
     #[arg(long, value_name = "HOST:PORT")]
     alternate_server: Option<String>,
     /// Send clients to this server after SIGTERM; default: away
@@ -295,6 +296,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         given,
         arguments,
         control: server.control(),
+        output,
     };
     output.must_say(
         &Event::Ready {

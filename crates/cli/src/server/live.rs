@@ -4,13 +4,16 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use postern::server::{Alternates, Control};
+use postern::server::{Alternates, Control, Usage};
 use tokio::time::sleep;
 
 use super::{Arguments, describe, load};
 use crate::failure::Failure;
 use crate::interrupt::{Signals, Wish};
-use crate::output::note;
+use crate::output::{Event, Output, note};
+
+/// How often it is said at most who is left.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is needed to reload and to drain.
 pub(super) struct Live {
@@ -19,6 +22,7 @@ pub(super) struct Live {
     pub(super) arguments: Arguments,
     pub(super) control: Control,
     pub(super) signals: Signals,
+    pub(super) output: Output,
 }
 
 impl Live {
@@ -79,7 +83,7 @@ impl Live {
             None => Alternates::default(),
         };
         self.control.drain(alternates).await;
-        if !self.control.is_in_use().await {
+        if self.control.usage().await == Usage::NONE {
             return;
         }
         let patience = self.arguments.relay.drain_timeout;
@@ -87,10 +91,37 @@ impl Live {
             "takes no new clients, and ends when the last one has left, in {patience} s at the latest, or at the next signal"
         ));
         tokio::select! {
-            () = self.control.drained() => {}
+            () = count_down(&self.control, self.output) => {}
             () = sleep(Duration::from_secs(patience)) => {}
             () = second(&mut self.signals) => {}
         }
+    }
+}
+
+/// Says who is left whenever that is another number, but not more often than people can
+/// read, until nobody is.
+async fn count_down(control: &Control, output: Output) {
+    let mut left = control.usage().await;
+    loop {
+        let Usage {
+            allocations,
+            meetings,
+        } = left;
+        output.tell_programs(&Event::Draining {
+            allocations,
+            meetings,
+        });
+        if left == Usage::NONE {
+            return;
+        }
+        note(&format!(
+            "still in use: {allocations} allocations, {meetings} mailboxes"
+        ));
+        let next = control.usage_but(left).await;
+        if next != Usage::NONE {
+            sleep(PAUSE).await;
+        }
+        left = control.usage().await;
     }
 }
 

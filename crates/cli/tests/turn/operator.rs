@@ -26,6 +26,10 @@ pub(crate) const CASES: &[Case] = &[
         run: a_reload_changes_users_and_drops_no_allocation,
     },
     Case {
+        name: "a_reload_reaches_every_thread_and_every_transport",
+        run: a_reload_reaches_every_thread_and_every_transport,
+    },
+    Case {
         name: "a_file_that_cannot_be_used_changes_nothing_and_is_complained_about",
         run: a_file_that_cannot_be_used_changes_nothing_and_is_complained_about,
     },
@@ -130,16 +134,19 @@ impl Operated {
     }
 
     fn wait_for_allocation(&self) {
+        self.wait_for_allocations("tcp");
+    }
+
+    /// Waits for a client that comes over this transport.
+    fn wait_for_allocations(&self, transport: &str) {
+        let begin = format!("postern_turn_allocations{{client=\"{transport}\",relay=\"udp\"}} ");
         for _ in 0..100 {
-            if self
-                .scrape()
-                .contains("postern_turn_allocations{client=\"tcp\",relay=\"udp\"} ")
-            {
+            if self.scrape().contains(&begin) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("no allocation");
+        panic!("no allocation over {transport}");
     }
 }
 
@@ -164,6 +171,42 @@ fn a_reload_changes_users_and_drops_no_allocation() {
     operated.reload("user = ['carol:c']\nport = 9000\n", "needs a restart: port");
 }
 
+/// The system chooses the thread that serves a client over UDP: of six, all are one
+/// thread's in one run of thirty, which then tests less.
+fn a_reload_reaches_every_thread_and_every_transport() {
+    let mut operated = Operated::start("user = ['alice:a', 'bob:b']\nthreads = 2\n");
+    let over_udp = "-u alice -w a -c -e PEER -r 3480 -n 60 -z 100";
+    let over_tls = "-u alice -w a -c -t -S -p 5349 -e PEER -r 3480 -n 60 -z 100";
+    let mut long: Vec<_> = [over_udp, over_udp, over_udp, over_tls]
+        .map(|arguments| operated.client(arguments))
+        .into();
+    operated.wait_for_allocations("udp");
+    operated.wait_for_allocations("tls");
+    operated.reload("user = ['carol:c']\nthreads = 2\n", "was read again");
+    let mut clients: Vec<_> = (0..6)
+        .map(|_| operated.client(&format!("-u carol -w c {SHORT}")))
+        .collect();
+    for carol in &mut clients {
+        let said = hear(carol, ALL_ARRIVED);
+        assert!(said.contains(ALL_ARRIVED), "{said}");
+    }
+    let mut clients: Vec<_> = (0..6)
+        .map(|_| operated.client(&format!("-u bob -w b {SHORT}")))
+        .collect();
+    for bob in &mut clients {
+        let said = hear(bob, "Cannot complete Allocation");
+        assert!(said.contains("Cannot complete Allocation"), "{said}");
+    }
+    for alice in &mut long {
+        let said = hear(alice, ALL_ARRIVED);
+        assert!(said.contains(ALL_ARRIVED), "{said}");
+    }
+    operated.reload(
+        "user = ['carol:c']\nthreads = 3\n",
+        "needs a restart: threads",
+    );
+}
+
 fn a_file_that_cannot_be_used_changes_nothing_and_is_complained_about() {
     let mut operated = Operated::start("user = 'alice:a'\n");
     let line = "stays as it was: ";
@@ -182,10 +225,16 @@ fn a_server_that_drains_waits_for_its_clients_and_takes_no_others() {
     operated.wait_for_allocation();
     operated.signal(Signal::SIGTERM);
     operated.complaint("takes no new clients");
+    let draining = operated.server.event("draining", LIMIT).unwrap();
+    assert!(draining["allocations"].as_u64().unwrap() >= 1, "{draining}");
     let late = operated.said(&format!("-u alice -w a {SHORT}"));
     assert!(late.contains("error 508"), "{late}");
     let said = hear(&mut long, ALL_ARRIVED);
     assert!(said.contains(ALL_ARRIVED), "{said}");
+    let mut left = draining;
+    while left["allocations"] != 0 {
+        left = operated.server.event("draining", LIMIT).unwrap();
+    }
     let ended = operated.server.end(LIMIT).unwrap().unwrap();
     assert_eq!(ended.code(), Some(0));
 }

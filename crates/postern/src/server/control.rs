@@ -39,6 +39,43 @@ impl Tls {
     }
 }
 
+/// Who is connected, by where.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    /// The port of the URL.
+    pub(super) web: Slots,
+    /// TURN over TCP and TLS.
+    pub(super) turn: Slots,
+    pub(super) dtls: Slots,
+}
+
+impl Places {
+    pub(super) fn new() -> Self {
+        Self {
+            web: Slots::new(),
+            turn: Slots::new(),
+            dtls: Slots::new(),
+        }
+    }
+}
+
+/// Those for whom a server that drains waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Allocations of the relay.
+    pub allocations: u32,
+    /// Mailboxes, at each of which somebody meets or waits.
+    pub meetings: usize,
+}
+
+impl Usage {
+    /// Nobody.
+    pub const NONE: Self = Self {
+        allocations: 0,
+        meetings: 0,
+    };
+}
+
 /// What an operator does to a [`Server`](super::Server) that runs.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -49,7 +86,7 @@ pub struct Control {
     pub(super) dtls: DtlsIdentity,
     pub(super) listen: Vec<IpAddr>,
     pub(super) mailboxes: Mailboxes,
-    pub(super) slots: Slots,
+    pub(super) places: Places,
     /// Where clients reach the relay over UDP.
     pub(super) udp: Vec<SocketAddr>,
     /// Where they reach it over TCP and TLS, and the URIs for it.
@@ -91,19 +128,24 @@ impl Control {
         self.mailboxes.drain().await;
     }
 
-    /// Waits until nobody uses a server that drains: until the last allocation has ended,
-    /// and the last meeting.
-    pub async fn drained(&self) {
-        while self.is_in_use().await {
+    /// Waits until others use a server that drains than did; what it gives is
+    /// [`Usage::NONE`] when the last allocation has ended, and the last meeting.
+    pub async fn usage_but(&self, known: Usage) -> Usage {
+        loop {
+            let usage = self.usage().await;
+            if usage != known {
+                return usage;
+            }
             sleep(GLANCE).await;
         }
     }
 
-    /// Whether there is an allocation or a meeting.
-    pub async fn is_in_use(&self) -> bool {
-        let allocations = self.relay.stats().await.allocation_count();
-        let meetings = self.mailboxes.census().await.mailboxes;
-        allocations > 0 || meetings > 0
+    /// Who uses the server.
+    pub async fn usage(&self) -> Usage {
+        Usage {
+            allocations: self.relay.stats().await.allocation_count(),
+            meetings: self.mailboxes.census().await.mailboxes,
+        }
     }
 
     /// Tells those that are connected that the server is going down, and waits a moment
@@ -111,7 +153,7 @@ impl Control {
     pub async fn farewell(&self) {
         self.mailboxes.shut_down().await;
         let end = Instant::now() + FAREWELL;
-        while !self.slots.are_free() && Instant::now() < end {
+        while !self.places.web.are_free() && Instant::now() < end {
             sleep(GLANCE / 5).await;
         }
     }

@@ -83,6 +83,11 @@ async fn scrape(State(control): State<Control>) -> Response {
     let now = Snapshot {
         relay: control.relay.stats().await,
         signalling: control.mailboxes.census().await,
+        connected: [
+            ("web", wide(control.places.web.count())),
+            ("turn", wide(control.places.turn.count())),
+            ("dtls", wide(control.places.dtls.count())),
+        ],
     };
     let mut registry = Registry::with_prefix("postern");
     registry.register_collector(Box::new(now));
@@ -105,11 +110,15 @@ pub(super) fn is_private(address: SocketAddr) -> bool {
 struct Snapshot {
     relay: Stats,
     signalling: Census,
+    /// Connections by where they are.
+    connected: [(&'static str, u64); 3],
 }
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(&mut encoder);
+        let help = "Connections of clients over TCP and TLS, and sessions over DTLS.";
+        out.gauges("connections", help, labelled("at", self.connected))?;
         self.relay(&mut out)?;
         self.signalling(&mut out)
     }
@@ -308,7 +317,11 @@ mod tests {
     fn text(relay: Stats) -> String {
         let signalling = Census::default();
         let mut registry = Registry::with_prefix("postern");
-        registry.register_collector(Box::new(Snapshot { relay, signalling }));
+        registry.register_collector(Box::new(Snapshot {
+            relay,
+            signalling,
+            connected: [("web", 1), ("turn", 2), ("dtls", 3)],
+        }));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         text
@@ -336,6 +349,7 @@ mod tests {
             "postern_turn_data_packets_total{to=\"peer\"} 2",
             "postern_turn_dropped_bytes_total{reason=\"rate\"} 0",
             "postern_turn_stream_bytes_total{to=\"client\"} 7",
+            "postern_connections{at=\"dtls\"} 3",
             "postern_signalling_clients 0",
             "# EOF",
         ] {

@@ -35,7 +35,7 @@ use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
 
-pub use control::Control;
+pub use control::{Control, Usage};
 pub use turn::{
     Alternates, Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, Issuer,
     TimeLimited, TooLong, TurnConfig,
@@ -221,7 +221,7 @@ impl Server {
             dtls: credentials.dtls,
             listen: config.listen,
             mailboxes,
-            slots: slots::Slots::new(),
+            places: control::Places::new(),
             udp,
             turn_streams,
         };
@@ -285,8 +285,7 @@ impl Server {
         let relay = self.issuer.is_some().then(|| self.control.relay.clone());
         tasks.spawn(self.mailboxes.run());
         if let Some(relay) = &relay {
-            self.streams
-                .spawn(&mut tasks, &self.control.tls, &self.control.dtls, relay);
+            self.streams.spawn(&mut tasks, &self.control, relay);
         }
         if let Some(listener) = self.metrics {
             tasks.spawn(metrics::serve(listener, self.control.clone()));
@@ -295,7 +294,7 @@ impl Server {
             let web = web::Web {
                 tls: self.control.tls.clone(),
                 mailboxes: self.control.mailboxes.clone(),
-                slots: self.control.slots.clone(),
+                slots: self.control.places.web.clone(),
                 relay: relay.clone(),
             };
             tasks.spawn(web::serve(listener, web));

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::control::Tls;
+use super::control::{Control, Tls};
 use super::slots::Slots;
-use super::turn::{self, Dtls, DtlsIdentity, Remote, TurnConfig, Wire};
+use super::turn::{self, Dtls, Remote, TurnConfig, Wire};
 use super::{LocalAddress, ServerError, bind_all, bind_each, bound, names, sockets};
 
 /// The TLS handshake must be complete after so long.
@@ -79,18 +79,13 @@ impl Listeners {
     }
 
     /// Accepts clients for ever.
-    pub(super) fn spawn(
-        self,
-        tasks: &mut JoinSet<()>,
-        tls: &Tls,
-        dtls: &DtlsIdentity,
-        relay: &Remote,
-    ) {
-        let dtls = Dtls::new(dtls.clone(), relay.clone());
+    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, control: &Control, relay: &Remote) {
+        let Control { tls, places, .. } = control;
+        let dtls = Dtls::new(control.dtls.clone(), places.dtls.clone(), relay.clone());
         for wire in self.dtls {
             tasks.spawn(dtls.clone().serve(wire));
         }
-        let slots = Slots::new();
+        let slots = &places.turn;
         for listener in self.tcp.into_iter().chain(self.more) {
             tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
         }

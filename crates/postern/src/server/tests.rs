@@ -271,15 +271,15 @@ async fn those_who_wait_are_told_when_the_server_drains() {
         task: tokio::spawn(server.run()),
     };
     let mut client = server.client().await;
-    assert!(control.is_in_use().await);
+    let waits = control.usage().await;
+    assert_eq!((waits.allocations, waits.meetings), (0, 1));
     control.drain(super::Alternates::default()).await;
     let told = client.events.recv().await.unwrap();
     let reason = CloseReason::Shutdown;
     let down = RendezvousEvent::Failed(Failure::ServerClosed { reason });
     assert_eq!(told, down);
-    timeout(Duration::from_secs(5), control.drained())
-        .await
-        .unwrap();
+    let left = timeout(Duration::from_secs(5), control.usage_but(waits));
+    assert_eq!(left.await.unwrap(), super::Usage::NONE);
     control.farewell().await;
 }
 

@@ -83,6 +83,7 @@ impl<S: ClientStream> Joined<'_, S> {
         let meter = Meter {
             shard: self.shard,
             connection: self.connection,
+            moved: AtomicU64::new(0),
             to_peer: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
         };

@@ -85,10 +85,10 @@ pub(in crate::server) struct Dtls {
 }
 
 impl Dtls {
-    pub(in crate::server) fn new(identity: DtlsIdentity, shard: Remote) -> Self {
+    pub(in crate::server) fn new(identity: DtlsIdentity, slots: Slots, shard: Remote) -> Self {
         Self {
             identity,
-            slots: Slots::new(),
+            slots,
             shard,
         }
     }

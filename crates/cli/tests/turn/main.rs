@@ -7,6 +7,8 @@
 #[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
+mod deny;
+#[cfg(target_os = "linux")]
 mod interop;
 #[cfg(target_os = "linux")]
 mod operator;
@@ -21,6 +23,6 @@ fn main() -> std::process::ExitCode {
     if !scene::can_run() {
         return std::process::ExitCode::SUCCESS;
     }
-    let cases = [interop::CASES, client::CASES, operator::CASES].concat();
+    let cases = [interop::CASES, client::CASES, deny::CASES, operator::CASES].concat();
     postern_lab::netns::run_cases(&cases)
 }

@@ -199,6 +199,8 @@ impl Server {
         let own = own(&config, &bound(&stun)?)?;
         let (mut plan, issuer) = plan(&config, own.as_ref())?;
         plan.discover(discovery.alternates);
+        plan.listen(bound(&listeners)?.into_iter().chain(bound(&stun)?));
+        plan.listen(streams.bound()?);
         let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
         let turn_streams = match &config.turn {
             Some(_) => streams.uris(&addresses, &config.public)?,

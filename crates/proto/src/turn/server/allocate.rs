@@ -90,11 +90,13 @@ impl Server {
     ) -> Answer {
         self.check_willing(caller, &request)?;
         let source = Source::from(caller.client.client.0.ip());
+        let account = &session.account;
         let holder = self
             .shared
             .accounts()
-            .open(&self.config.quotas, &session.account, source)
-            .ok_or_else(|| self.no_quota(caller))?;
+            .open(now, &self.config.quotas, account, source);
+        // The lock is not held any more: the answer to who gets none needs it, too.
+        let holder = holder.ok_or_else(|| self.no_quota(caller))?;
         let plan = self.plan(now, &request, &session);
         match plan.map_err(|reject| self.or_elsewhere(caller, &request, reject)) {
             Ok(plan) => {

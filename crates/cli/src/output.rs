@@ -50,6 +50,30 @@ pub(crate) enum Event<'a> {
         seconds: f64,
         path: &'a str,
     },
+    /// Of `gateway`.
+    #[cfg(target_os = "linux")]
+    #[serde(rename = "ready")]
+    GatewayReady {
+        wan: &'a [String],
+        lan: &'a [String],
+        external_address: Option<&'a str>,
+        double_nat: bool,
+        leases: usize,
+        obstacles: &'a [String],
+    },
+    #[cfg(target_os = "linux")]
+    #[serde(rename = "status")]
+    GatewayStatus(&'a postern::gateway::Status),
+    #[cfg(target_os = "linux")]
+    Lease(&'a postern::gateway::LeaseInfo),
+    #[cfg(target_os = "linux")]
+    Revoked {
+        count: usize,
+    },
+    #[cfg(target_os = "linux")]
+    Rules {
+        rules: &'a str,
+    },
     Error {
         kind: &'a str,
         message: &'a str,

@@ -27,6 +27,8 @@ mod dtls;
 mod endpoint;
 mod entropy;
 mod explain;
+#[cfg(target_os = "linux")]
+pub mod gateway;
 mod links;
 mod net;
 mod os;

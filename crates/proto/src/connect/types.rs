@@ -102,6 +102,9 @@ pub enum Event {
     },
     /// The relayed address is gone.
     RelayEnded(SocketAddr),
+    /// Say how much the connection has sent and received:
+    /// [`handle_traffic`](super::Connector::handle_traffic).
+    Measure,
     /// Send what was told, and leave the mailbox.
     LeaveMailbox,
     /// There is no connection, and the machine is inert. Comes last; what was told before

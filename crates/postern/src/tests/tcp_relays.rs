@@ -47,7 +47,9 @@ impl Scene {
             unproven_rate: None,
             ..ServerConfig::default()
         };
-        let server = Server::bind(config).unwrap();
+        // The TCP port is that of UDP, and may be another test's.
+        let bound = (0..20).find_map(|_| Server::bind(config.clone()).ok());
+        let server = bound.unwrap();
         let trust = Trust::Pinned(server.url().pin().unwrap());
         let uris = server.turn_uris().iter();
         let mut servers = uris.map(|uri| at(&uri.parse().unwrap(), &trust));

@@ -72,7 +72,7 @@ impl Connector {
             true => Role::Controlling,
             false => Role::Controlled,
         };
-        let agent_config = limits::agent_config(config.allow_loopback);
+        let agent_config = limits::agent_config(config.allow_loopback, config.punch);
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut agent_seed = [0; 32];
         rng.fill_bytes(&mut agent_seed);
@@ -256,6 +256,13 @@ impl Connector {
     pub fn handle_path_opened(&mut self, now: Instant, path: Path, worked: bool) {
         let step = self.paths.opened(now, path, worked);
         self.take(step);
+    }
+
+    /// Sockets that were asked for are open, in the order in which they were asked for; `None` if
+    /// they cannot be, or must not.
+    pub fn handle_sockets_opened(&mut self, now: Instant, sockets: Option<Vec<SocketAddr>>) {
+        self.agent.sockets_opened(now, sockets);
+        self.follow(now);
     }
 
     /// Nobody wants the connection any more: tells the peer if it still waits for one, and

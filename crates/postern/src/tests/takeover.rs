@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use postern_lab::sim::Nat;
+use postern_lab::sim::{Filtering, Mapping, Nat};
+use postern_proto::connect::{PathPolicy, RelayTransports};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::internet::Internet;
-use super::meeting::{TO_CORE, endpoint, meet_with};
+use super::meeting::{TO_CORE, endpoint, endpoint_with, meet_with};
 use super::relay::Relay;
 use crate::connection::{Connection, PathKind};
+use crate::endpoint::EndpointConfig;
 
 /// Longer than any step takes.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -156,5 +158,38 @@ async fn when_the_direct_path_is_back_it_carries_the_data_again() {
         let took = both_come_to([&creator, &joiner], PathKind::Direct).await;
         assert!(took < Duration::from_secs(35), "{took:?}");
     }
+    flow.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_whose_connection_breaks_is_reached_again_without_losing_a_byte() {
+    let internet = Internet::start(1);
+    let strict = Nat::new(
+        Mapping::AddressAndPortDependent,
+        Filtering::AddressAndPortDependent,
+    );
+    let config = EndpointConfig {
+        relay_transports: RelayTransports {
+            udp: false,
+            ..RelayTransports::default()
+        },
+        policy: PathPolicy::RelayOnly,
+        ..EndpointConfig::default()
+    };
+    let left = endpoint_with([internet.home(1, strict, TO_CORE)], config);
+    let right = endpoint([internet.home(2, strict, TO_CORE)]);
+    let relays = [Relay::offer(Internet::STUN)];
+    let (creator, joiner) = meet_with(&left, &right, &relays).await;
+    let (creator, joiner) = (creator.unwrap(), joiner.unwrap());
+    sleep(Duration::from_secs(10)).await;
+    let old = creator.path().local;
+    let flow = Flow::begin(&joiner, &creator).await;
+    internet.hang_up();
+    let began = Instant::now();
+    let mut paths = creator.paths();
+    let change = paths.wait_for(|path| path.local != old);
+    timeout(LIMIT, change).await.expect("in time").unwrap();
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
     flow.end().await;
 }

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
-use crate::explain::explain;
+use crate::explain::{explain, explain_relayed};
 use crate::links::{Links, News};
 use crate::net::{
     AddressPair, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
@@ -99,7 +99,11 @@ impl From<Failure> for EstablishError {
                 ours,
                 theirs,
                 relay,
-            } => Self::NoPath(explain(&ours, theirs.as_ref(), &relay)),
+                looked,
+            } => Self::NoPath(match looked {
+                true => explain(&ours, theirs.as_ref(), &relay),
+                false => explain_relayed(&relay),
+            }),
             Failure::Handshake => Self::Handshake,
         }
     }

@@ -46,7 +46,10 @@ fn summary(report: &ice::Report) -> Report {
         checks_sent: count(report.checks_sent),
         checks_received: count(report.checks_received),
         mapped_differs: report.local_endpoint_dependent,
-        udp_blocked: report.stun_servers > 0 && report.stun_servers_answered == 0,
+        // Without an address nothing was asked.
+        udp_blocked: report.local.host > 0
+            && report.stun_servers > 0
+            && report.stun_servers_answered == 0,
     }
 }
 

@@ -109,6 +109,7 @@ impl Connector {
             ours: summary(&ours),
             theirs: self.peer_report,
             relay: self.no_relay(),
+            looked: ours.local.host > 0,
         }
     }
 

@@ -263,6 +263,7 @@ fn without_a_path_both_sides_hear_what_the_other_saw_within_15_s() {
             ours,
             theirs,
             relay: NoRelay::NotOffered,
+            looked: true,
         } = pair.failure(side)
         else {
             panic!("not for want of a path");

@@ -160,6 +160,8 @@ pub enum Failure {
         theirs: Option<Report>,
         /// Why there is no relayed one either.
         relay: NoRelay,
+        /// Whether this side looked for a direct one: it has addresses, and may use them.
+        looked: bool,
     },
     /// Paths work, but no handshake succeeded on any of them.
     #[error("a path was found, but no encrypted connection could be made over it")]

@@ -87,10 +87,10 @@ mod tests {
         flow.begin(now);
         let mut verdicts = Vec::new();
         for (sent, received) in samples {
-            now += SAMPLE;
+            now = later(now, SAMPLE);
             assert!(flow.is_due(now));
-            total.sent += sent;
-            total.received += received;
+            total.sent = total.sent.saturating_add(*sent);
+            total.received = total.received.saturating_add(*received);
             verdicts.push(flow.take(now, total));
         }
         verdicts

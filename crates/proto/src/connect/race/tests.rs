@@ -141,17 +141,21 @@ impl Scene {
 
     /// The links that were opened: when, and over what.
     fn opened(&self) -> Vec<(u128, RelayTransport)> {
-        let opened = self.told.iter().filter_map(|(at, event)| match event {
-            Event::Open { transport, .. } => Some((*at, *transport)),
-            _ => None,
+        let opened = self.told.iter().filter_map(|(at, event)| {
+            let Event::Open { transport, .. } = event else {
+                return None;
+            };
+            Some((*at, *transport))
         });
         opened.collect()
     }
 
     fn allocated(&self) -> Vec<(u128, RelayTransport)> {
-        let allocated = self.told.iter().filter_map(|(at, event)| match event {
-            Event::Allocated(relay) => Some((*at, relay.transport)),
-            _ => None,
+        let allocated = self.told.iter().filter_map(|(at, event)| {
+            let Event::Allocated(relay) = event else {
+                return None;
+            };
+            Some((*at, relay.transport))
         });
         allocated.collect()
     }

@@ -8,6 +8,8 @@ mod failure;
 mod gateway;
 mod generate;
 mod interrupt;
+#[cfg(feature = "lab")]
+mod lab;
 mod output;
 mod progress;
 mod receive;
@@ -48,6 +50,9 @@ enum Command {
     /// Show the whole of it on this machine: two homes, two NATs, a server, a file
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Demo(demo::Arguments),
+    /// Measure connections in a simulated internet
+    #[cfg(feature = "lab")]
+    Lab(lab::Arguments),
     /// Print what lets a shell complete the options of this program
     Completions(generate::Completions),
     /// Print the manual page
@@ -87,6 +92,8 @@ fn run(command: Command) -> Result<(), Failure> {
         // The demonstration enters namespaces, which must happen before threads exist.
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Command::Demo(arguments) => demo::run(arguments),
+        #[cfg(feature = "lab")]
+        Command::Lab(arguments) => lab::run(&arguments),
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     }

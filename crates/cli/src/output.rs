@@ -36,6 +36,9 @@ pub(crate) enum Event<'a> {
         /// Left out where no relay of this side carries the path.
         #[serde(skip_serializing_if = "Option::is_none")]
         relay: Option<&'a str>,
+        technique: &'a str,
+        probes: u32,
+        sockets: u32,
         local: String,
         remote: String,
         elapsed_ms: u64,

@@ -52,6 +52,7 @@ pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use noq::{ConnectionError, RecvStream, SendStream};
 pub use postern_proto::connect::{PathPolicy, RelayTransport, RelayTransports};
+pub use postern_proto::punch::Technique;
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use postern_wire::signal::{Code, CodeError, Fingerprint};
 pub use rendezvous::{MAX_WAIT, SignallingError};

@@ -9,5 +9,6 @@ mod meeting;
 mod paths;
 mod relay;
 mod relayed;
+mod takeover;
 mod tcp_relays;
 mod turn_client;

@@ -45,6 +45,8 @@ pub struct Agent {
     pub(super) upgrade: Upgrade,
     pub(super) punching: Punching,
     pub(super) selected: Option<PairKey>,
+    /// Data is in flight on it.
+    pub(super) busy: bool,
     pub(super) counts: Report,
     pub(super) mapping_differs: bool,
     pub(super) events: VecDeque<Event>,
@@ -81,6 +83,7 @@ impl Agent {
             upgrade: Upgrade::default(),
             punching: Punching::default(),
             selected: None,
+            busy: false,
             counts: Report::default(),
             mapping_differs: false,
             events: VecDeque::new(),

@@ -106,13 +106,27 @@ impl Agent {
             Duration::ZERO
         };
         self.tcp.begin = Some(after(now, delay));
-        for attempt in self.tcp.attempts.values_mut() {
-            if attempt.purpose != Purpose::Gather && !attempt.running {
-                attempt.tries = 0;
-                attempt.due = Some(after(now, delay));
+        let listening = self.first_try(Purpose::Listening);
+        let punch = self.first_try(Purpose::Punch);
+        for attempt in self.tcp.attempts.values_mut().filter(|a| !a.running) {
+            match attempt.purpose {
+                Purpose::Gather => continue,
+                Purpose::Listening => attempt.due = listening,
+                Purpose::Punch => attempt.due = punch,
             }
+            attempt.tries = 0;
         }
         self.plan_attempts(now);
+    }
+
+    /// When the first connections may be opened. One to an address of the peer's own network
+    /// leaves the first place to one through its NAT, where the two sides have to meet.
+    fn first_try(&self, purpose: Purpose) -> Option<Instant> {
+        let begin = self.tcp.begin?;
+        Some(match purpose {
+            Purpose::Listening => after(begin, self.config.ta),
+            Purpose::Punch | Purpose::Gather => begin,
+        })
     }
 
     fn plan_gathering(&mut self, now: Instant) {
@@ -128,9 +142,9 @@ impl Agent {
     }
 
     fn plan_attempts(&mut self, now: Instant) {
-        let Some(begin) = self.tcp.begin else {
+        if self.tcp.begin.is_none() {
             return;
-        };
+        }
         let mut ways = Vec::new();
         for local in &self.tcp.hosts {
             let remotes = self.tcp.remotes();
@@ -146,7 +160,8 @@ impl Agent {
             }
         }
         for (PairKey { local, remote }, purpose) in ways {
-            self.plan(begin.max(now), TcpEnds { local, remote }, purpose);
+            let due = self.first_try(purpose).map_or(now, |first| first.max(now));
+            self.plan(due, TcpEnds { local, remote }, purpose);
         }
     }
 

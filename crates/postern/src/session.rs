@@ -27,7 +27,7 @@ use crate::endpoint::{Attempt, Shared};
 use crate::explain::explain;
 use crate::links::{Links, News};
 use crate::net::{
-    AddressPair, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
+    AddressPair, Found, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
 };
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
@@ -443,6 +443,13 @@ impl Session {
             let ours = relayed.find(|relay| relay.relayed == path.local);
             table.mark_relayed(pair_of(path), ours.map(|relay| relay.transport));
         }
+        let (technique, probes, sockets) = self.connector.technique(&path);
+        let found = Found {
+            technique,
+            probes,
+            sockets,
+        };
+        table.mark_found(pair_of(path), found);
         Some(address)
     }
 

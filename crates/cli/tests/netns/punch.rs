@@ -20,7 +20,7 @@ fn strict(allocation: Allocation) -> Nat {
     }
 }
 
-fn assert_a_file_crosses(red: Nat, blue: Nat, addresses: u8) {
+fn assert_a_file_crosses(red: Nat, blue: Nat, addresses: u8, technique: &str) {
     let mut topology = Topology::two_homes(red, blue);
     topology.servers[0].addresses = addresses;
     let mut scene = Scene::without_server(&topology);
@@ -30,7 +30,11 @@ fn assert_a_file_crosses(red: Nat, blue: Nat, addresses: u8) {
     let mut sender = scene.send(&[&file]);
     let mut receiver = scene.receive(&sender.code());
     for program in [&mut sender, &mut receiver] {
-        assert_eq!(program.event("path")["kind"], "direct");
+        let path = program.event("path");
+        assert_eq!(path["kind"], "direct");
+        assert_eq!(path["technique"], technique, "{path}");
+        assert!(path["probes"].as_u64().unwrap() <= 4500, "{path}");
+        assert!(path["sockets"].as_u64().unwrap() <= 256, "{path}");
     }
     receiver.succeeds();
     sender.succeeds();
@@ -39,13 +43,13 @@ fn assert_a_file_crosses(red: Nat, blue: Nat, addresses: u8) {
 
 fn a_router_with_random_ports_meets_an_easy_one() {
     let random = strict(Allocation::Random(Ports::ALL));
-    assert_a_file_crosses(random, Nat::default(), 2);
-    assert_a_file_crosses(Nat::default(), random, 2);
+    assert_a_file_crosses(random, Nat::default(), 2, "birthday");
+    assert_a_file_crosses(Nat::default(), random, 2, "birthday");
 }
 
 fn a_router_with_random_ports_meets_an_easy_one_although_the_server_has_one_address() {
     let random = strict(Allocation::Random(Ports::ALL));
-    assert_a_file_crosses(random, Nat::default(), 1);
+    assert_a_file_crosses(random, Nat::default(), 1, "birthday");
 }
 
 fn a_router_that_counts_its_ports_meets_an_easy_one() {
@@ -54,8 +58,8 @@ fn a_router_that_counts_its_ports_meets_an_easy_one() {
         last: 31_999,
     };
     let sequential = strict(Allocation::Sequential { ports, step: 1 });
-    assert_a_file_crosses(sequential, Nat::default(), 2);
-    assert_a_file_crosses(Nat::default(), sequential, 2);
+    assert_a_file_crosses(sequential, Nat::default(), 2, "predicted");
+    assert_a_file_crosses(Nat::default(), sequential, 2, "predicted");
 }
 
 fn two_strict_routers_with_few_ports_meet() {
@@ -63,5 +67,5 @@ fn two_strict_routers_with_few_ports_meet() {
         first: 40_000,
         last: 40_799,
     }));
-    assert_a_file_crosses(block, block, 2);
+    assert_a_file_crosses(block, block, 2, "birthday");
 }

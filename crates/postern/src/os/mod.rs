@@ -11,6 +11,8 @@ pub(crate) mod trains;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+pub(crate) mod netlink;
+#[cfg(target_os = "linux")]
 use linux as system;
 
 #[cfg(not(target_os = "linux"))]

@@ -54,6 +54,16 @@ impl Listeners {
         })
     }
 
+    /// Where they all are.
+    pub(super) fn bound(&self) -> Result<Vec<SocketAddr>, ServerError> {
+        let tcp = [&self.tcp, &self.tls, &self.more].map(|listeners| bound(listeners));
+        let mut addresses: Vec<_> = self.dtls.iter().map(|wire| wire.bound()).collect();
+        for bound in tcp {
+            addresses.extend(bound?);
+        }
+        Ok(addresses)
+    }
+
     /// The TURN URIs (RFC 7065) of these and of the web server's port, with their addresses,
     /// in the order in which a client does well to try them: the web server's port lets it
     /// through already.

@@ -13,6 +13,7 @@ use super::paths::Paths;
 use super::relays::{LinkId, Relays};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
 use crate::ice::{self, Agent, Credentials, Path, Role};
+use crate::punch::Technique;
 use crate::signal::{self, RendezvousEvent};
 use crate::{Datagram, Transmit, Verdict};
 
@@ -131,6 +132,16 @@ impl Connector {
     #[must_use]
     pub fn round_trip(&self) -> Duration {
         self.round_trip
+    }
+
+    /// How a path came about, and what was spent beyond plain checks until now: probes sent and
+    /// sockets opened by this side.
+    #[must_use]
+    pub fn technique(&self, path: &Path) -> (Technique, u32, u32) {
+        let tried = self.agent.punch_report().tried;
+        let probes = tried.iter().map(|tried| tried.probes).sum();
+        let sockets = tried.iter().map(|tried| tried.sockets).sum();
+        (self.agent.technique(path), probes, sockets)
     }
 
     /// Takes a STUN datagram.

@@ -99,6 +99,15 @@ impl Agent {
         if let Some(found) = self.punching.found.get(&key) {
             return *found;
         }
+        if let Some(puncher) = &self.punching.puncher
+            && self.locals.is_socket(path.local)
+        {
+            let last = puncher.tried().last().map(|tried| tried.technique);
+            return puncher
+                .trying()
+                .or(last)
+                .unwrap_or(Technique::PeerReflexive);
+        }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
             (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,

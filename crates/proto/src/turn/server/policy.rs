@@ -1,6 +1,6 @@
 //! Which peers a relay may reach.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// An address prefix, as in `192.0.2.0/24`. Bits behind the prefix are ignored.
@@ -20,6 +20,75 @@ impl Cidr {
             return None;
         }
         Some(Self { network, length })
+    }
+
+    /// One address alone.
+    #[must_use]
+    pub const fn host(address: IpAddr) -> Self {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Self {
+            network: address,
+            length,
+        }
+    }
+
+    /// The address of the network, with the bits behind the prefix as they were given.
+    #[must_use]
+    pub const fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    /// How many bits the addresses share.
+    #[must_use]
+    pub const fn prefix_length(&self) -> u8 {
+        self.length
+    }
+
+    /// The first and the last address.
+    #[must_use]
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        match self.network {
+            IpAddr::V4(ip) => {
+                let host = u32::MAX.checked_shr(self.length.into()).unwrap_or_default();
+                let (first, last) = (ip.to_bits() & !host, ip.to_bits() | host);
+                (
+                    Ipv4Addr::from_bits(first).into(),
+                    Ipv4Addr::from_bits(last).into(),
+                )
+            }
+            IpAddr::V6(ip) => {
+                let host = u128::MAX
+                    .checked_shr(self.length.into())
+                    .unwrap_or_default();
+                let (first, last) = (ip.to_bits() & !host, ip.to_bits() | host);
+                (
+                    Ipv6Addr::from_bits(first).into(),
+                    Ipv6Addr::from_bits(last).into(),
+                )
+            }
+        }
+    }
+
+    /// The prefix with these bounds; `None` if there is none.
+    #[must_use]
+    pub fn spanning(first: IpAddr, last: IpAddr) -> Option<Self> {
+        let length = match (first, last) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+        };
+        let prefix = Self::new(first, u8::try_from(length).ok()?)?;
+        (prefix.bounds() == (first, last)).then_some(prefix)
+    }
+
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.length <= other.length {
+            self.contains(other.network)
+        } else {
+            other.contains(self.network)
+        }
     }
 
     /// Whether the address is one of them.
@@ -110,11 +179,12 @@ const DENIED_V6: &[([u16; 8], u8)] = &[
 /// are equally specific the one that denies. Where there is none, everything is allowed
 /// but what is not on the public internet and the server's own addresses. Addresses that
 /// contain an IPv4 address (mapped, compatible, NAT64, 6to4) are denied also when that
-/// is.
+/// is. No rule allows the ports that the server itself listens at.
 #[derive(Debug, Clone, Default)]
 pub struct PeerPolicy {
     rules: Vec<Rule>,
     own: Vec<IpAddr>,
+    endpoints: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +231,38 @@ impl PeerPolicy {
     pub fn own(mut self, ip: IpAddr) -> Self {
         self.own.push(ip.to_canonical());
         self
+    }
+
+    /// Denies one port of the server itself, of whatever transport, also where a rule
+    /// allows the address. An unspecified address stands for all own ones and loopback.
+    #[must_use]
+    pub fn own_endpoint(mut self, endpoint: SocketAddr) -> Self {
+        self.endpoints.push(SocketAddr::new(
+            endpoint.ip().to_canonical(),
+            endpoint.port(),
+        ));
+        self
+    }
+
+    /// Whether the server itself listens there.
+    pub(super) fn is_own_endpoint(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        let inner = embedded(ip).map(IpAddr::from);
+        self.endpoints
+            .iter()
+            .filter(|endpoint| endpoint.port() == peer.port())
+            .any(|endpoint| {
+                self.leads_to(endpoint.ip(), ip)
+                    || inner.is_some_and(|inner| self.leads_to(endpoint.ip(), inner))
+            })
+    }
+
+    /// Whether what is sent to `ip` comes to who listens at `own`.
+    fn leads_to(&self, own: IpAddr, ip: IpAddr) -> bool {
+        let is_everywhere = own.is_unspecified();
+        own == ip
+            || ip.is_unspecified()
+            || (is_everywhere && (ip.is_loopback() || self.own.contains(&ip)))
     }
 
     /// What holds for an address as such, with any port.

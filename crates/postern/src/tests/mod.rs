@@ -7,4 +7,5 @@ mod meeting;
 mod paths;
 mod relay;
 mod relayed;
+mod takeover;
 mod tcp_relays;

@@ -48,6 +48,8 @@ pub struct Agent {
     pub(super) punching: Punching,
     pub(super) tcp: Tcp,
     pub(super) selected: Option<PairKey>,
+    /// Data is in flight on it.
+    pub(super) busy: bool,
     pub(super) counts: Report,
     pub(super) mapping_differs: bool,
     pub(super) events: VecDeque<Event>,
@@ -85,6 +87,7 @@ impl Agent {
             punching: Punching::default(),
             tcp: Tcp::default(),
             selected: None,
+            busy: false,
             counts: Report::default(),
             mapping_differs: false,
             events: VecDeque::new(),

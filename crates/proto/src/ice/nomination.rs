@@ -108,6 +108,7 @@ impl Agent {
             self.nomination.selected_at = Some(now);
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
+            self.hasten_consent(now, key);
             self.punch_selected(key);
         }
     }

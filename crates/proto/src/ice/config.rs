@@ -57,6 +57,8 @@ pub struct Config {
     /// Home routers forget a UDP mapping after 30 s and more; 15 s survives the loss of one
     /// refresh.
     pub binding_refresh: Duration,
+    /// How long connections over TCP to the peer wait for the checks over UDP, if there are any.
+    pub tcp_delay: Duration,
     /// Whether the agent classifies the NAT and goes on where plain checks cannot succeed
     /// ([`crate::punch`]). The peer must do the same, and both must carry what the other's
     /// [`Event::TellPeer`](super::Event::TellPeer) says.
@@ -78,6 +80,7 @@ impl Default for Config {
             busy_consent_interval: Duration::from_secs(5),
             busy_consent_expiry: Duration::from_secs(30),
             binding_refresh: Duration::from_secs(15),
+            tcp_delay: Duration::from_millis(250),
             punch: false,
             allow_loopback: false,
         }

@@ -12,9 +12,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::control::{Control, Tls};
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use super::turn::{self, Dtls, Remote, TurnConfig, Wire};
 use super::{LocalAddress, ServerError, bind_all, bind_each, bound, names, sockets};
+use crate::tls::accept;
 
 /// The TLS handshake must be complete after so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -132,24 +133,28 @@ async fn serve(listener: TcpListener, slots: Slots, tls: Option<Tls>, relay: Rem
         };
         let (tls, relay) = (tls.as_ref().map(Tls::acceptor), relay.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve_one(stream, tls, relay).await {
+            if let Err(error) = serve_one(stream, tls, relay, slot).await {
                 tracing::debug!(%error, "a client of the relay could not be served");
             }
-            drop(slot);
         });
     }
 }
 
-async fn serve_one(stream: TcpStream, tls: Option<TlsAcceptor>, relay: Remote) -> io::Result<()> {
+async fn serve_one(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    relay: Remote,
+    slot: Slot,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let Some(tls) = tls else {
         let client = five_tuple(&stream, Transport::Tcp)?;
-        turn::serve_client(stream, client, relay).await;
+        turn::serve_client(stream, client, relay, slot).await;
         return Ok(());
     };
     let client = five_tuple(&stream, Transport::Tls)?;
-    let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
-    turn::serve_client(stream, client, relay).await;
+    let stream = timeout(HANDSHAKE_TIMEOUT, accept(&tls, stream)).await??;
+    turn::serve_client(stream, client, relay, slot).await;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod demo;
 mod failure;
 mod generate;
 mod interrupt;
+mod map;
 mod output;
 mod progress;
 mod receive;
@@ -36,6 +37,8 @@ enum Command {
     Send(send::Arguments),
     /// Receive the files that somebody sends
     Receive(receive::Arguments),
+    /// Let a port of the home router lead to this machine (UPnP, NAT-PMP, PCP)
+    Map(map::Arguments),
     /// Introduce peers to each other: run this on a machine that both can reach
     Server(Box<server::Arguments>),
     /// Test relays
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
+        Command::Map(arguments) => on_runtime(map::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
         Command::Relay(arguments) => on_runtime(relay::run(arguments)),
         // The demonstration enters namespaces, which must happen before threads exist.

@@ -4,7 +4,7 @@ SHELL := bash
 export SIZE ROUNDS ROWS DELAY LOSS RATE
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help check test demo fuzz setup bench-transfer bench-turn
+.PHONY: help check test sim matrix demo fuzz setup bench-transfer bench-turn
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -20,6 +20,13 @@ check: ## Format, layers, lints and docs, warnings denied
 
 test: setup ## All tests, in real network namespaces too
 	cargo test --workspace --locked
+
+SEEDS ?= 1200
+sim: ## Let 100,000 pairs of peers meet in the simulated internet (SEEDS=1200 each)
+	cargo run --release -p postern-cli --locked -- lab matrix --seeds $(SEEDS)
+
+matrix: ## Draw docs/matrix.svg from 100 meetings of each pair
+	cargo run --release -p postern-cli --locked -- lab matrix --seeds 100 --svg docs/matrix.svg
 
 demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")
 	cargo run --release -p postern-cli --locked -- demo $(ARGS)

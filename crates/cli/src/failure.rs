@@ -77,6 +77,12 @@ impl Failure {
         }
     }
 
+    /// Its sentence, for where it is no end.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn into_message(self) -> String {
+        self.message
+    }
+
     /// Says whether `--json` is on, so that the error can be told in that way.
     pub(crate) fn in_json(self, json: bool) -> Self {
         Self { json, ..self }

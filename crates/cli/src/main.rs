@@ -4,8 +4,12 @@ mod config;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod demo;
 mod failure;
+#[cfg(target_os = "linux")]
+mod gateway;
 mod generate;
 mod interrupt;
+#[cfg(feature = "lab")]
+mod lab;
 mod map;
 mod output;
 mod progress;
@@ -41,11 +45,17 @@ enum Command {
     Map(map::Arguments),
     /// Introduce peers to each other: run this on a machine that both can reach
     Server(Box<server::Arguments>),
+    /// Open ports on request: run this on a Linux router
+    #[cfg(target_os = "linux")]
+    Gateway(Box<gateway::Arguments>),
     /// Test relays
     Relay(relay::Arguments),
     /// Show the whole of it on this machine: two homes, two NATs, a server, a file
     #[cfg(all(feature = "lab", target_os = "linux"))]
     Demo(demo::Arguments),
+    /// Measure connections in a simulated internet
+    #[cfg(feature = "lab")]
+    Lab(lab::Arguments),
     /// Print what lets a shell complete the options of this program
     Completions(generate::Completions),
     /// Print the manual page
@@ -80,13 +90,27 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
         Command::Map(arguments) => on_runtime(map::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
+        #[cfg(target_os = "linux")]
+        Command::Gateway(arguments) => on_one_thread(gateway::run(*arguments)),
         Command::Relay(arguments) => on_runtime(relay::run(arguments)),
         // The demonstration enters namespaces, which must happen before threads exist.
         #[cfg(all(feature = "lab", target_os = "linux"))]
         Command::Demo(arguments) => demo::run(arguments),
+        #[cfg(feature = "lab")]
+        Command::Lab(arguments) => lab::run(&arguments),
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
     }
+}
+
+/// Routers have little memory, and the work of a gateway is small.
+#[cfg(target_os = "linux")]
+fn on_one_thread(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::system)?;
+    runtime.block_on(task)
 }
 
 fn on_runtime(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

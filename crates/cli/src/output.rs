@@ -36,6 +36,9 @@ pub(crate) enum Event<'a> {
         /// Left out where no relay of this side carries the path.
         #[serde(skip_serializing_if = "Option::is_none")]
         relay: Option<&'a str>,
+        technique: &'a str,
+        probes: u32,
+        sockets: u32,
         local: String,
         remote: String,
         elapsed_ms: u64,
@@ -49,6 +52,30 @@ pub(crate) enum Event<'a> {
         files: u64,
         seconds: f64,
         path: &'a str,
+    },
+    /// Of `gateway`.
+    #[cfg(target_os = "linux")]
+    #[serde(rename = "ready")]
+    GatewayReady {
+        wan: &'a [String],
+        lan: &'a [String],
+        external_address: Option<&'a str>,
+        double_nat: bool,
+        leases: usize,
+        obstacles: &'a [String],
+    },
+    #[cfg(target_os = "linux")]
+    #[serde(rename = "status")]
+    GatewayStatus(&'a postern::gateway::Status),
+    #[cfg(target_os = "linux")]
+    Lease(&'a postern::gateway::LeaseInfo),
+    #[cfg(target_os = "linux")]
+    Revoked {
+        count: usize,
+    },
+    #[cfg(target_os = "linux")]
+    Rules {
+        rules: &'a str,
     },
     Error {
         kind: &'a str,

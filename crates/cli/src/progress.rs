@@ -92,6 +92,9 @@ fn tell(output: Output, path: PathInfo) {
     let event = Event::Path {
         kind: path.kind.as_str(),
         protocol: path.protocol.as_str(),
+        technique: path.technique.as_str(),
+        probes: path.probes,
+        sockets: path.sockets,
         relay: path.relay.map(RelayTransport::as_str),
         local: path.local.to_string(),
         remote: path.remote.to_string(),

@@ -1,6 +1,7 @@
 //! `postern server`
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -104,6 +105,9 @@ struct RelayArguments {
     /// Most relayed bytes a second of one user, both directions together; 0: no limit
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     max_rate: u64,
+    /// How many threads relay; default: one for each processor
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<NonZeroUsize>,
     /// How many bytes more than it sent a network gets in 10 s before it has proven its address;
     /// 0: no limit, for load tests
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_UNPROVEN_RATE)]
@@ -131,6 +135,7 @@ impl RelayArguments {
             quota_address: self.quota_address,
             quota_total: self.quota_total,
             max_rate: self.max_rate,
+            threads: self.threads,
         })
     }
 }

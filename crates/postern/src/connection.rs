@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use noq::{PathEvent, PathId, VarInt};
 use postern_proto::connect::RelayTransport;
+use postern_proto::punch::Technique;
 use tokio::sync::watch;
 
 use crate::clock;
@@ -59,6 +60,12 @@ pub struct PathInfo {
     /// How this side's relay is reached; `None` on a direct path, and when it is the other
     /// side's relay that carries it.
     pub relay: Option<RelayTransport>,
+    /// How it came about.
+    pub technique: Technique,
+    /// Probes that this side sent beyond plain checks until the path was there.
+    pub probes: u32,
+    /// Sockets that this side opened for them.
+    pub sockets: u32,
     /// The address on this machine.
     pub local: SocketAddr,
     /// The peer's address as this machine sees it.
@@ -279,7 +286,11 @@ fn describe(
         Some(RelayTransport::Tcp | RelayTransport::Tls) => PathProtocol::Tcp,
         Some(RelayTransport::Udp) | None => PathProtocol::Udp,
     };
+    let found = table.found(pair);
     Some(PathInfo {
+        technique: found.map_or(Technique::PeerReflexive, |found| found.technique),
+        probes: found.map_or(0, |found| found.probes),
+        sockets: found.map_or(0, |found| found.sockets),
         kind,
         protocol,
         relay,
@@ -299,6 +310,9 @@ mod tests {
             kind: PathKind::Direct,
             protocol: PathProtocol::Udp,
             relay: None,
+            technique: Technique::Host,
+            probes: 0,
+            sockets: 0,
             local: "192.168.1.2:1000".parse().unwrap(),
             remote: remote.parse().unwrap(),
             elapsed: Duration::ZERO,

@@ -58,6 +58,11 @@ pub(crate) trait Dialer: fmt::Debug + Send + Sync {
         transport: RelayTransport,
         server: SocketAddr,
     ) -> Dialling;
+
+    /// Whether more sockets of the machine may be opened, in order to punch.
+    fn opens_sockets(&self) -> bool {
+        false
+    }
 }
 
 /// The system's sockets.
@@ -65,6 +70,10 @@ pub(crate) trait Dialer: fmt::Debug + Send + Sync {
 pub(crate) struct System;
 
 impl Dialer for System {
+    fn opens_sockets(&self) -> bool {
+        true
+    }
+
     fn dial(
         &self,
         introducer: &Introducer,

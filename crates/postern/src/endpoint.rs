@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use noq::TokioRuntime;
 use postern_proto::connect::{PathPolicy, RelayTransports};
+use postern_proto::punch::HostBudget;
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -16,8 +17,8 @@ use tokio::task::AbortHandle;
 use crate::connection::Connection;
 use crate::dialer::{self, Dialer, Introducer};
 use crate::net::{
-    AddressFilter, AddressPair, Inlets, Mux, PathTable, RelayTable, Sender, SessionId, Sockets,
-    StunDatagram, host_addresses,
+    AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
+    SessionId, Sockets, StunDatagram, host_addresses,
 };
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
@@ -161,7 +162,8 @@ impl Endpoint {
         let table = PathTable::default();
         let sender = sockets.sender();
         let relays = RelayTable::default();
-        let (mux, outlets) = Mux::new(sockets, table.clone(), relays.clone());
+        let punched = PunchedSockets::default();
+        let (mux, outlets) = Mux::new(sockets, table.clone(), relays.clone(), punched.clone());
         let nobody = accept_nobody(&identity).map_err(|error| BindError::Identity(error.into()))?;
         let quic = noq::Endpoint::new_with_abstract_socket(
             quic::endpoint_config(),
@@ -173,6 +175,8 @@ impl Endpoint {
             quic: quic.map_err(BindError::Sockets)?,
             paths: table,
             relays,
+            punched,
+            budget: Mutex::default(),
             inlets: outlets.inlets,
             dialer,
             config,
@@ -298,6 +302,8 @@ pub(crate) struct Shared {
     quic: noq::Endpoint,
     paths: PathTable,
     relays: RelayTable,
+    punched: PunchedSockets,
+    budget: Mutex<HostBudget<SessionId>>,
     inlets: Inlets,
     dialer: Arc<dyn Dialer>,
     config: EndpointConfig,
@@ -366,8 +372,26 @@ impl Shared {
         bound || self.filter == AddressFilter::WithLoopback
     }
 
+    /// The sockets that attempts to punch have opened.
+    pub(crate) fn punched(&self) -> &PunchedSockets {
+        &self.punched
+    }
+
+    /// Whether connections may punch.
+    pub(crate) fn may_punch(&self) -> bool {
+        self.config.udp && self.dialer.opens_sockets()
+    }
+
+    /// What this host allows in attempts to punch.
+    pub(crate) fn punch_budget(&self) -> MutexGuard<'_, HostBudget<SessionId>> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sends one STUN datagram.
     pub(crate) async fn send(&self, pair: AddressPair, payload: &[u8]) -> io::Result<()> {
+        if let Some(sent) = self.punched.send(pair, payload).await {
+            return sent;
+        }
         self.sender.lock().await.send(pair, payload).await
     }
 

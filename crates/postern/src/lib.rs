@@ -27,6 +27,8 @@ mod dtls;
 mod endpoint;
 mod entropy;
 mod explain;
+#[cfg(target_os = "linux")]
+pub mod gateway;
 mod links;
 mod net;
 mod os;
@@ -51,6 +53,7 @@ pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use noq::{ConnectionError, RecvStream, SendStream};
 pub use postern_proto::connect::{PathPolicy, RelayTransport, RelayTransports};
+pub use postern_proto::punch::Technique;
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use postern_wire::signal::{Code, CodeError, Fingerprint};
 pub use rendezvous::{MAX_WAIT, SignallingError};

@@ -27,7 +27,7 @@ use crate::endpoint::{Attempt, Shared};
 use crate::explain::explain;
 use crate::links::{Links, News};
 use crate::net::{
-    AddressPair, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
+    AddressPair, Found, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
 };
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
@@ -155,6 +155,8 @@ pub(crate) struct Session {
     /// What QUIC sends through a relay before there is a channel.
     slow: (mpsc::Sender<Unchannelled>, mpsc::Receiver<Unchannelled>),
     relayed: Vec<Relay>,
+    /// Sockets that are open in order to punch.
+    punched: Vec<SocketAddr>,
     links: Links,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
@@ -192,6 +194,7 @@ impl Session {
             allow_loopback: shared.uses_loopback(),
             policy: shared.policy(),
             relay_transports: shared.relay_transports(),
+            punch: shared.may_punch(),
         };
         Ok(Self {
             connector: Connector::new(now, crate::entropy::seed()?, &config),
@@ -207,6 +210,7 @@ impl Session {
             early: None,
             slow: mpsc::channel(SLOW_QUEUE),
             relayed: Vec::new(),
+            punched: Vec::new(),
             links: Links::new(signalling.introducer),
             handshakes: FuturesUnordered::new(),
             openings: FuturesUnordered::new(),
@@ -232,6 +236,8 @@ impl Session {
         for relay in &self.relayed {
             self.shared.relays().close(relay.relayed);
         }
+        self.shared.punched().close(&self.punched);
+        self.shared.punch_budget().end(&self.inbox.id);
         self.shared.forget(self.inbox.id);
     }
 
@@ -243,8 +249,10 @@ impl Session {
             while let Some((link, payload)) = self.connector.poll_link_output() {
                 send_over(self.links.get(link), payload).await;
             }
-            while let Some(event) = self.connector.poll_event() {
+            if let Some(event) = self.connector.poll_event() {
+                // It may have made the connector say more.
                 self.obey(event)?;
+                continue;
             }
             match self.next_input().await {
                 Input::Timeout => self.connector.handle_timeout(clock::now()),
@@ -326,6 +334,14 @@ impl Session {
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
             Event::LeaveMailbox => self.outgoing = None,
+            Event::OpenSockets {
+                base,
+                count,
+                attempt,
+            } => self.open_sockets(base, count, attempt),
+            Event::CloseSockets(sockets) => self.close_sockets(&sockets),
+            Event::AttemptEnded => self.shared.punch_budget().end(&self.inbox.id),
+            Event::SendLimited { transmit, ttl } => self.send_limited(&transmit, ttl),
             Event::OpenLink {
                 link,
                 transport,
@@ -364,6 +380,33 @@ impl Session {
         Ok(())
     }
 
+    fn open_sockets(&mut self, base: SocketAddr, count: usize, attempt: bool) {
+        let now = clock::now();
+        let allowed = !attempt || self.shared.punch_budget().begin(now, &self.inbox.id);
+        let opened = allowed.then(|| {
+            let inlets = self.shared.inlets();
+            self.shared.punched().open(base.ip(), count, inlets)
+        });
+        let opened = opened.and_then(|opened| {
+            opened
+                .inspect_err(|error| tracing::debug!(%error, "sockets could not be opened"))
+                .ok()
+        });
+        self.punched.extend(opened.iter().flatten());
+        self.connector.handle_sockets_opened(now, opened);
+    }
+
+    fn close_sockets(&mut self, sockets: &[SocketAddr]) {
+        self.punched.retain(|socket| !sockets.contains(socket));
+        self.shared.punched().close(sockets);
+    }
+
+    fn send_limited(&self, transmit: &Transmit, ttl: u8) {
+        if let Err(error) = self.shared.punched().send_limited(transmit, ttl) {
+            tracing::debug!(%error, "a datagram with a low time to live was not sent");
+        }
+    }
+
     fn on_relay(&mut self, relay: Relay) {
         if let Some(link) = self.links.get(relay.link) {
             self.relayed.push(relay);
@@ -400,6 +443,13 @@ impl Session {
             let ours = relayed.find(|relay| relay.relayed == path.local);
             table.mark_relayed(pair_of(path), ours.map(|relay| relay.transport));
         }
+        let (technique, probes, sockets) = self.connector.technique(&path);
+        let found = Found {
+            technique,
+            probes,
+            sockets,
+        };
+        table.mark_found(pair_of(path), found);
         Some(address)
     }
 

@@ -20,6 +20,7 @@
 
 pub mod connect;
 pub mod fuzz;
+pub mod gateway;
 pub mod ice;
 pub mod portmap;
 pub mod punch;

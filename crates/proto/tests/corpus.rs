@@ -13,6 +13,7 @@ type Target = (&'static str, fn(&[u8]));
 /// `fuzz/fuzz_targets/`, a section in `fuzz/Cargo.toml` and a directory in
 /// `fuzz/corpus/`.
 const TARGETS: &[Target] = &[
+    ("machine_gateway", fuzz::machine_gateway),
     ("machine_portmap", fuzz::machine_portmap),
     ("machine_turn_client", fuzz::machine_turn_client),
     ("machine_turn_server", fuzz::machine_turn_server),

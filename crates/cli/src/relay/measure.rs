@@ -89,8 +89,8 @@ pub(super) async fn connections(
 }
 
 async fn permit(near: &Allocation, far: &Allocation) -> Result<(), PeerError> {
-    near.permit(far.relayed().ip()).await?;
-    far.permit(near.relayed().ip()).await
+    near.permit_peer(far.relayed()).await?;
+    far.permit_peer(near.relayed()).await
 }
 
 impl Measured {

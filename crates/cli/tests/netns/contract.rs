@@ -30,6 +30,9 @@ fn check_fields(name: &str, event: &Value) {
         Some("path") => &[
             ("kind", is_path_kind),
             ("protocol", |value| value == "udp" || value == "tcp"),
+            ("technique", is_word),
+            ("probes", Value::is_u64),
+            ("sockets", Value::is_u64),
             ("local", is_address),
             ("remote", is_address),
             ("elapsed_ms", Value::is_u64),

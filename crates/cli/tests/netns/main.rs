@@ -34,6 +34,8 @@ mod paths;
 #[cfg(target_os = "linux")]
 mod programs;
 #[cfg(target_os = "linux")]
+mod punch;
+#[cfg(target_os = "linux")]
 mod relay;
 #[cfg(target_os = "linux")]
 mod scene;
@@ -49,6 +51,7 @@ fn main() {}
 fn main() -> std::process::ExitCode {
     let all = [
         paths::CASES,
+        punch::CASES,
         relay::CASES,
         transports::CASES,
         files::CASES,

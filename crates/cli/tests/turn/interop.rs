@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use postern_lab::netns::{Case, Program, Server, Topology, World, run_cases};
 
+use crate::client;
+
 const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 
 const CLIENT: &str = "turnutils_uclient";
@@ -72,7 +74,8 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    run_cases(CASES)
+    let cases = [CASES, client::CASES].concat();
+    run_cases(&cases)
 }
 
 fn is_installed(program: &str) -> bool {

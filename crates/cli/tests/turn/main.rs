@@ -5,6 +5,8 @@
 )]
 
 #[cfg(target_os = "linux")]
+mod client;
+#[cfg(target_os = "linux")]
 mod interop;
 
 #[cfg(not(target_os = "linux"))]

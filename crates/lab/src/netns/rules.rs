@@ -103,11 +103,20 @@ fn firewall(nat: &Nat, address: Ipv4Addr) -> String {
     let unsolicited = match nat.unsolicited {
         Unsolicited::Drop => "ct state new drop",
         Unsolicited::Accept => "accept",
+        Unsolicited::Reset => "ct state new meta l4proto tcp reject with tcp reset",
+        Unsolicited::PortUnreachable => "ct state new meta l4proto tcp reject",
+    };
+    let others = match nat.unsolicited {
+        Unsolicited::Accept => "accept",
+        Unsolicited::Drop | Unsolicited::Reset | Unsolicited::PortUnreachable => {
+            "ct state new drop"
+        }
     };
     format!(
         r#"table ip firewall {{
   chain inp {{ type filter hook input priority 0; policy accept;
     iifname "{WAN}" {unsolicited}
+    iifname "{WAN}" {others}
     iifname "{LAN}" meta l4proto udp ip daddr {address} drop
   }}
   chain forw {{ type filter hook forward priority 0; policy accept;

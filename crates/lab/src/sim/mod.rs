@@ -45,8 +45,8 @@
 //!
 //! [`scenario`] holds ready-made worlds as data.
 //!
-//! The world carries UDP. It never fragments, and a host accepts every port: which
-//! ports are open is the driver's business.
+//! The world carries UDP, and [TCP](TcpCall) as far as hole punching needs it. It never
+//! fragments, and a host accepts every UDP port: which are open is the driver's business.
 
 mod link;
 pub mod matrix;
@@ -56,6 +56,7 @@ mod random;
 mod router;
 mod runner;
 pub mod scenario;
+mod tcp;
 mod topology;
 mod trace;
 mod world;
@@ -70,6 +71,7 @@ pub(crate) use random::Stream;
 pub use random::seed;
 pub use router::Router;
 pub use runner::{Machine, MachineId, Occurrence, Runner};
+pub use tcp::{ConnectError, Segment, TcpCall, TcpDelivery, TcpEvent};
 pub use topology::{HostId, InterfaceId, NetworkId, RouterId};
 pub use trace::{Counters, DropReason};
 pub use world::World;

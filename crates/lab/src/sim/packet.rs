@@ -1,6 +1,7 @@
 //! What travels on the links and what arrives.
 
 use super::HostId;
+use super::tcp::Segment;
 use postern_proto::Datagram;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -26,6 +27,8 @@ pub struct Packet {
 pub enum Body {
     /// A UDP payload.
     Udp(Vec<u8>),
+    /// A TCP segment, or an ICMP error about one.
+    Tcp(Segment),
 }
 
 impl Packet {
@@ -40,17 +43,42 @@ impl Packet {
         }
     }
 
+    /// A TCP packet with the default time to live.
+    pub(crate) const fn tcp(src: SocketAddr, dst: SocketAddr, segment: Segment) -> Self {
+        Self {
+            src,
+            dst,
+            ttl: DEFAULT_TTL,
+            body: Body::Tcp(segment),
+        }
+    }
+
+    /// The answer of somebody on the way to a TCP packet that goes no further.
+    pub(crate) fn bounced(&self, answer: Segment) -> Option<Self> {
+        match &self.body {
+            Body::Tcp(segment) if !segment.is_error() => {
+                Some(Self::tcp(self.dst, self.src, answer))
+            }
+            Body::Tcp(_) | Body::Udp(_) => None,
+        }
+    }
+
     /// Bytes of payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         match &self.body {
             Body::Udp(payload) => payload,
+            Body::Tcp(segment) => segment.payload(),
         }
     }
 
     /// Bytes on the link: payload, transport header and network header.
     pub(crate) fn wire_length(&self) -> u64 {
-        let headers = if self.dst.is_ipv4() { 28 } else { 48 };
+        let transport = match self.body {
+            Body::Udp(_) => 8,
+            Body::Tcp(_) => 20,
+        };
+        let headers = transport + if self.dst.is_ipv4() { 20 } else { 40 };
         u64::try_from(self.payload().len()).unwrap_or(u64::MAX - headers) + headers
     }
 }

@@ -1,9 +1,10 @@
 //! A router: two sides and a gate for each address family.
 
 use super::link::Link;
-use super::nat::{Gate, Hairpin, NatTable, Refusal};
-use super::packet::Packet;
+use super::nat::{Firewall, Gate, Hairpin, NatTable, Refusal, Timeouts, Translated, Unsolicited};
+use super::packet::{Body, Packet};
 use super::random::Stream;
+use super::tcp::Segment;
 use super::topology::{InterfaceId, NetworkId};
 use super::trace::DropReason;
 use std::net::{IpAddr, SocketAddr};
@@ -44,12 +45,20 @@ pub(crate) enum Forward {
 enum GateNode {
     Closed,
     Open,
-    Firewall(NatTable),
+    Firewall(Tables),
     Nat {
         address: IpAddr,
         hairpin: Hairpin,
-        table: NatTable,
+        unsolicited: Unsolicited,
+        tables: Tables,
     },
+}
+
+/// The state of one family, by transport protocol.
+#[derive(Debug)]
+struct Tables {
+    udp: NatTable,
+    tcp: NatTable,
 }
 
 impl RouterNode {
@@ -58,7 +67,7 @@ impl RouterNode {
         outer: InterfaceId,
         inside: NetworkId,
         router: &Router,
-        random: [Stream; 2],
+        random: [[Stream; 2]; 2],
     ) -> Self {
         let [random_v4, random_v6] = random;
         let address = |v4: bool| router.outside.iter().copied().find(|a| a.is_ipv4() == v4);
@@ -84,7 +93,7 @@ impl RouterNode {
     pub(crate) fn tables(&mut self) -> impl Iterator<Item = &mut NatTable> {
         [&mut self.v4, &mut self.v6]
             .into_iter()
-            .filter_map(GateNode::table)
+            .flat_map(GateNode::tables)
     }
 
     /// A packet that the inside network could not deliver itself.
@@ -97,19 +106,21 @@ impl RouterNode {
         match self.gate(&packet) {
             GateNode::Closed => Err(DropReason::Closed),
             GateNode::Open => Ok(Forward::Outside(packet)),
-            GateNode::Firewall(table) => {
-                table.outbound(now, packet.src, packet.dst)?;
+            GateNode::Firewall(tables) => {
+                tables.outbound(now, &packet)?;
                 Ok(Forward::Outside(packet))
             }
             GateNode::Nat {
                 address,
                 hairpin,
-                table,
+                tables,
+                ..
             } => {
                 if packet.dst.ip() == *address {
+                    let table = tables.of(&packet);
                     return turn_back(now, table, *hairpin, packet).map(Forward::Inside);
                 }
-                let out = table.outbound(now, packet.src, packet.dst)?;
+                let out = tables.outbound(now, &packet)?;
                 Ok(Forward::Outside(rewritten(packet, out.own, out.remote)))
             }
         }
@@ -129,14 +140,30 @@ impl RouterNode {
         match self.gate(&packet) {
             GateNode::Closed => Err(DropReason::Closed),
             GateNode::Open => Ok(Forward::Inside(hopped?)),
-            GateNode::Firewall(table) => {
-                table.inbound(now, packet.dst, packet.src)?;
+            GateNode::Firewall(tables) => {
+                tables.inbound(now, &packet)?;
                 Ok(Forward::Inside(hopped?))
             }
-            GateNode::Nat { table, .. } => {
-                let inner = table.inbound(now, packet.dst, packet.src)?;
+            GateNode::Nat { tables, .. } => {
+                let inner = tables.inbound(now, &packet)?;
                 Ok(Forward::Inside(rewritten(hopped?, inner.remote, inner.own)))
             }
+        }
+    }
+
+    /// What the router says to a packet from outside that it does not let in.
+    pub(crate) fn answer(&mut self, packet: &Packet, reason: DropReason) -> Option<Packet> {
+        let GateNode::Nat { unsolicited, .. } = *self.gate(packet) else {
+            return None;
+        };
+        let refused = matches!(reason, DropReason::NoMapping | DropReason::Filtered);
+        match unsolicited {
+            Unsolicited::Accept | Unsolicited::Reset if refused => packet.bounced(Segment::Reset),
+            Unsolicited::PortUnreachable if refused => packet.bounced(Segment::PortUnreachable),
+            Unsolicited::Accept
+            | Unsolicited::Reset
+            | Unsolicited::PortUnreachable
+            | Unsolicited::Drop => None,
         }
     }
 
@@ -154,31 +181,71 @@ impl RouterNode {
 }
 
 impl GateNode {
-    fn new(gate: Gate, address: Option<IpAddr>, random: Stream) -> Self {
+    fn new(gate: Gate, address: Option<IpAddr>, [udp, tcp]: [Stream; 2]) -> Self {
         match (gate, address) {
             (Gate::Closed, _) => Self::Closed,
             (Gate::Open, _) => Self::Open,
-            (Gate::Firewall(firewall), _) => Self::Firewall(NatTable::firewall(&firewall, random)),
+            (Gate::Firewall(firewall), _) => {
+                let of_tcp = Firewall {
+                    timeouts: Timeouts::TCP,
+                    ..firewall
+                };
+                Self::Firewall(Tables {
+                    udp: NatTable::firewall(&firewall, udp),
+                    tcp: NatTable::firewall(&of_tcp, tcp),
+                })
+            }
             (Gate::Nat(nat), Some(address)) => Self::Nat {
                 address,
                 hairpin: nat.hairpin,
-                table: NatTable::nat(&nat, address, random),
+                unsolicited: nat.unsolicited,
+                tables: Tables {
+                    udp: NatTable::nat(&nat, address, udp),
+                    tcp: NatTable::tcp(&nat, address, tcp),
+                },
             },
             (Gate::Nat(_), None) => panic!("a NAT needs an outside address of its family"),
         }
     }
 
-    const fn table(&mut self) -> Option<&mut NatTable> {
-        match self {
+    fn tables(&mut self) -> impl Iterator<Item = &mut NatTable> {
+        let tables = match self {
             Self::Closed | Self::Open => None,
-            Self::Firewall(table) | Self::Nat { table, .. } => Some(table),
-        }
+            Self::Firewall(tables) | Self::Nat { tables, .. } => Some(tables),
+        };
+        let tables = tables.map(|tables| [&mut tables.udp, &mut tables.tcp]);
+        tables.into_iter().flatten()
     }
 
     fn flush(&mut self) {
-        if let Some(table) = self.table() {
-            table.flush();
+        self.tables().for_each(NatTable::flush);
+    }
+}
+
+impl Tables {
+    const fn of(&mut self, packet: &Packet) -> &mut NatTable {
+        match packet.body {
+            Body::Udp(_) => &mut self.udp,
+            Body::Tcp(_) => &mut self.tcp,
         }
+    }
+
+    fn outbound(&mut self, now: Instant, packet: &Packet) -> Result<Translated, Refusal> {
+        let table = self.of(packet);
+        let out = table.outbound(now, packet.src, packet.dst)?;
+        if packet.body == Body::Tcp(Segment::Reset) {
+            table.end(now, packet.src, packet.dst);
+        }
+        Ok(out)
+    }
+
+    fn inbound(&mut self, now: Instant, packet: &Packet) -> Result<Translated, Refusal> {
+        let table = self.of(packet);
+        let inner = table.inbound(now, packet.dst, packet.src)?;
+        if packet.body == Body::Tcp(Segment::Reset) {
+            table.end(now, inner.own, inner.remote);
+        }
+        Ok(inner)
     }
 }
 
@@ -214,8 +281,13 @@ fn turn_back(
     }
 }
 
-pub(crate) fn hop(packet: Packet) -> Result<Packet, DropReason> {
-    let ttl = packet.ttl.saturating_sub(1);
+fn hop(packet: Packet) -> Result<Packet, DropReason> {
+    hops(packet, 1)
+}
+
+/// What is left of a packet after so many hops.
+pub(crate) fn hops(packet: Packet, count: u8) -> Result<Packet, DropReason> {
+    let ttl = packet.ttl.saturating_sub(count);
     if ttl == 0 {
         return Err(DropReason::TimeExceeded);
     }

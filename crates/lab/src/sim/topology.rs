@@ -52,6 +52,9 @@ struct NetworkNode {
     routes: BTreeMap<IpAddr, InterfaceId>,
 }
 
+/// Added to the number of a stream of chance for TCP.
+const TCP_STREAMS: u64 = 1 << 32;
+
 /// All nodes and how they hang together.
 #[derive(Debug)]
 pub(crate) struct Topology {
@@ -114,7 +117,7 @@ impl Topology {
         let outer = self.plug(Device::Router(id), network, &router.outside, router.link);
         let inside = self.add_network();
         self.networks[inside.0].gateway = Some(id);
-        let random = [self.stream(), self.stream()];
+        let random = [self.streams_of_gate(), self.streams_of_gate()];
         self.routers
             .push(RouterNode::new(name, outer, inside, router, random));
         id
@@ -142,6 +145,10 @@ impl Topology {
 
     pub(crate) fn host_name(&self, id: HostId) -> &str {
         &self.hosts[id.0].name
+    }
+
+    pub(crate) fn first_interface(&self, id: HostId) -> InterfaceId {
+        self.hosts[id.0].interfaces[0]
     }
 
     pub(crate) fn router_name(&self, id: RouterId) -> &str {
@@ -205,6 +212,14 @@ impl Topology {
             let outer = router.outer;
             self.announce(self.interfaces[outer.0].network, address, outer);
         }
+    }
+
+    /// One for UDP and one for TCP, which draws from far away: what UDP meets does not depend
+    /// on there being a TCP.
+    fn streams_of_gate(&mut self) -> [Stream; 2] {
+        let udp = self.stream();
+        let tcp = Stream::new(self.seed, self.streams | TCP_STREAMS);
+        [udp, tcp]
     }
 
     fn stream(&mut self) -> Stream {

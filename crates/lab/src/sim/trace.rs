@@ -1,6 +1,6 @@
 //! What happened: counters for each node, and a trace to read.
 
-use super::packet::Packet;
+use super::packet::{Body, Packet};
 use super::topology::{HostId, RouterId};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,7 +146,10 @@ impl Journal {
         };
         let ms = at.duration_since(self.start).as_secs_f64() * 1000.0;
         let (src, dst) = (packet.src, packet.dst);
-        let what = (self.describe)(packet.payload());
+        let what = match &packet.body {
+            Body::Udp(payload) => (self.describe)(payload),
+            Body::Tcp(segment) => segment.to_string(),
+        };
         let remark = remark();
         lines.push(format!(
             "{ms:>10.3} ms  {name:<10} {verb:<8} {src} -> {dst}  [{what}]{remark}"

@@ -2,10 +2,11 @@
 
 use super::link::Link;
 use super::packet::{Body, Delivery, Packet};
-use super::router::{Forward, Router, hop};
+use super::router::{Forward, Router, hops};
+use super::tcp::{Segment, Stack, TcpCall, TcpDelivery};
 use super::topology::{Device, HostId, InterfaceId, NetworkId, RouterId, Topology};
 use super::trace::{Counters, DropReason, Journal, Node};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -16,14 +17,18 @@ pub struct World {
     sequence: u64,
     events: BTreeMap<(Instant, u64), Event>,
     topology: Topology,
+    core_hops: u8,
     journal: Journal,
+    stacks: BTreeMap<HostId, Stack>,
+    tcp: VecDeque<TcpDelivery>,
 }
 
-/// A packet at the end of a link.
+/// A packet at the end of a link, or a host's TCP that wants to be woken.
 #[derive(Debug)]
 enum Event {
     AtNetwork(NetworkId, Packet),
     AtInterface(InterfaceId, Packet),
+    Alarm(HostId),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +48,19 @@ impl World {
             sequence: 0,
             events: BTreeMap::new(),
             topology: Topology::new(start, seed),
+            core_hops: 1,
             journal: Journal::new(start),
+            stacks: BTreeMap::new(),
+            tcp: VecDeque::new(),
         }
     }
 
-    /// The public internet. It has no latency of its own and counts as one hop.
+    /// Changes how many hops the core counts as.
+    pub const fn set_core_hops(&mut self, hops: u8) {
+        self.core_hops = hops;
+    }
+
+    /// The public internet. It has no latency of its own and counts as one hop, unless told.
     #[must_use]
     pub const fn core(&self) -> NetworkId {
         Topology::CORE
@@ -154,7 +167,23 @@ impl World {
         }
     }
 
-    /// When the next packet reaches the end of a link, if any is under way.
+    /// Has a host's TCP do something.
+    pub fn call_tcp(&mut self, now: Instant, host: HostId, call: TcpCall) {
+        let now = now.max(self.now);
+        self.with_stack(now, host, |stack| stack.call(now, call));
+    }
+
+    /// Gives the TCP packets of a host another time to live than 64.
+    pub fn limit_tcp(&mut self, host: HostId, ttl: u8) {
+        self.stacks.entry(host).or_default().limit(ttl);
+    }
+
+    /// What happened to TCP connections, in order.
+    pub fn poll_tcp(&mut self) -> Option<TcpDelivery> {
+        self.tcp.pop_front()
+    }
+
+    /// When the next packet reaches the end of a link, or a host's TCP repeats one.
     #[must_use]
     pub fn next_event_time(&self) -> Option<Instant> {
         self.events.first_key_value().map(|(&(at, _), _)| at)
@@ -176,6 +205,7 @@ impl World {
                 Event::AtInterface(interface, packet) => {
                     deliveries.extend(self.on_interface(at, interface, packet));
                 }
+                Event::Alarm(host) => self.with_stack(at, host, |s| s.handle_timeout(at)),
             }
         }
         self.now = to.max(self.now);
@@ -186,9 +216,14 @@ impl World {
         if network != Topology::CORE {
             return self.on_inside(now, network, packet);
         }
-        match hop(packet.clone()) {
+        match hops(packet.clone(), self.core_hops) {
             Ok(packet) => self.deliver(now, network, packet),
-            Err(reason) => self.drop(now, Node::Core, reason, &packet),
+            Err(reason) => {
+                self.drop(now, Node::Core, reason, &packet);
+                if let Some(error) = packet.bounced(Segment::TimeExceeded) {
+                    self.deliver(now, network, error);
+                }
+            }
         }
     }
 
@@ -197,7 +232,11 @@ impl World {
         match self.topology.gateway(network) {
             Some(router) if !is_local => {
                 let forward = self.topology.router(router).on_inside(now, packet.clone());
+                let expired = matches!(forward, Err(DropReason::TimeExceeded));
                 self.forward(now, router, forward, &packet);
+                if let (true, Some(error)) = (expired, packet.bounced(Segment::TimeExceeded)) {
+                    self.deliver(now, network, error);
+                }
             }
             _ => self.deliver(now, network, packet),
         }
@@ -218,26 +257,64 @@ impl World {
                 self.drop(now, node(device), DropReason::InterfaceDown, &packet);
                 None
             }
-            Device::Host(host) => Some(self.on_host(now, host, packet)),
+            Device::Host(host) => self.on_host(now, host, packet),
             Device::Router(router) => {
                 let forward = self.topology.router(router).on_outside(now, packet.clone());
+                let refused = forward.as_ref().err().copied();
                 self.forward(now, router, forward, &packet);
+                let node = self.topology.router(router);
+                if let Some(answer) = refused.and_then(|reason| node.answer(&packet, reason)) {
+                    let outer = node.outer;
+                    self.cross(now, outer, Direction::Up, answer);
+                }
                 None
             }
         }
     }
 
-    fn on_host(&mut self, at: Instant, host: HostId, packet: Packet) -> Delivery {
+    fn on_host(&mut self, at: Instant, host: HostId, packet: Packet) -> Option<Delivery> {
         let name = self.topology.host_name(host);
         self.journal.line(at, name, "receives", &packet);
         self.journal.count(Node::Host(host)).received += 1;
-        let Body::Udp(payload) = packet.body;
-        Delivery {
-            at,
-            host,
-            local: packet.dst,
-            remote: packet.src,
-            payload,
+        let (local, remote) = (packet.dst, packet.src);
+        match packet.body {
+            Body::Udp(payload) => Some(Delivery {
+                at,
+                host,
+                local,
+                remote,
+                payload,
+            }),
+            Body::Tcp(segment) => {
+                self.with_stack(at, host, |stack| {
+                    stack.handle_packet(at, local, remote, segment);
+                });
+                None
+            }
+        }
+    }
+
+    /// Does something to a host's TCP, and takes what comes of it.
+    fn with_stack(&mut self, at: Instant, host: HostId, act: impl FnOnce(&mut Stack)) {
+        let stack = self.stacks.entry(host).or_default();
+        let before = stack.timeout();
+        act(stack);
+        let packets: Vec<_> = std::iter::from_fn(|| stack.poll_packet()).collect();
+        while let Some(((local, remote), event)) = stack.poll_event() {
+            self.tcp.push_back(TcpDelivery {
+                at,
+                host,
+                local,
+                remote,
+                event,
+            });
+        }
+        let alarm = stack.timeout().filter(|_| stack.timeout() != before);
+        if let Some(alarm) = alarm {
+            self.schedule(alarm, Event::Alarm(host));
+        }
+        for packet in packets {
+            self.send_packet(at, host, packet);
         }
     }
 
@@ -330,6 +407,21 @@ impl World {
     #[must_use]
     pub fn addresses(&self, host: HostId) -> Vec<IpAddr> {
         self.topology.addresses(host)
+    }
+
+    /// TCP connections of a host and attempts at some, half-open ones included.
+    #[must_use]
+    pub fn tcp_connections(&self, host: HostId) -> usize {
+        self.stacks.get(&host).map_or(0, Stack::connections)
+    }
+
+    /// The first interface that a host was given.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn interface_of(&self, host: HostId) -> InterfaceId {
+        self.topology.first_interface(host)
     }
 
     /// Packets of a host.

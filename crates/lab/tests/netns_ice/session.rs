@@ -150,6 +150,7 @@ impl Side {
                 Event::Failed(report) => self.outcome = Some(Err(report)),
                 Event::PeerSeen(_) | Event::Valid { .. } | Event::Lost(_) => {}
                 Event::OpenSockets { .. }
+                | Event::SendLimited { .. }
                 | Event::CloseSockets(_)
                 | Event::AttemptEnded
                 | Event::TellPeer(_) => {}

@@ -7,6 +7,7 @@ mod interfaces;
 mod link;
 mod mux;
 mod paths;
+mod punched;
 mod relays;
 mod sockets;
 mod trains;
@@ -14,8 +15,9 @@ mod trains;
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};
 pub(crate) use mux::{Inlets, Mux, StunDatagram};
-pub(crate) use paths::{AddressPair, PathTable, SessionId};
+pub(crate) use paths::{AddressPair, Found, PathTable, SessionId};
 
+pub(crate) use punched::PunchedSockets;
 pub(crate) use relays::{RelayTable, Unchannelled};
 pub(crate) use sockets::{Sender, Sockets, bind_one};
 pub(crate) use trains::Train;

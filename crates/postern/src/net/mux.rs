@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::link::TrainSender;
 use super::paths::{AddressPair, PathTable};
+use super::punched::PunchedSockets;
 use super::relays::{RelayTable, Way};
 use super::sockets::{Sender, Sockets};
 use super::trains::Train;
@@ -107,6 +108,7 @@ impl Protocol {
 pub(crate) struct Mux {
     sockets: Sockets,
     paths: PathTable,
+    punched: PunchedSockets,
     inlets: Inlets,
     injected: mpsc::Receiver<Train>,
     /// What was left of a train for want of room.
@@ -126,13 +128,19 @@ impl fmt::Debug for Mux {
 }
 
 impl Mux {
-    pub(crate) fn new(sockets: Sockets, paths: PathTable, relays: RelayTable) -> (Self, Outlets) {
+    pub(crate) fn new(
+        sockets: Sockets,
+        paths: PathTable,
+        relays: RelayTable,
+        punched: PunchedSockets,
+    ) -> (Self, Outlets) {
         let (stun, receiver) = mpsc::channel(STUN_QUEUE);
         let (quic, injected) = mpsc::channel(INJECTED_QUEUE);
         let inlets = Inlets { relays, stun, quic };
         let mux = Self {
             sockets,
             paths,
+            punched,
             inlets: inlets.clone(),
             injected,
             left: None,
@@ -249,7 +257,12 @@ impl Mux {
 
 /// Moves the QUIC datagrams of a train to its front and returns their total length;
 /// calls `stun` with each STUN datagram. `known` says whether the sender may speak QUIC.
-fn keep_quic(train: &mut [u8], stride: usize, known: bool, mut stun: impl FnMut(&[u8])) -> usize {
+pub(super) fn keep_quic(
+    train: &mut [u8],
+    stride: usize,
+    known: bool,
+    mut stun: impl FnMut(&[u8]),
+) -> usize {
     let mut kept = 0;
     let mut start = 0;
     while start < train.len() {
@@ -276,6 +289,8 @@ impl AsyncUdpSocket for Mux {
             paths: self.paths.clone(),
             relays: self.inlets.relays.clone(),
             relay_sender: None,
+            punched: self.punched.clone(),
+            punched_sender: None,
         })
     }
 
@@ -344,9 +359,31 @@ struct MuxSender {
     relays: RelayTable,
     /// For the link through which this one has sent last.
     relay_sender: Option<TrainSender>,
+    punched: PunchedSockets,
+    /// For the punched path on which this one has sent last.
+    punched_sender: Option<(SocketAddr, Pin<Box<dyn UdpSender>>)>,
 }
 
 impl MuxSender {
+    /// Sends a train from a socket that was opened to punch.
+    fn poll_punched(
+        &mut self,
+        local: SocketAddr,
+        transmit: &Transmit<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.punched_sender.take_if(|(known, _)| *known != local);
+        if self.punched_sender.is_none() {
+            let sender = self.punched.sender(local);
+            self.punched_sender = sender.map(|sender| (local, sender));
+        }
+        match &mut self.punched_sender {
+            Some((_, sender)) => sender.as_mut().poll_send(transmit, cx),
+            // It has just been closed: lost, as on any network.
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Sends a train through a relay.
     fn poll_relayed(
         &mut self,
@@ -390,6 +427,9 @@ impl UdpSender for MuxSender {
             contents: transmit.contents,
             segment_size: transmit.segment_size,
         };
+        if self.punched.has(pair.local) {
+            return self.poll_punched(pair.local, &transmit, cx);
+        }
         self.sender.poll_send(pair.local, &transmit, cx)
     }
 

@@ -10,6 +10,7 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use postern_proto::connect::RelayTransport;
+use postern_proto::punch::Technique;
 
 /// The first 64 bits of every synthetic address: `fd` followed by "postern" in ASCII.
 const PREFIX: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x726e];
@@ -44,7 +45,17 @@ struct Inner {
     by_id: BTreeMap<u64, AddressPair>,
     /// With the transport to the relay, if that is one of ours.
     relayed: BTreeMap<AddressPair, Option<RelayTransport>>,
+    /// How they came about.
+    found: BTreeMap<AddressPair, Found>,
     by_pair: BTreeMap<AddressPair, Entry>,
+}
+
+/// How a path came about, and what it cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) technique: Technique,
+    pub(crate) probes: u32,
+    pub(crate) sockets: u32,
 }
 
 /// An admitted pair. Two connections between the same two endpoints share it.
@@ -85,6 +96,19 @@ impl PathTable {
         if inner.by_pair.contains_key(&pair) {
             inner.relayed.insert(pair, transport);
         }
+    }
+
+    /// Notes how a pair came about.
+    pub(crate) fn mark_found(&self, pair: AddressPair, found: Found) {
+        let mut inner = self.write();
+        if inner.by_pair.contains_key(&pair) {
+            inner.found.insert(pair, found);
+        }
+    }
+
+    /// How a pair came about.
+    pub(crate) fn found(&self, pair: AddressPair) -> Option<Found> {
+        self.read().found.get(&pair).copied()
     }
 
     /// Whether a pair leads through a relay, and the transport to ours.
@@ -154,6 +178,7 @@ impl Inner {
             by_id,
             by_pair,
             relayed,
+            found,
             ..
         } = self;
         by_pair.retain(|pair, entry| {
@@ -163,6 +188,7 @@ impl Inner {
             if entry.sessions.is_empty() {
                 by_id.remove(&entry.id);
                 relayed.remove(pair);
+                found.remove(pair);
             }
             !entry.sessions.is_empty()
         });

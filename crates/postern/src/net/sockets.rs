@@ -143,6 +143,11 @@ fn serves(bound: SocketAddr, local: SocketAddr) -> bool {
 
 /// Binds one UDP socket with large buffers.
 pub(crate) fn bind_one(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
+    TokioRuntime.wrap_udp_socket(bound_socket(address)?.into())
+}
+
+/// The same, as the system has it.
+pub(super) fn bound_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -156,5 +161,5 @@ pub(crate) fn bind_one(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    TokioRuntime.wrap_udp_socket(socket.into())
+    Ok(socket)
 }

@@ -1,11 +1,17 @@
 //! What the operating systems do differently.
 
+mod splice;
+
 use std::io;
+
+pub(crate) use splice::Pipe;
 
 pub(crate) mod trains;
 
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+pub(crate) mod netlink;
 #[cfg(target_os = "linux")]
 use linux as system;
 

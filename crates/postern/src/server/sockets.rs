@@ -32,6 +32,22 @@ pub(super) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// Another socket with the address of this one: the system gives each client of the address
+/// to one of them. This one was bound before it could be shared, so that no other server
+/// is there.
+pub(super) fn share(socket: &UdpSocket) -> io::Result<UdpSocket> {
+    let first = socket2::SockRef::from(socket);
+    let address = socket.local_addr()?;
+    let other = self::socket(address, Type::DGRAM, Protocol::UDP)?;
+    #[cfg(unix)]
+    for socket in [&*first, &other] {
+        socket.set_reuse_port(true)?;
+    }
+    let _ = other.set_recv_buffer_size(UDP_BUFFER);
+    other.bind(&address.into())?;
+    Ok(other.into())
+}
+
 /// A UDP socket towards peers. Its buffer is the system's: there may be tens of thousands.
 pub(super) fn bind_relay(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP)?;

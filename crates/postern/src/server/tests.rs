@@ -1,6 +1,7 @@
 //! The server on loopback sockets.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use postern_proto::signal::RendezvousEvent;
@@ -9,12 +10,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{advance, pause, resume, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::{Server, ServerConfig, TurnConfig};
 use crate::dialer::Introducer;
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
 use crate::tls;
+use crate::trust::Trust;
 
 /// A server that runs until it is dropped.
 struct Running {
@@ -200,4 +204,68 @@ async fn the_server_issues_credentials_for_its_relays() {
         .issue(Duration::from_secs(60), Some("alice"))
         .unwrap();
     assert!(issued.username.ends_with(":alice") && !issued.password.is_empty());
+}
+
+/// A TLS stream to the one port of a server with relays, for a client that offers these.
+async fn offering(
+    address: SocketAddr,
+    trust: &Trust,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = trust.client_config(protocols).unwrap();
+    let stream = TcpStream::connect(address).await?;
+    let name = "127.0.0.1".try_into().unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+}
+
+#[tokio::test]
+async fn the_first_byte_decides_between_turn_and_http_whatever_is_offered() {
+    let config = ServerConfig {
+        listen: vec!["127.0.0.1".parse().unwrap()],
+        port: 0,
+        stun_port: 0,
+        turn: Some(TurnConfig {
+            tls_port: 0,
+            ..TurnConfig::default()
+        }),
+        ..ServerConfig::default()
+    };
+    // The TCP port is that of UDP, and may be another test's.
+    let bound = (0..20).find_map(|_| Server::bind(config.clone()).ok());
+    let server = bound.unwrap();
+    let address = format!("127.0.0.1:{}", server.url().port())
+        .parse()
+        .unwrap();
+    let trust = Trust::Pinned(server.url().pin().unwrap());
+    let task = tokio::spawn(server.run());
+    let request = Builder::new(Class::Request, Method::BINDING, TransactionId([1; 12])).build();
+    let offers: [&[&[u8]]; 4] = [
+        &[],
+        &[b"http/1.1", b"stun.turn", b"stun.nat-discovery"],
+        &[b"http/1.1"],
+        &[b"stun.turn"],
+    ];
+    for protocols in offers {
+        for (said, answer) in [
+            (&request[..], &[0x01, 0x01, 0x00][..]),
+            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"HTTP/1.1 "),
+            // ChannelData cannot come first.
+            (&[0x40, 0, 0, 4, 1, 2, 3, 4], b"HTTP/1.1 400"),
+        ] {
+            let mut stream = offering(address, &trust, protocols).await.unwrap();
+            stream.write_all(said).await.unwrap();
+            let mut got = vec![0; answer.len()];
+            let read = timeout(Duration::from_secs(20), stream.read_exact(&mut got)).await;
+            read.unwrap().unwrap();
+            assert_eq!(got, answer, "{protocols:?}");
+        }
+    }
+    let refused = offering(address, &trust, &[b"h2"]).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("ApplicationProtocol"),
+        "{refused}"
+    );
+    task.abort();
 }

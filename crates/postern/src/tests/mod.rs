@@ -7,3 +7,4 @@ mod meeting;
 mod paths;
 mod relay;
 mod relayed;
+mod tcp_relays;

@@ -135,6 +135,16 @@ impl Allocation {
     ///
     /// [`PeerError`]; if the server refuses the address, no other one is concerned.
     pub async fn permit(&self, peer: IpAddr) -> Result<(), PeerError> {
+        self.permit_peer(SocketAddr::new(peer, 0)).await
+    }
+
+    /// The same. The port counts only if the address is the server's own: this one reaches
+    /// the relay at that port, even where the server forbids to reach its host.
+    ///
+    /// # Errors
+    ///
+    /// As [`Allocation::permit`].
+    pub async fn permit_peer(&self, peer: SocketAddr) -> Result<(), PeerError> {
         let (waiter, answer) = oneshot::channel();
         self.command(Command::Permit(peer, waiter)).await?;
         answer.await.map_err(|_| PeerError::Ended(self.end()))?

@@ -32,7 +32,7 @@ pub(super) type Ready = oneshot::Sender<Result<Allocation, AllocateError>>;
 #[derive(Debug)]
 pub(super) enum Command {
     Send(SocketAddr, Vec<u8>),
-    Permit(IpAddr, oneshot::Sender<Result<(), PeerError>>),
+    Permit(SocketAddr, oneshot::Sender<Result<(), PeerError>>),
     Connect(SocketAddr, Connected),
     Move(oneshot::Sender<Result<(), MoveError>>),
 }
@@ -291,7 +291,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Send(peer, payload) => self.send(peer, &payload),
-            Command::Permit(peer, waiter) => self.permit(peer.to_canonical(), waiter),
+            Command::Permit(peer, waiter) => self.permit(peer, waiter),
             Command::Connect(peer, waiter) => self.connect(peer, waiter),
             Command::Move(waiter) if self.moving.is_some() => {
                 _ = waiter.send(Err(MoveError::Busy));
@@ -312,8 +312,9 @@ impl Driver {
         }
     }
 
-    fn permit(&mut self, peer: IpAddr, waiter: oneshot::Sender<Result<(), PeerError>>) {
-        let asked = self.machine.permit(clock::now(), peer);
+    fn permit(&mut self, peer: SocketAddr, waiter: oneshot::Sender<Result<(), PeerError>>) {
+        let asked = self.machine.permit_peer(clock::now(), peer);
+        let peer = peer.ip().to_canonical();
         let known = match (asked, self.machine.refusal(peer)) {
             (Err(error), _) => Some(Err(error.into())),
             (Ok(()), Some(failure)) => Some(Err(PeerError::Refused(failure))),

@@ -1,4 +1,4 @@
-//! A client of TURN servers (RFC 8656): UDP and TCP relays, over UDP, TCP and TLS.
+//! A client of TURN servers (RFC 8656): UDP and TCP relays, over UDP, TCP, TLS and DTLS.
 //!
 //! 1. [`Resolver::resolve`] finds the [`Server`]s behind a URI.
 //! 2. [`Allocation::request`] asks servers, with [`Options`], for an address at one of them.

@@ -7,6 +7,7 @@ use postern_wire::signal::PeerMessage;
 
 use super::connector::{Connector, Stage};
 use super::paths::same;
+use super::punching;
 use super::summary;
 use super::types::{Event, PathPolicy};
 use crate::Transmit;
@@ -62,11 +63,23 @@ impl Connector {
             ice::Event::Selected(path) => self.on_selected(now, path),
             ice::Event::Lost(path) => self.on_lost(now, path),
             ice::Event::Failed(report) => self.on_failed(now, report),
-            // Come with `ice::Config::punch`, which is off here.
-            ice::Event::OpenSockets { .. }
-            | ice::Event::CloseSockets(_)
-            | ice::Event::AttemptEnded
-            | ice::Event::TellPeer(_) => {}
+            ice::Event::TellPeer(message) => self.tell(punching::told(message)),
+            ice::Event::OpenSockets {
+                base,
+                count,
+                attempt,
+            } => self.events.push_back(Event::OpenSockets {
+                base,
+                count,
+                attempt,
+            }),
+            ice::Event::CloseSockets(sockets) => {
+                self.events.push_back(Event::CloseSockets(sockets));
+            }
+            ice::Event::AttemptEnded => self.events.push_back(Event::AttemptEnded),
+            ice::Event::SendLimited { transmit, ttl } => {
+                self.events.push_back(Event::SendLimited { transmit, ttl });
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use super::paths::Paths;
 use super::relays::{LinkId, Relays};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
 use crate::ice::{self, Agent, Credentials, Path, Role};
+use crate::punch::Technique;
 use crate::signal::{self, RendezvousEvent};
 use crate::{Datagram, Transmit, Verdict};
 
@@ -70,7 +71,7 @@ impl Connector {
             true => Role::Controlling,
             false => Role::Controlled,
         };
-        let agent_config = limits::agent_config(config.allow_loopback);
+        let agent_config = limits::agent_config(config.allow_loopback, config.punch);
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut agent_seed = [0; 32];
         rng.fill_bytes(&mut agent_seed);
@@ -131,6 +132,16 @@ impl Connector {
     #[must_use]
     pub fn round_trip(&self) -> Duration {
         self.round_trip
+    }
+
+    /// How a path came about, and what was spent beyond plain checks until now: probes sent and
+    /// sockets opened by this side.
+    #[must_use]
+    pub fn technique(&self, path: &Path) -> (Technique, u32, u32) {
+        let tried = self.agent.punch_report().tried;
+        let probes = tried.iter().map(|tried| tried.probes).sum();
+        let sockets = tried.iter().map(|tried| tried.sockets).sum();
+        (self.agent.technique(path), probes, sockets)
     }
 
     /// Takes a STUN datagram.
@@ -243,6 +254,13 @@ impl Connector {
     pub fn handle_path_opened(&mut self, now: Instant, path: Path, worked: bool) {
         let step = self.paths.opened(now, path, worked);
         self.take(step);
+    }
+
+    /// Sockets that were asked for are open, in the order in which they were asked for; `None` if
+    /// they cannot be, or must not.
+    pub fn handle_sockets_opened(&mut self, now: Instant, sockets: Option<Vec<SocketAddr>>) {
+        self.agent.sockets_opened(now, sockets);
+        self.follow(now);
     }
 
     /// Nobody wants the connection any more: tells the peer if it still waits for one, and

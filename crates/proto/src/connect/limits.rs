@@ -37,8 +37,9 @@ pub(super) const ROUND_TRIP: Duration = Duration::from_millis(100);
 
 /// The agent's settings. Consent is asked for more often than RFC 7675 demands, so that
 /// a dead path is left while QUIC still hopes: six checks in a row must get lost.
-pub(super) fn agent_config(allow_loopback: bool) -> ice::Config {
+pub(super) fn agent_config(allow_loopback: bool, punch: bool) -> ice::Config {
     ice::Config {
+        punch,
         patience: CHECKS,
         consent_interval: Duration::from_secs(1),
         consent_expiry: Duration::from_secs(6),

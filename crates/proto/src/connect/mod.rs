@@ -20,6 +20,7 @@ mod limits;
 mod outcome;
 mod paths;
 mod peer;
+mod punching;
 mod race;
 mod relaying;
 mod relays;

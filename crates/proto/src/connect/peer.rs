@@ -7,6 +7,7 @@ use postern_wire::signal::{Hello, PeerMessage, Report, stun_address};
 
 use super::connector::{Connector, Stage};
 use super::limits::{self, later};
+use super::punching;
 use super::types::{Event, Failure, PathPolicy};
 use crate::ice::{Candidate, CandidateKind, Credentials};
 
@@ -28,6 +29,11 @@ impl Connector {
             PeerMessage::Hello(hello) => self.on_hello(now, hello),
             PeerMessage::Candidate { candidate } => self.add_candidate(now, &candidate),
             PeerMessage::EndOfCandidates => self.on_end_of_candidates(now),
+            PeerMessage::Nat(nat) => self.agent.handle_punch(now, punching::heard(&nat)),
+            PeerMessage::Prediction(prediction) => {
+                let message = punching::predicted(prediction);
+                self.agent.handle_punch(now, message);
+            }
             PeerMessage::Report(report) => self.on_peer_report(now, report),
             PeerMessage::Bye { .. } if self.stage == Stage::Connecting => {
                 self.fail(Failure::PeerLeft);
@@ -102,7 +108,9 @@ impl Connector {
     pub(super) fn leave_if_done(&mut self, now: Instant) {
         let gathered = self.candidates_told && !self.relays.is_gathering();
         let quiet = gathered && self.candidates_heard;
-        let settled = quiet && self.agent.selected().is_some();
+        // Who punches may have ports to tell.
+        let done = quiet && !self.agent.is_punching();
+        let settled = done && self.agent.selected().is_some();
         let late = self.leave_at.is_some_and(|at| now >= at);
         if self.in_mailbox && self.stage == Stage::Established && (settled || late) {
             self.in_mailbox = false;

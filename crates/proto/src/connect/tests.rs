@@ -48,6 +48,7 @@ impl Pair {
                 allow_loopback: false,
                 policy: PathPolicy::Any,
                 relay_transports: RelayTransports::default(),
+                punch: false,
             };
             Connector::new(now, [number; 32], &config)
         };

@@ -8,7 +8,7 @@ use postern_wire::turn::ChannelNumber;
 use super::relays::{LinkId, Relay, RelayTransport, RelayTransports};
 use super::tried::Tried;
 use crate::ice::Path;
-use crate::signal;
+use crate::{Transmit, signal};
 
 /// What a [`Connector`](super::Connector) has to know.
 #[derive(Debug, Clone)]
@@ -25,6 +25,9 @@ pub struct ConnectorConfig {
     pub policy: PathPolicy,
     /// How relays may be reached.
     pub relay_transports: RelayTransports,
+    /// Whether to punch through NATs that plain checks do not pass ([`crate::punch`]). The
+    /// driver must then be able to open sockets.
+    pub punch: bool,
 }
 
 /// Which paths a connection may use.
@@ -102,6 +105,27 @@ pub enum Event {
     },
     /// The relayed address is gone.
     RelayEnded(SocketAddr),
+    /// Open so many more UDP sockets on the address of `base`, each on a port of its own, and tell
+    /// [`handle_sockets_opened`](super::Connector::handle_sockets_opened).
+    OpenSockets {
+        /// A host address.
+        base: SocketAddr,
+        /// How many; 0 is a request to begin.
+        count: usize,
+        /// For an attempt to punch, which the [`HostBudget`](crate::punch::HostBudget) must allow.
+        attempt: bool,
+    },
+    /// Close these sockets.
+    CloseSockets(Vec<SocketAddr>),
+    /// The attempt is over: the budget is free.
+    AttemptEnded,
+    /// Send this datagram with this time to live.
+    SendLimited {
+        /// The datagram.
+        transmit: Transmit,
+        /// Its time to live.
+        ttl: u8,
+    },
     /// Send what was told, and leave the mailbox.
     LeaveMailbox,
     /// There is no connection, and the machine is inert. Comes last; what was told before

@@ -4,10 +4,12 @@
 //! stable Rust. Their names start with `machine_`: those of `postern-wire` read bytes,
 //! these drive a state machine.
 
+mod gateway;
 mod portmap;
 mod turn_client;
 mod turn_server;
 
+pub use gateway::machine_gateway;
 pub use portmap::machine_portmap;
 pub use turn_client::machine_turn_client;
 pub use turn_server::machine_turn_server;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::candidate::{Candidate, CandidateKind};
 use super::pair::Path;
-use crate::punch;
+use crate::{Transmit, punch};
 
 /// What happened, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Event {
     Lost(Path),
     /// Open so many more UDP sockets on the address of `base`, each on a port of its own, and call
     /// [`Agent::sockets_opened`](super::Agent::sockets_opened). With a count of 0 it is a request
-    /// to begin. Comes with [`Config::punch`](super::Config::punch) only, as do the three below.
+    /// to begin. Comes with [`Config::punch`](super::Config::punch) only, as do the four below.
     OpenSockets {
         /// A host candidate.
         base: SocketAddr,
@@ -45,6 +45,13 @@ pub enum Event {
         /// For an attempt, which the host's [`HostBudget`](crate::punch::HostBudget) must allow;
         /// otherwise for a look at the NAT.
         attempt: bool,
+    },
+    /// Send this datagram with this time to live: it opens a mapping of ours and is not to arrive.
+    SendLimited {
+        /// The datagram.
+        transmit: Transmit,
+        /// Its time to live, 2 to 4.
+        ttl: u8,
     },
     /// Close these sockets, which were opened on request.
     CloseSockets(Vec<SocketAddr>),

@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{CandidateKind, unscoped};
+use super::candidate::{CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
@@ -54,8 +54,14 @@ impl Agent {
         self.work(now);
     }
 
-    /// Takes what the peer's agent has told with [`Event::TellPeer`].
+    /// Takes what the peer's agent has told with [`Event::TellPeer`]. A NAT whose address cannot be
+    /// sent to is ignored.
     pub fn handle_punch(&mut self, now: Instant, message: punch::Message) {
+        if let punch::Message::Nat(nat) = message
+            && !(nat.mapped.is_ipv4() && is_usable(nat.mapped, self.config.allow_loopback))
+        {
+            return;
+        }
         if let Some(puncher) = &mut self.punching.puncher {
             puncher.on_message(now, message);
         }
@@ -80,11 +86,27 @@ impl Agent {
         puncher.is_none_or(Puncher::is_classified)
     }
 
+    /// Whether there may still be something to tell the peer: no direct pair is valid, and no
+    /// attempt is over.
+    pub fn is_punching(&self) -> bool {
+        let puncher = self.punching.puncher.as_ref();
+        puncher.is_some_and(Puncher::is_at_work)
+    }
+
     /// How a path came about.
     pub fn technique(&self, path: &Path) -> Technique {
         let key = PairKey::new(path.local, path.remote);
         if let Some(found) = self.punching.found.get(&key) {
             return *found;
+        }
+        if let Some(puncher) = &self.punching.puncher
+            && self.locals.is_socket(path.local)
+        {
+            let last = puncher.tried().last().map(|tried| tried.technique);
+            return puncher
+                .trying()
+                .or(last)
+                .unwrap_or(Technique::PeerReflexive);
         }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
@@ -144,7 +166,9 @@ impl Agent {
                 self.events.push_back(Event::AttemptEnded);
             }
             Action::Sample { local, server } => self.send_sample(now, local, server),
-            Action::Probe { local, remote } => self.send_probe(PairKey::new(local, remote)),
+            Action::Probe { local, remote, ttl } => {
+                self.send_probe(PairKey::new(local, remote), ttl);
+            }
             Action::Tell(message) => self.events.push_back(Event::TellPeer(message)),
         }
     }
@@ -176,18 +200,22 @@ impl Agent {
         }
     }
 
-    fn send_probe(&mut self, pair: PairKey) {
+    fn send_probe(&mut self, pair: PairKey, ttl: Option<u8>) {
         let id = random_transaction_id(&mut self.rng);
         let Some(payload) = self.check_message(id, pair.local, false) else {
             return;
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
         self.punching.probes.insert(id, pair);
-        self.replies.push_back(Transmit {
+        let transmit = Transmit {
             local: pair.local,
             remote: pair.remote,
             payload,
-        });
+        };
+        match ttl {
+            Some(ttl) => self.events.push_back(Event::SendLimited { transmit, ttl }),
+            None => self.replies.push_back(transmit),
+        }
     }
 
     /// A response to a probe makes a pair of it, as if it had been in the check list.
@@ -260,8 +288,16 @@ impl Agent {
             return;
         };
         let probed = || self.punching.probes.values().any(|probe| *probe == key);
-        if let Some(technique) = puncher.trying()
-            && (self.locals.is_socket(key.local) || probed())
+        // The first hit ends the attempt; the next ones are its fruits as well.
+        let last = puncher
+            .tried()
+            .last()
+            .filter(|_| puncher.trying().is_none());
+        let last = last
+            .filter(|tried| tried.succeeded)
+            .map(|tried| tried.technique);
+        if let Some(technique) = puncher.trying().or(last)
+            && (self.locals.is_socket(key.local) || last.is_some() || probed())
         {
             self.punching.found.insert(key, technique);
         }

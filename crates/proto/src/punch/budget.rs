@@ -39,10 +39,19 @@ pub fn is_forbidden(port: u16) -> bool {
 
 /// What a host allows: one birthday at a time, and one attempt a minute with a peer. `K`
 /// names a peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HostBudget<K: Ord> {
     running: Option<K>,
     begun: BTreeMap<K, Instant>,
+}
+
+impl<K: Ord> Default for HostBudget<K> {
+    fn default() -> Self {
+        Self {
+            running: None,
+            begun: BTreeMap::new(),
+        }
+    }
 }
 
 impl<K: Ord + Clone> HostBudget<K> {

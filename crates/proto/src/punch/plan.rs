@@ -11,6 +11,12 @@ const MIN_SOCKETS: u32 = 16;
 /// A birthday shall be over after so many probes in 99 of 100 cases where ports are few, which
 /// decides how many sockets it takes.
 const QUICK_PROBES: f64 = 250.0;
+/// Plain checks have this long before an attempt begins that is certainly needed.
+const GRACE: Duration = Duration::from_millis(100);
+/// The same before one that costs a datagram or two.
+const SHORT_GRACE: Duration = Duration::from_millis(200);
+/// The same before one that costs many and is perhaps not needed.
+const LONG_GRACE: Duration = Duration::from_secs(1);
 /// A prediction is tried so often, each time between two samples of its own. The first hits
 /// unless somebody else's flow came in between, or a datagram was lost.
 const PREDICTIONS: u32 = 5;
@@ -20,6 +26,12 @@ const PREDICTIONS: u32 = 5;
 pub enum Part {
     /// Open a mapping towards the peer whose port can be told, and tell it.
     Predict {
+        /// How often.
+        times: u32,
+    },
+    /// Open a new mapping towards the peer and tell its port, and check the one that the peer
+    /// tells: the old ones may be spoilt.
+    Renew {
         /// How often.
         times: u32,
     },
@@ -69,23 +81,20 @@ pub struct Plan {
     /// How likely it is to hit, 0 to 1, if the reports are right and filters look at addresses
     /// and ports.
     pub probability: f64,
-    /// Whether there is a reason to think that it is needed at all: plain checks go first
-    /// otherwise.
-    pub needed: bool,
+    /// How long plain checks have before it begins: the less certain it is that they cannot
+    /// succeed, the longer.
+    pub grace: Duration,
 }
 
 impl Plan {
-    /// The plan for a host behind `local` whose peer is behind `remote`. `None` where plain
-    /// ICE does everything that can be done.
+    /// The plan for a host behind `local` whose peer is behind `remote`. `None` where neither
+    /// is behind a NAT.
     #[must_use]
     pub fn new(local: &NatReport, remote: &NatReport) -> Option<Self> {
-        let independent = |nat: &NatReport| nat.mapping == Mapping::EndpointIndependent;
-        if independent(local) && independent(remote) {
-            return None;
-        }
         let certain = local.mapping.is_dependent() || remote.mapping.is_dependent();
         let plan = match (may_depend(local), may_depend(remote)) {
-            (false, false) => return None,
+            (false, false) if is_open(local) && is_open(remote) => return None,
+            (false, false) => return Some(RENEWAL),
             (false, true) => Self::with_one_dependent(remote, false),
             (true, false) => Self::with_one_dependent(local, true),
             (true, true) if local.mapping.is_dependent() && remote.mapping.is_dependent() => {
@@ -98,7 +107,7 @@ impl Plan {
             (true, true) => Self::with_unknown(local, remote),
         };
         Some(Self {
-            needed: certain,
+            grace: if certain { GRACE } else { LONG_GRACE },
             ..plan
         })
     }
@@ -108,7 +117,9 @@ impl Plan {
     #[must_use]
     pub fn duration(&self) -> Duration {
         let datagrams = match self.part {
-            Part::Predict { .. } | Part::Follow => return Duration::from_secs(5),
+            Part::Predict { .. } | Part::Renew { .. } | Part::Follow => {
+                return Duration::from_secs(5);
+            }
             Part::Open { .. } => MAX_PROBES,
             Part::Probe { probes, .. }
             | Part::Spray { probes, .. }
@@ -123,7 +134,7 @@ impl Plan {
     #[must_use]
     pub const fn sockets(&self) -> u32 {
         match self.part {
-            Part::Predict { .. } | Part::Follow | Part::Probe { .. } => 0,
+            Part::Predict { .. } | Part::Renew { .. } | Part::Follow | Part::Probe { .. } => 0,
             Part::Open { sockets }
             | Part::Spray { sockets, .. }
             | Part::OpenAndProbe { sockets, .. } => sockets,
@@ -141,7 +152,7 @@ impl Plan {
                     Part::Follow
                 },
                 probability: 0.99,
-                needed: true,
+                grace: GRACE,
             };
         }
         let ports = ports_of(dependent);
@@ -155,7 +166,7 @@ impl Plan {
                 Part::Probe { ports, probes }
             },
             probability: one_sided(sockets, ports.count(), probes),
-            needed: true,
+            grace: GRACE,
         }
     }
 
@@ -176,7 +187,7 @@ impl Plan {
                 probes,
             },
             probability: two_sided(ours, ports.count(), probes),
-            needed: true,
+            grace: GRACE,
         }
     }
 
@@ -186,7 +197,7 @@ impl Plan {
         let (ours, ports) = (ports_of(local).count(), ports_of(remote));
         let sockets = sockets_for(ours);
         let probes = MAX_PROBES;
-        let checks = probes.saturating_sub(sockets);
+        let checks = probes.saturating_sub(sockets.saturating_mul(2));
         Self {
             technique: Technique::Birthday,
             part: Part::OpenAndProbe {
@@ -195,9 +206,23 @@ impl Plan {
                 probes,
             },
             probability: one_sided(sockets_for(ports.count()), ports.count(), checks),
-            needed: false,
+            grace: LONG_GRACE,
         }
     }
+}
+
+/// Two NATs that map endpoint-independently, and no path: one of them may have taken an early
+/// check for its own and remembers it, so that a mapping that should be there is another. A
+/// new port has no past.
+const RENEWAL: Plan = Plan {
+    technique: Technique::Reflexive,
+    part: Part::Renew { times: 4 },
+    probability: 0.9,
+    grace: SHORT_GRACE,
+};
+
+fn is_open(nat: &NatReport) -> bool {
+    nat.allocation == Allocation::Unknown && nat.mapping == Mapping::EndpointIndependent
 }
 
 /// Whether mappings depend on the remote endpoint, or may as far as is known. A NAT that is not

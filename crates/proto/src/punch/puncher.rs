@@ -22,10 +22,6 @@ use super::plan::Plan;
 const SAMPLE_SOCKETS: usize = MAX_SAMPLES - 8;
 /// Sockets for samples where the main socket's port was preserved: they confirm it.
 const CONFIRMING_SOCKETS: usize = 3;
-/// Plain checks have this long before an attempt begins that is certainly needed.
-const GRACE: Duration = Duration::from_millis(100);
-/// The same before one that is perhaps needed.
-const LONG_GRACE: Duration = Duration::from_secs(1);
 /// Sockets refused by the user's budget are asked for again after this.
 const BUSY_PAUSE: Duration = Duration::from_secs(2);
 /// STUN servers that have not answered the main socket this long after the first did are left
@@ -86,6 +82,8 @@ pub enum Action {
         local: SocketAddr,
         /// Where to.
         remote: SocketAddr,
+        /// The time to live, where it is to open a mapping and not to arrive.
+        ttl: Option<u8>,
     },
     /// Tell the peer.
     Tell(Message),
@@ -322,6 +320,12 @@ impl Puncher {
         self.local.is_some() || !self.gathering && !self.sampling.begun
     }
 
+    /// Whether an attempt may be needed and none is over.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        !self.direct && self.base.is_some() && self.tried.is_empty()
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.sampling.patience.is_some_and(|end| end <= now) {
@@ -416,7 +420,7 @@ impl Puncher {
 impl Puncher {
     fn start_at(&self) -> Option<Instant> {
         let plan = Plan::new(self.local.as_ref()?, self.remote.as_ref()?)?;
-        let grace = if plan.needed { GRACE } else { LONG_GRACE };
+        let grace = plan.grace;
         let idle = self.attempt.is_none() && !self.direct;
         let start = self.authenticated?.checked_add(grace)?;
         idle.then(|| start.max(self.not_before.unwrap_or(start)))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a network's account is kept before it starts again.
@@ -16,23 +17,47 @@ pub(super) const ALLOWANCE: u64 = 16 * 1024;
 /// dropped, which can only give a network its allowance again.
 const MAX_NETWORKS: usize = 65_536;
 
-/// Bytes received from and sent to each network: a /24 of IPv4, a /56 of IPv6.
-#[derive(Debug)]
-pub(super) struct Budget {
-    /// Bytes of a window; `None` is no limit at all.
-    allowance: Option<u64>,
-    accounts: BTreeMap<Network, Account>,
-    by_age: BTreeSet<(Instant, Network)>,
-}
+/// The budget of all servers that count together; `None` is no limit at all.
+#[derive(Debug, Clone)]
+pub(super) struct SharedBudget(Option<Arc<Mutex<Budget>>>);
 
-impl Default for Budget {
+impl Default for SharedBudget {
     fn default() -> Self {
         Self::new(Some(ALLOWANCE))
     }
 }
 
+impl SharedBudget {
+    pub(super) fn new(allowance: Option<u64>) -> Self {
+        Self(allowance.map(|allowance| Arc::new(Mutex::new(Budget::new(allowance)))))
+    }
+
+    /// See [`Budget::allow`].
+    pub(super) fn allow(
+        &self,
+        now: Instant,
+        source: IpAddr,
+        received: usize,
+        reply: usize,
+    ) -> bool {
+        self.0.as_ref().is_none_or(|budget| {
+            let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.allow(now, source, received, reply)
+        })
+    }
+}
+
+/// Bytes received from and sent to each network: a /24 of IPv4, a /56 of IPv6.
+#[derive(Debug)]
+struct Budget {
+    /// Bytes of a window.
+    allowance: u64,
+    accounts: BTreeMap<Network, Account>,
+    by_age: BTreeSet<(Instant, Network)>,
+}
+
 impl Budget {
-    pub(super) const fn new(allowance: Option<u64>) -> Self {
+    const fn new(allowance: u64) -> Self {
         Self {
             allowance,
             accounts: BTreeMap::new(),
@@ -42,16 +67,8 @@ impl Budget {
 
     /// Accounts for a datagram from `source` and says whether `reply` bytes may go back;
     /// if so they are accounted for too.
-    pub(super) fn allow(
-        &mut self,
-        now: Instant,
-        source: IpAddr,
-        received: usize,
-        reply: usize,
-    ) -> bool {
-        let Some(allowance) = self.allowance else {
-            return true;
-        };
+    fn allow(&mut self, now: Instant, source: IpAddr, received: usize, reply: usize) -> bool {
+        let allowance = self.allowance;
         let account = self.account(now, Network::of(source));
         account.received = account.received.saturating_add(bytes(received));
         let sent = account.sent.saturating_add(bytes(reply));
@@ -148,13 +165,13 @@ mod tests {
 
     #[test]
     fn a_network_gets_what_it_sent_and_the_allowance() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(ALLOWANCE);
         assert_eq!(spend(&mut budget, start(), "203.0.113.1"), 16 * 1024 / 12);
     }
 
     #[test]
     fn neighbours_share_an_account_and_strangers_do_not() {
-        let (mut budget, now) = (Budget::default(), start());
+        let (mut budget, now) = (Budget::new(ALLOWANCE), start());
         assert!(had_allowance(&mut budget, now, "203.0.113.1"));
         assert!(!had_allowance(&mut budget, now, "203.0.113.200"));
         assert!(!had_allowance(&mut budget, now, "::ffff:203.0.113.7"));
@@ -166,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_account_starts_again_after_ten_seconds() {
-        let (mut budget, now) = (Budget::default(), start());
+        let (mut budget, now) = (Budget::new(ALLOWANCE), start());
         spend(&mut budget, now, "203.0.113.1");
         let just_before = now + WINDOW - Duration::from_millis(1);
         assert!(!had_allowance(&mut budget, just_before, "203.0.113.1"));
@@ -175,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_drops_the_oldest() {
-        let (mut budget, now) = (Budget::default(), start());
+        let (mut budget, now) = (Budget::new(ALLOWANCE), start());
         for n in 0..u32::try_from(MAX_NETWORKS).unwrap() + 100 {
             let later = now + Duration::from_micros(u64::from(n));
             budget.allow(later, IpAddr::from((n << 8).to_be_bytes()), 20, 32);

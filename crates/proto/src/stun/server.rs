@@ -8,7 +8,7 @@ use postern_wire::stun::{
     bare_binding_request, is_stun,
 };
 
-use super::budget::Budget;
+use super::budget::SharedBudget;
 use crate::{Datagram, Transmit, Verdict};
 
 /// The most responses that wait to be sent: a driver drains them after every input.
@@ -89,7 +89,7 @@ fn either<T: PartialEq>(this: T, a: T, b: T) -> Option<T> {
 /// It has no timer and no events.
 #[derive(Debug, Default)]
 pub struct BindingServer {
-    budget: Budget,
+    budget: SharedBudget,
     alternates: Vec<Alternate>,
     next_redirect: Option<Instant>,
     transmits: VecDeque<Transmit>,
@@ -114,8 +114,17 @@ impl BindingServer {
     /// (16,384 unless told); `None` is no limit, for load tests.
     #[must_use]
     pub fn with_allowance(mut self, bytes: Option<u64>) -> Self {
-        self.budget = Budget::new(bytes);
+        self.budget = SharedBudget::new(bytes);
         self
+    }
+
+    /// Another server, without alternates, that counts together with this one what
+    /// networks were sent.
+    pub(crate) fn sibling(&self) -> Self {
+        Self {
+            budget: self.budget.clone(),
+            ..Self::default()
+        }
     }
 
     /// Takes what arrived.
@@ -139,7 +148,7 @@ impl BindingServer {
     /// What [`BindingServer::handle_input`] would answer, but without a queue and without
     /// memory from the heap. The inner value is `None` if there is to be no answer.
     pub(crate) fn answer_bare(
-        &mut self,
+        &self,
         now: Instant,
         datagram: &Datagram<'_>,
     ) -> Option<Option<BindingResponse>> {
@@ -172,7 +181,7 @@ impl BindingServer {
     /// Whether `reply` bytes may go to `source`, from which a datagram of `received`
     /// bytes came and which has not proven that it is there.
     pub(crate) fn allow(
-        &mut self,
+        &self,
         now: Instant,
         source: IpAddr,
         received: usize,

@@ -34,6 +34,7 @@ mod client;
 mod code;
 mod envelope;
 mod frame;
+mod nat;
 mod peer;
 mod server;
 
@@ -41,6 +42,7 @@ pub use client::ClientMessage;
 pub use code::{Code, CodeError, MAX_MAILBOX, WORDS_PER_CODE, word_list, words_with_prefix};
 pub use envelope::{CONFIRMATION_LEN, Envelope, KEY_EXCHANGE_LEN};
 pub use frame::ParseError;
+pub use nat::{MAX_PREDICTED_PORTS, Nat, NatAllocation, NatFiltering, NatMapping, Prediction};
 pub use peer::{ByeReason, Fingerprint, Hello, PURPOSE_TRANSFER, PeerMessage, Report};
 pub use server::{CloseReason, ErrorKind, RelayServer, ServerMessage, stun_address, turn_address};
 

@@ -7,6 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::frame::{self, Frame, ParseError, is_printable, require};
+use super::nat::{Nat, Prediction};
 use super::{MAX_CANDIDATE, MAX_CANDIDATES, MAX_CREDENTIAL, MAX_PEER_MESSAGE, MAX_PURPOSE};
 
 /// The purpose of a rendezvous that is for sending files.
@@ -32,6 +33,10 @@ pub enum PeerMessage {
     },
     /// Says that no more candidates come (RFC 8838 section 8.2).
     EndOfCandidates,
+    /// Says what this side's NAT does, once it has been looked at.
+    Nat(Nat),
+    /// Names ports of which one is a mapping that was just opened towards the receiver.
+    Prediction(Prediction),
     /// Says what this side's network did, when no path was found.
     Report(Report),
     /// Is the last message.
@@ -170,14 +175,23 @@ impl PeerMessage {
 }
 
 impl Frame for PeerMessage {
-    const TYPES: &'static [&'static str] =
-        &["hello", "candidate", "end_of_candidates", "report", "bye"];
+    const TYPES: &'static [&'static str] = &[
+        "hello",
+        "candidate",
+        "end_of_candidates",
+        "nat",
+        "prediction",
+        "report",
+        "bye",
+    ];
     const LIMIT: usize = MAX_PEER_MESSAGE;
 
     fn check(&self) -> Result<(), ParseError> {
         match self {
             Self::Hello(hello) => hello.check(),
             Self::Candidate { candidate } => require(is_candidate(candidate), "candidate"),
+            Self::Nat(nat) => nat.check(),
+            Self::Prediction(prediction) => prediction.check(),
             Self::EndOfCandidates | Self::Report(_) | Self::Bye { .. } => Ok(()),
         }
     }

@@ -479,6 +479,64 @@ fn any_report() -> impl Strategy<Value = Report> {
     )
 }
 
+fn any_nat() -> impl Strategy<Value = Nat> {
+    let mapping = prop::sample::select(vec![
+        NatMapping::EndpointIndependent,
+        NatMapping::PortIndependent,
+        NatMapping::AddressDependent,
+        NatMapping::AddressAndPortDependent,
+        NatMapping::EndpointDependent,
+        NatMapping::Unknown,
+    ]);
+    let filtering = prop::sample::select(vec![
+        NatFiltering::EndpointIndependent,
+        NatFiltering::AddressDependent,
+        NatFiltering::AddressAndPortDependent,
+        NatFiltering::Unknown,
+    ]);
+    let allocation = prop_oneof![
+        Just(NatAllocation::Unknown),
+        Just(NatAllocation::Preserving),
+        (1..=i16::MAX, any::<u16>(), any::<u16>()).prop_map(|(step, last, foreign_flows)| {
+            NatAllocation::Sequential {
+                step,
+                last,
+                foreign_flows,
+            }
+        }),
+        (0..1000_u16, 1000..=u16::MAX)
+            .prop_map(|(first, last)| NatAllocation::Random { first, last }),
+    ];
+    let address = any::<([u8; 4], u16)>();
+    (address, mapping, filtering, allocation, any::<bool>()).prop_map(
+        |(address, mapping, filtering, allocation, parity)| Nat {
+            mapped: address.into(),
+            mapping,
+            filtering,
+            allocation,
+            parity,
+        },
+    )
+}
+
+#[test]
+fn a_nat_or_a_prediction_out_of_bounds_is_refused() {
+    let nat = |allocation: &str| {
+        let json = format!(
+            r#"{{"type":"nat","mapped":"192.0.2.1:5","mapping":"new_word","filtering":"unknown","allocation":{allocation}}}"#
+        );
+        PeerMessage::parse(json.as_bytes())
+    };
+    let known = nat(r#"{"kind":"preserving"}"#).unwrap();
+    assert!(matches!(known, PeerMessage::Nat(nat) if nat.mapping == NatMapping::Unknown));
+    let bad = Err(ParseError::BadField("allocation"));
+    assert_eq!(nat(r#"{"kind":"random","first":9,"last":8}"#), bad);
+    assert_eq!(nat(r#"{"kind":"sequential","step":0,"last":8}"#), bad);
+    let many = r#"{"type":"prediction","first":9,"step":1,"count":65}"#;
+    let bad = Err(ParseError::BadField("count"));
+    assert_eq!(PeerMessage::parse(many.as_bytes()), bad);
+}
+
 fn any_peer() -> impl Strategy<Value = PeerMessage> {
     let reason = prop::sample::select(vec![
         ByeReason::Done,
@@ -493,6 +551,10 @@ fn any_peer() -> impl Strategy<Value = PeerMessage> {
         text(MAX_CANDIDATE).prop_map(|candidate| PeerMessage::Candidate { candidate }),
         Just(PeerMessage::EndOfCandidates),
         any_report().prop_map(PeerMessage::Report),
+        any_nat().prop_map(PeerMessage::Nat),
+        (any::<(u16, i16)>(), 1..=MAX_PREDICTED_PORTS).prop_map(|((first, step), count)| {
+            PeerMessage::Prediction(Prediction { first, step, count })
+        }),
         reason.prop_map(|reason| PeerMessage::Bye { reason }),
     ]
 }

@@ -120,6 +120,48 @@ pub fn homes(left: Nat, right: Nat) -> TwoHomes {
     }
 }
 
+/// Two NATs whose meeting is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// The left one.
+    pub left: Kind,
+    /// The right one.
+    pub right: Kind,
+}
+
+impl Pair {
+    /// Two homes behind them.
+    #[must_use]
+    pub fn homes(&self) -> TwoHomes {
+        homes(self.left.nat, self.right.nat)
+    }
+}
+
+/// The 81 pairs of [`kinds`], and those with ports in order or in blocks.
+#[must_use]
+pub fn pairs() -> Vec<Pair> {
+    let kinds = kinds();
+    let all = kinds.iter().flat_map(|left| {
+        kinds.iter().map(|right| Pair {
+            left: *left,
+            right: *right,
+        })
+    });
+    let [_, _, easy, ..] = kinds;
+    let kind = |name, nat| Kind { name, nat };
+    let more = [
+        (easy, kind("seq", sequential(0))),
+        (easy, kind("seq, 20/s", sequential(20))),
+        (kind("block 800", block(800)), kind("block 800", block(800))),
+        (
+            kind("block 2048", block(2048)),
+            kind("block 2048", block(2048)),
+        ),
+    ];
+    let more = more.map(|(left, right)| Pair { left, right });
+    all.chain(more).collect()
+}
+
 /// One meeting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {

@@ -14,7 +14,7 @@
 mod ports;
 mod table;
 
-pub(crate) use table::{NatTable, Refusal};
+pub(crate) use table::{NatTable, Refusal, Translated};
 
 use std::time::Duration;
 
@@ -112,8 +112,13 @@ pub enum Unsolicited {
     /// The router takes it as its own, as a Linux NAT without a firewall on its input
     /// does. Nobody answers, but the flow is remembered: while it is, no mapping may
     /// send from that external endpoint to that remote endpoint, and a flow that would
-    /// have is given another port.
+    /// have is given another port. A TCP packet is answered with a RST, which ends what
+    /// was remembered.
     Accept,
+    /// A TCP packet is answered with a RST; others disappear.
+    Reset,
+    /// A TCP packet is answered with ICMP port unreachable; others disappear.
+    PortUnreachable,
 }
 
 /// How long idle state lives (RFC 4787, section 4.3).
@@ -142,6 +147,16 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    /// Of TCP: 2 min until answered, then 2 h 4 min (RFC 5382, REQ-5).
+    pub const TCP: Self = Self {
+        unreplied: Duration::from_secs(120),
+        replied: Duration::from_secs(7440),
+        inbound_refresh: true,
+        lifetime: None,
+    };
+}
+
 /// A network address translator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nat {
@@ -166,7 +181,9 @@ pub struct Nat {
     pub unsolicited: Unsolicited,
     /// Idle times.
     pub timeouts: Timeouts,
-    /// Sessions it can hold; past that, new flows are dropped.
+    /// Idle times of TCP.
+    pub tcp_timeouts: Timeouts,
+    /// Sessions it can hold, of UDP and of TCP; past that, new flows are dropped.
     pub capacity: usize,
 }
 
@@ -192,6 +209,7 @@ impl Nat {
             hairpin: Hairpin::Off,
             unsolicited: Unsolicited::Drop,
             timeouts: Timeouts::default(),
+            tcp_timeouts: Timeouts::TCP,
             capacity: 65_536,
         }
     }

@@ -129,6 +129,17 @@ impl NatTable {
         }
     }
 
+    /// The same for TCP. A RST ends the session that it belongs to, so that nothing is left
+    /// of packets that the router has taken for its own and refused.
+    pub(crate) fn tcp(nat: &Nat, address: IpAddr, random: Stream) -> Self {
+        let nat = Nat {
+            timeouts: nat.tcp_timeouts,
+            unsolicited: Unsolicited::Drop,
+            ..*nat
+        };
+        Self::nat(&nat, address, random)
+    }
+
     pub(crate) fn firewall(firewall: &Firewall, random: Stream) -> Self {
         let nat = Nat {
             timeouts: firewall.timeouts,
@@ -203,6 +214,18 @@ impl NatTable {
                 Err(refusal)
             }
         }
+    }
+
+    /// Ends the session between an internal endpoint and a remote one as it sees it.
+    pub(crate) fn end(&mut self, now: Instant, internal: SocketAddr, seen_as: SocketAddr) {
+        let Some(&(key, remote)) = self.by_flow.get(&(internal, seen_as)) else {
+            return;
+        };
+        let entry = self.entries.get_mut(&key);
+        if let Some(session) = entry.and_then(|entry| entry.sessions.get_mut(&remote)) {
+            session.expires = now;
+        }
+        self.close_if_over(now, key, remote);
     }
 
     /// The internal endpoint behind an external one, whatever the filter says.
@@ -402,7 +425,7 @@ impl NatTable {
     }
 
     fn on_unsolicited(&mut self, now: Instant, external: SocketAddr, remote: SocketAddr) {
-        if self.unsolicited == Unsolicited::Drop {
+        if self.unsolicited != Unsolicited::Accept {
             return;
         }
         if self.strays.len() >= self.capacity {

@@ -11,6 +11,9 @@ use postern_proto::stun::BindingServer;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// Hops between two homes: fewer than most of the internet's, more than a low time to live.
+const CORE_HOPS: u8 = 6;
+
 /// A [`TwoHomes`] at work.
 #[derive(Debug)]
 pub struct Meeting {
@@ -87,6 +90,7 @@ impl Meeting {
     #[must_use]
     pub fn new(homes: &TwoHomes, start: Instant, seed: [u8; 32]) -> Self {
         let mut world = World::new(start, seed);
+        world.set_core_hops(CORE_HOPS);
         let (server, stun) = homes.build_server(&mut world);
         let network = homes.build_carrier(&mut world);
         let built = [0, 1].map(|side| homes.build_home(&mut world, network, side));
@@ -230,6 +234,7 @@ impl Meeting {
             Event::Lost(path) => side.on_lost(path),
             Event::PeerSeen(_)
             | Event::OpenSockets { .. }
+            | Event::SendLimited { .. }
             | Event::CloseSockets(_)
             | Event::AttemptEnded => {}
         }

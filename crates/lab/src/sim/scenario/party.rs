@@ -27,6 +27,7 @@ pub enum Party {
 pub struct Peer {
     agent: Agent,
     transmits: VecDeque<Transmit>,
+    limited: VecDeque<(Transmit, u8)>,
     events: VecDeque<PartyEvent>,
     /// Chooses the ports of sockets that the agent asks for.
     random: Stream,
@@ -79,6 +80,7 @@ impl Peer {
         let mut peer = Self {
             agent,
             transmits: VecDeque::new(),
+            limited: VecDeque::new(),
             events: VecDeque::new(),
             random,
         };
@@ -92,8 +94,11 @@ impl Peer {
             if let Event::OpenSockets { base, count, .. } = event {
                 let sockets = (0..count).map(|_| self.socket(base)).collect();
                 self.agent.sockets_opened(now, Some(sockets));
+            } else if let Event::SendLimited { transmit, ttl } = event {
+                self.limited.push_back((transmit, ttl));
+            } else {
+                self.events.push_back(PartyEvent::Ice(event));
             }
-            self.events.push_back(PartyEvent::Ice(event));
         }
     }
 
@@ -164,6 +169,13 @@ impl Machine for Party {
                 data.or_else(|| peer.agent.poll_transmit())
             }
             Self::Server(server) => server.poll_transmit(),
+        }
+    }
+
+    fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        match self {
+            Self::Peer(peer) => peer.limited.pop_front(),
+            Self::Server(_) => None,
         }
     }
 

@@ -8,15 +8,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use postern_proto::turn::server::{FiveTuple, Transport};
+use postern_proto::turn::server::{FiveTuple, PeerConnection, Transport};
 use postern_wire::turn::{StreamFrame, split_stream};
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::commands::{Command, Remote};
+use super::joined::{ClientStream, Joined};
 use super::streams::{Outbound, StreamReceiver, channel};
 
 /// A client must have proven who it is after so long.
@@ -35,9 +34,6 @@ const READ: usize = 16 * 1024;
 /// Bytes written at once.
 const WRITE: usize = 64 * 1024;
 
-/// Bytes of each direction of a joined connection that are on the way.
-const COPY: usize = 128 * 1024;
-
 /// ConnectionBind (RFC 6062): what follows it is not a message.
 const CONNECTION_BIND: [u8; 2] = [0x00, 0x0b];
 
@@ -54,11 +50,7 @@ pub(super) fn is_proof(message: &[u8]) -> bool {
 }
 
 /// Serves a client until its stream ends.
-pub(in crate::server) async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    client: FiveTuple,
-    shard: Remote,
-) {
+pub(in crate::server) async fn serve(stream: impl ClientStream, client: FiveTuple, shard: Remote) {
     let (sender, outbound) = channel();
     if !shard.tell(Command::Opened { client, sender }).await {
         return;
@@ -88,7 +80,7 @@ struct Session<S> {
     proven: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: ClientStream> Session<S> {
     async fn converse(&mut self, shard: &Remote) -> io::Result<()> {
         let mut deadline = pin!(sleep_until(Instant::now() + SETUP_TIMEOUT));
         loop {
@@ -104,8 +96,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 outbound = self.outbound.next() => match outbound {
                     Some(outbound) => {
-                        if let Some(peer) = self.write(outbound).await? {
-                            return self.join(peer).await;
+                        if let Some((connection, peer)) = self.write(outbound).await? {
+                            self.join(connection, peer, shard).await;
+                            return Ok(());
                         }
                         if self.proven {
                             deadline.as_mut().reset(Instant::now() + SILENCE);
@@ -149,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Writes what there is for the client; gives the peer's connection if the stream is
     /// to carry it from now on.
-    async fn write(&mut self, first: Outbound) -> io::Result<Option<TcpStream>> {
+    async fn write(&mut self, first: Outbound) -> io::Result<Option<(PeerConnection, TcpStream)>> {
         let mut bytes = Vec::new();
         let mut next = Some(first);
         let mut joined = None;
@@ -161,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     self.proven |= is_proof(&more);
                     bytes.extend(more);
                 }
-                Outbound::Join(peer) => joined = Some(peer),
+                Outbound::Join(connection, peer) => joined = Some((connection, peer)),
             }
             let full = joined.is_some() || bytes.len() >= WRITE;
             next = (!full).then(|| self.outbound.next_now()).flatten();
@@ -197,12 +190,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Raw bytes both ways, from the first that either side has sent. The shard ends it by
     /// dropping the queue.
-    async fn join(&mut self, mut peer: TcpStream) -> io::Result<()> {
-        peer.write_all(&self.unread).await?;
-        let copying = copy_bidirectional_with_sizes(&mut self.stream, &mut peer, COPY, COPY);
-        tokio::select! {
-            copied = copying => copied.map(|_| ()),
-            _ = self.outbound.next() => Ok(()),
-        }
+    async fn join(&mut self, connection: PeerConnection, mut peer: TcpStream, shard: &Remote) {
+        let joined = Joined {
+            client: &mut self.stream,
+            peer: &mut peer,
+            early: &self.unread,
+            connection,
+            shard,
+        };
+        joined.relay(self.outbound.next()).await;
     }
 }

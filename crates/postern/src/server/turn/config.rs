@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,6 +64,9 @@ pub struct TurnConfig {
     pub quota_total: u32,
     /// Most relayed bytes a second of one user, both directions together; 0 is no limit.
     pub max_rate: u64,
+    /// How many threads relay; `None` is as many as there are processors. Only Linux has
+    /// more than one.
+    pub threads: Option<NonZeroUsize>,
 }
 
 impl Default for TurnConfig {
@@ -82,6 +86,7 @@ impl Default for TurnConfig {
             quota_address: DEFAULT_QUOTA_ADDRESS,
             quota_total: 0,
             max_rate: 0,
+            threads: None,
         }
     }
 }

@@ -137,6 +137,8 @@ async fn accept(listener: TcpListener, relay: RelayId, shard: Remote) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
+                // Best effort: without it small messages wait a while.
+                let _ = stream.set_nodelay(true);
                 if !shard.tell(Command::PeerArrived { relay, stream }).await {
                     return;
                 }

@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use postern_proto::turn::server::{
-    Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, PeerAddr, RelayId, Transport,
+    Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, PeerAddr, RelayId, ShardIndex,
+    Transport,
 };
 use postern_wire::turn::{
     CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, DataHeader, Icmp, channel_header,
 };
 
 use super::batch::Destination;
+use super::commands::Command;
 use super::shard::Shard;
 use super::sockets::Via;
 use crate::os::trains::{Train, TrainSocket};
@@ -28,17 +30,41 @@ impl Shard {
             client: ClientAddr(train.from),
             server,
         };
-        let stride = train.stride;
-        let mut rest = train.bytes;
+        match self.machine.elsewhere(&client, train.bytes) {
+            None => self.on_train(now, &client, train.stride, train.bytes),
+            Some(owner) => self.let_have(owner, &client, train.stride, train.bytes),
+        }
+    }
+
+    /// A client's message or train is another shard's business.
+    fn let_have(&self, owner: ShardIndex, client: &FiveTuple, stride: usize, bytes: &[u8]) {
+        let command = Command::Train {
+            client: *client,
+            stride,
+            bytes: bytes.to_vec(),
+        };
+        self.remote.pass_on(owner, command);
+    }
+
+    /// A train of a client whose allocation, if it has one, is here.
+    pub(super) fn on_train(
+        &mut self,
+        now: Instant,
+        client: &FiveTuple,
+        stride: usize,
+        train: &[u8],
+    ) {
+        let stride = stride.max(1);
+        let mut rest = train;
         while !rest.is_empty() {
             let used = match Run::find(rest, stride) {
                 Some(run) if self.relays => {
-                    self.on_run(now, &client, &run);
+                    self.on_run(now, client, &run);
                     run.train.len()
                 }
                 _ => {
                     let used = stride.min(rest.len());
-                    self.on_datagram(now, &client, rest.get(..used).unwrap_or_default());
+                    self.on_datagram(now, client, rest.get(..used).unwrap_or_default());
                     used
                 }
             };
@@ -50,7 +76,7 @@ impl Shard {
         match self.machine.bare_binding(now, client, payload) {
             Some(Some(response)) => self.send_to_client(client, [response.as_bytes()]),
             Some(None) => {}
-            None => self.on_message(now, client, payload),
+            None => self.on_own_message(now, client, payload),
         }
     }
 
@@ -61,8 +87,16 @@ impl Shard {
         }
     }
 
-    /// One message of a client, of whatever kind.
+    /// One message of a client that does not come from a socket of this shard.
     pub(super) fn on_message(&mut self, now: Instant, client: &FiveTuple, payload: &[u8]) {
+        match self.machine.elsewhere(client, payload) {
+            None => self.on_own_message(now, client, payload),
+            Some(owner) => self.let_have(owner, client, payload.len(), payload),
+        }
+    }
+
+    /// One message of a client, of whatever kind.
+    fn on_own_message(&mut self, now: Instant, client: &FiveTuple, payload: &[u8]) {
         if !self.relays && !is_binding(payload) {
             return;
         }
@@ -90,6 +124,10 @@ impl Shard {
     ) {
         if let Some(relay) = forward.own {
             let source = PeerAddr(forward.source.0);
+            if relay.allocation.shard() != self.machine.index() {
+                self.hand_over(relay, source, data);
+                return;
+            }
             if let Some(backward) = self.machine.peer_data(now, relay, source, bytes) {
                 self.backward(&backward, data);
             }
@@ -104,6 +142,48 @@ impl Shard {
         for datagram in data {
             self.batch.push(&self.inbox, via, to, [datagram]);
         }
+    }
+
+    /// Data for a relay of another shard.
+    fn hand_over<'a>(
+        &self,
+        relay: RelayId,
+        source: PeerAddr,
+        data: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let (mut lengths, mut bytes) = (Vec::new(), Vec::new());
+        for datagram in data {
+            lengths.push(datagram.len());
+            bytes.extend_from_slice(datagram);
+        }
+        let command = Command::Relayed {
+            relay,
+            source,
+            lengths,
+            bytes,
+        };
+        self.remote.pass_on(relay.allocation.shard(), command);
+    }
+
+    /// Data for a relay of this shard from another shard's.
+    pub(super) fn on_relayed(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        source: PeerAddr,
+        lengths: &[usize],
+        bytes: &[u8],
+    ) {
+        let Some(backward) = self.machine.peer_data(now, relay, source, bytes.len()) else {
+            return;
+        };
+        let mut rest = bytes;
+        let datagrams = lengths.iter().map_while(|length| {
+            let (datagram, others) = rest.split_at_checked(*length)?;
+            rest = others;
+            Some(datagram)
+        });
+        self.backward(&backward, datagrams);
     }
 
     /// A train from one peer.

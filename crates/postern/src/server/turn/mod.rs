@@ -1,7 +1,8 @@
 //! TURN and STUN: a shard for UDP and all allocations, and tasks for streams.
 //!
-//! One shard has all listening addresses: the quotas, the pool of ports and the way from
-//! one client's relay to another's are then one.
+//! Each shard has a thread, a machine, and sockets at all listening addresses, over which the
+//! system spreads clients. The machines are one server: what comes to one and is another
+//! one's business is passed on.
 
 mod batch;
 mod client;
@@ -10,13 +11,16 @@ mod config;
 mod connections;
 mod data;
 mod dtls;
+mod joined;
+mod pipes;
 mod shard;
 mod sockets;
 mod streams;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,8 +29,9 @@ use std::time::Duration;
 use mio::Poll;
 use postern_proto::signal::{OfferedServer, RelayOffer};
 use postern_proto::stun::{Alternate, Credentials};
-use postern_proto::turn::server::{Config, Server};
+use postern_proto::turn::server::{Config, Server, ShardIndex};
 use postern_wire::signal::{MAX_RELAY_WAYS, MAX_RELAYS};
+use tokio::sync::mpsc;
 
 pub use config::{
     Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, TooLong, TurnConfig,
@@ -37,8 +42,11 @@ pub(super) use client::serve as serve_client;
 pub(super) use commands::Remote;
 pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
+use commands::{Command, Link};
+
 use crate::clock;
 use crate::os::trains::{Inbox, Role, TrainSocket};
+use crate::server::sockets::share;
 use batch::Batch;
 use connections::Connections;
 use shard::Shard;
@@ -90,6 +98,7 @@ fn nearest(addresses: &[SocketAddr], stream: SocketAddr) -> Option<SocketAddr> {
 pub(super) struct Plan {
     machine: Config,
     relays: bool,
+    threads: Option<NonZeroUsize>,
 }
 
 impl Plan {
@@ -102,6 +111,7 @@ impl Plan {
         Self {
             machine,
             relays: false,
+            threads: None,
         }
     }
 
@@ -120,6 +130,7 @@ impl Plan {
         let plan = Self {
             machine,
             relays: true,
+            threads: config.threads,
         };
         Ok((plan, issuer))
     }
@@ -130,68 +141,122 @@ impl Plan {
     }
 }
 
-/// A running shard. It ends when this is dropped.
+/// The most threads that relay: beyond, they wait for the system more than they work.
+const MAX_THREADS: usize = 64;
+
+/// Running shards. They end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Running {
     remote: Remote,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Running {
-    /// Starts the thread. Must be called inside a tokio runtime.
-    pub(super) fn start(
-        listeners: Vec<std::net::UdpSocket>,
-        seed: [u8; 32],
-        plan: Plan,
-    ) -> io::Result<Self> {
+    /// Starts the threads. Must be called inside a tokio runtime.
+    pub(super) fn start(listeners: Vec<UdpSocket>, seed: [u8; 32], plan: Plan) -> io::Result<Self> {
         if plan.relays {
             crate::os::raise_file_limit();
         }
-        let poll = Poll::new()?;
-        let (remote, commands) = Remote::new(&poll)?;
+        let count = threads(plan.threads);
+        let sets = shared(listeners, count)?;
+        let machines = Server::shards(clock::now(), seed, plan.machine, count);
+        let polls = sets.iter().map(|_| Poll::new());
+        let polls = polls.collect::<io::Result<Vec<_>>>()?;
+        let (links, receivers) = links(&polls)?;
+        let mut links = links.into_iter();
+        let first = links.next().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut running = Self {
+            remote: Remote::new(first, links.collect()),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        let parts = machines.into_iter().zip(sets).zip(polls).zip(receivers);
+        for (((machine, listeners), poll), commands) in parts {
+            let shard = running.shard(machine, listeners, poll, commands, plan.relays)?;
+            let name = format!("relay-{}", running.threads.len());
+            let thread = std::thread::Builder::new().name(name);
+            running.threads.push(thread.spawn(move || shard.run())?);
+        }
+        Ok(running)
+    }
+
+    fn shard(
+        &self,
+        machine: Server,
+        listeners: Vec<UdpSocket>,
+        poll: Poll,
+        commands: mpsc::Receiver<Command>,
+        relays: bool,
+    ) -> io::Result<Shard> {
         let listeners = listeners.into_iter();
         let listeners: io::Result<_> = listeners
             .map(|socket| TrainSocket::new(socket, Role::Listener))
             .collect();
-        let stop = Arc::<AtomicBool>::default();
+        let streams = if machine.index() == ShardIndex::default() {
+            Streams::Here(BTreeMap::new())
+        } else {
+            Streams::Elsewhere(self.remote.clone())
+        };
         let runtime = tokio::runtime::Handle::current();
-        let shard = Shard {
+        Ok(Shard {
             sockets: Sockets::new(poll.registry().try_clone()?, listeners?)?,
             poll,
-            machine: Server::new(clock::now(), seed, plan.machine),
-            relays: plan.relays,
+            machine,
+            relays,
             inbox: Arc::new(Inbox::new()),
             batch: Batch::new(),
-            streams: Streams::default(),
-            connections: Connections::new(runtime, remote.clone()),
+            streams,
+            connections: Connections::new(runtime, self.remote.clone()),
             commands,
+            remote: self.remote.clone(),
             ready: BTreeSet::new(),
-            stop: stop.clone(),
-        };
-        let thread = std::thread::Builder::new().name("relay".to_owned());
-        let thread = thread.spawn(move || shard.run())?;
-        Ok(Self {
-            remote,
-            stop,
-            thread: Some(thread),
+            stop: self.stop.clone(),
         })
     }
 
-    /// What tasks speak to it with.
+    /// What tasks speak to them with.
     pub(super) const fn remote(&self) -> &Remote {
         &self.remote
     }
 }
 
+/// How many shards there are to be.
+fn threads(wish: Option<NonZeroUsize>) -> u16 {
+    if !cfg!(target_os = "linux") {
+        return 1;
+    }
+    let all = std::thread::available_parallelism().ok();
+    let count = wish.or(all).map_or(1, NonZeroUsize::get);
+    u16::try_from(count.min(MAX_THREADS)).unwrap_or(1)
+}
+
+/// The listeners of each shard.
+fn shared(listeners: Vec<UdpSocket>, count: u16) -> io::Result<Vec<Vec<UdpSocket>>> {
+    let mut sets = Vec::new();
+    for _ in 1..count {
+        let set: io::Result<Vec<_>> = listeners.iter().map(share).collect();
+        sets.push(set?);
+    }
+    sets.push(listeners);
+    Ok(sets)
+}
+
+type Links = (Vec<Link>, Vec<mpsc::Receiver<Command>>);
+
+fn links(polls: &[Poll]) -> io::Result<Links> {
+    let links = polls.iter().map(Link::new);
+    Ok(links.collect::<io::Result<Vec<_>>>()?.into_iter().unzip())
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.remote.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the relay's thread panicked");
+        self.remote.wake_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the relay panicked");
+            }
         }
     }
 }

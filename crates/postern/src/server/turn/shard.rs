@@ -1,4 +1,4 @@
-//! A thread that owns a TURN machine and its UDP sockets.
+//! A thread that owns a TURN machine, one of the server's shards, and its UDP sockets.
 //!
 //! It is a thread of its own, not a task: between two datagrams lies nothing but the
 //! machine and one system call for a whole train. What is a stream comes from tasks, as
@@ -15,7 +15,7 @@ use postern_proto::turn::server::{Event, OpenError, RelayTransport, Server, Tran
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
-use super::commands::Command;
+use super::commands::{Command, Remote};
 use super::connections::Connections;
 use super::sockets::{Sockets, Via, WAKER};
 use super::streams::Streams;
@@ -41,6 +41,8 @@ pub(super) struct Shard {
     pub(super) streams: Streams,
     pub(super) connections: Connections,
     pub(super) commands: mpsc::Receiver<Command>,
+    /// All shards.
+    pub(super) remote: Remote,
     /// Sockets that may have more to read.
     pub(super) ready: BTreeSet<usize>,
     pub(super) stop: Arc<AtomicBool>,

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use postern_proto::turn::server::{FiveTuple, PeerConnection};
+use postern_proto::turn::server::{FiveTuple, PeerConnection, ShardIndex};
 use postern_wire::turn::{StreamFrame, split_stream};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::commands::Command;
+use super::commands::{Command, Remote};
 use super::shard::Shard;
 
 /// Messages that wait for a slow client.
@@ -25,7 +25,7 @@ const MAX_WAITING: usize = 512 * 1024;
 pub(super) enum Outbound {
     Bytes(Vec<u8>),
     /// From now on the stream carries this connection's bytes.
-    Join(TcpStream),
+    Join(PeerConnection, TcpStream),
 }
 
 /// Takes what is for one stream.
@@ -92,53 +92,105 @@ impl StreamReceiver {
 }
 
 #[derive(Debug)]
-struct Stream {
+pub(super) struct Stream {
     sender: StreamSender,
     joined: Option<PeerConnection>,
 }
 
-/// All streams of a shard.
-#[derive(Debug, Default)]
-pub(super) struct Streams(BTreeMap<FiveTuple, Stream>);
+/// All streams, which one shard has.
+#[derive(Debug)]
+pub(super) enum Streams {
+    Here(BTreeMap<FiveTuple, Stream>),
+    /// The clients of another shard's streams may have moved from here (RFC 8016).
+    Elsewhere(Remote),
+}
 
 impl Streams {
     pub(super) fn send(&self, client: &FiveTuple, bytes: Vec<u8>) {
-        if let Some(stream) = self.0.get(client) {
-            stream.sender.send(bytes);
+        match self {
+            Self::Here(streams) => {
+                if let Some(stream) = streams.get(client) {
+                    stream.sender.send(bytes);
+                }
+            }
+            Self::Elsewhere(remote) => {
+                let client = *client;
+                let command = Command::ToStream { client, bytes };
+                remote.pass_on(ShardIndex::default(), command);
+            }
+        }
+    }
+
+    fn insert(&mut self, client: FiveTuple, sender: StreamSender) {
+        if let Self::Here(streams) = self {
+            let joined = None;
+            streams.insert(client, Stream { sender, joined });
+        }
+    }
+
+    fn get_mut(&mut self, client: &FiveTuple) -> Option<&mut Stream> {
+        match self {
+            Self::Here(streams) => streams.get_mut(client),
+            Self::Elsewhere(_) => None,
         }
     }
 
     /// Whether the stream is there to take the connection.
     fn join(&mut self, client: &FiveTuple, connection: PeerConnection, peer: TcpStream) -> bool {
-        let Some(stream) = self.0.get_mut(client) else {
+        let Some(stream) = self.get_mut(client) else {
             return false;
         };
         stream.joined = Some(connection);
-        stream.sender.queue.try_send(Outbound::Join(peer)).is_ok()
+        let join = Outbound::Join(connection, peer);
+        stream.sender.queue.try_send(join).is_ok()
     }
 
     /// Ends a client's stream by leaving it without a sender.
     pub(super) fn remove(&mut self, client: &FiveTuple) -> Option<PeerConnection> {
-        self.0.remove(client)?.joined
+        match self {
+            Self::Here(streams) => streams.remove(client)?.joined,
+            Self::Elsewhere(_) => None,
+        }
     }
 }
 
 impl Shard {
     pub(super) fn obey(&mut self, now: Instant, command: Command) {
         match command {
-            Command::Opened { client, sender } => {
-                let joined = None;
-                self.streams.0.insert(client, Stream { sender, joined });
-            }
+            Command::Opened { client, sender } => self.streams.insert(client, sender),
             Command::Messages { client, bytes } => self.on_messages(now, &client, &bytes),
             Command::Datagram { client, bytes } => self.on_message(now, &client, &bytes),
+            Command::Spend {
+                connection,
+                bytes,
+                answer,
+            } => {
+                let may = self.machine.connection_data(now, connection, bytes);
+                // Who asked may have ended.
+                let _ = answer.send(may);
+            }
             Command::Closed { client } => {
                 if let Some(connection) = self.streams.remove(&client) {
                     self.connections.close(connection);
                     self.machine.handle_connection_closed(connection);
                 }
-                self.machine.handle_client_closed(now, &client);
+                match self.machine.elsewhere(&client, &[]) {
+                    Some(owner) => self.remote.pass_on(owner, Command::Closed { client }),
+                    None => self.machine.handle_client_closed(now, &client),
+                }
             }
+            Command::Train {
+                client,
+                stride,
+                bytes,
+            } => self.on_train(now, &client, stride, &bytes),
+            Command::Relayed {
+                relay,
+                source,
+                lengths,
+                bytes,
+            } => self.on_relayed(now, relay, source, &lengths, &bytes),
+            Command::ToStream { client, bytes } => self.streams.send(&client, bytes),
             Command::PeerArrived { relay, stream } => self.on_peer(now, relay, stream),
             Command::Connected { connection, result } => {
                 self.on_connected(now, connection, result);

@@ -21,6 +21,13 @@ const MAX_PREDICTED: u16 = 64;
 const FOLLOWED: usize = 2;
 /// How long a prediction has to succeed before the next one is made.
 const PREDICTION_WAIT: Duration = Duration::from_millis(400);
+/// The time to live of the first datagrams that open a mapping and are not to arrive: it
+/// passes one NAT of ours. A router that takes unasked packets for its own would remember
+/// theirs, and then give the peer's answer another port.
+const FIRST_TTL: u8 = 2;
+/// Each round sends them one hop further, for there may be several NATs in a row. The last one
+/// lets them arrive: the peer may have tried their ports before they were open.
+const ROUNDS: u32 = 4;
 /// Sockets of a prediction: one to look before, one to open, one to look after.
 const BRACKET: usize = 3;
 
@@ -104,21 +111,21 @@ impl Attempt {
         let sockets = u32::try_from(self.sockets.len()).unwrap_or(u32::MAX);
         match self.plan.part {
             Part::Predict { .. } => false,
-            Part::Follow => !self.follow.is_empty(),
-            Part::Open { .. } => self.place < sockets,
+            Part::Follow | Part::Renew { .. } => !self.follow.is_empty(),
+            Part::Open { .. } => self.place < sockets.saturating_mul(ROUNDS),
             Part::Probe { probes, .. }
             | Part::Spray { probes, .. }
             | Part::OpenAndProbe { probes, .. } => self.place < probes,
         }
     }
 
-    /// The next datagram: from where and where to.
-    fn take(&mut self) -> Option<(SocketAddr, SocketAddr)> {
+    /// The next datagram.
+    fn take(&mut self) -> Option<Way> {
         while self.has_more() {
             let place = self.place;
             self.place = place.saturating_add(1);
             let way = self.way(place);
-            if let Some((_, remote)) = way
+            if let Some(Way { remote, .. }) = way
                 && (remote == self.peer || !is_forbidden(remote.port()))
             {
                 return way;
@@ -127,30 +134,47 @@ impl Attempt {
         None
     }
 
-    fn way(&mut self, place: u32) -> Option<(SocketAddr, SocketAddr)> {
+    fn way(&mut self, place: u32) -> Option<Way> {
+        let to = |local, remote| Way {
+            local,
+            remote,
+            ttl: None,
+        };
         match self.plan.part {
             Part::Predict { .. } => None,
-            Part::Follow => {
+            Part::Follow | Part::Renew { .. } => {
                 let port = self.follow.pop_front()?;
-                Some((self.base, SocketAddr::new(self.peer.ip(), port)))
+                Some(to(self.base, SocketAddr::new(self.peer.ip(), port)))
             }
-            Part::Open { .. } => Some((self.socket(place)?, self.peer)),
-            Part::Probe { ports, .. } => Some((self.base, self.random_port(ports, place))),
+            Part::Open { .. } => self.opening(place),
+            Part::Probe { ports, .. } => Some(to(self.base, self.random_port(ports, place))),
             Part::Spray { ports, .. } => {
                 // The second time round the ports, each is checked from another socket.
                 let round = place.checked_div(ports.count()).unwrap_or(0);
                 let local = self.socket(place.saturating_add(round))?;
-                Some((local, self.random_port(ports, place)))
+                Some(to(local, self.random_port(ports, place)))
             }
             Part::OpenAndProbe { ports, sockets, .. } => {
                 let turn = place >> 1;
-                if place & 1 == 0 && turn < sockets {
-                    return Some((self.socket(turn)?, self.peer));
+                let openings = sockets.saturating_mul(2);
+                if place & 1 == 0 && turn < openings {
+                    return self.opening(turn);
                 }
-                let probed = place.saturating_sub(sockets.min(turn.saturating_add(1)));
-                Some((self.base, self.random_port(ports, probed)))
+                let probed = place.saturating_sub(openings.min(turn.saturating_add(1)));
+                Some(to(self.base, self.random_port(ports, probed)))
             }
         }
+    }
+
+    /// A datagram that opens a mapping towards the peer and does not arrive there.
+    fn opening(&self, number: u32) -> Option<Way> {
+        let sockets = u32::try_from(self.sockets.len()).ok()?;
+        let round = number.checked_div(sockets)?;
+        Some(Way {
+            local: self.socket(number)?,
+            remote: self.peer,
+            ttl: ttl_of(round),
+        })
     }
 
     fn socket(&self, number: u32) -> Option<SocketAddr> {
@@ -170,10 +194,28 @@ impl Attempt {
     }
 }
 
+/// A datagram's way.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    local: SocketAddr,
+    remote: SocketAddr,
+    ttl: Option<u8>,
+}
+
+fn ttl_of(round: u32) -> Option<u8> {
+    let last = round >= ROUNDS.saturating_sub(1);
+    let further = u8::try_from(round).ok().filter(|_| !last)?;
+    Some(FIRST_TTL.saturating_add(further))
+}
+
 impl Part {
+    const fn follows(&self) -> bool {
+        matches!(self, Self::Follow | Self::Renew { .. })
+    }
+
     const fn ports(&self) -> Option<PortRange> {
         match *self {
-            Self::Predict { .. } | Self::Follow | Self::Open { .. } => None,
+            Self::Renew { .. } | Self::Predict { .. } | Self::Follow | Self::Open { .. } => None,
             Self::Probe { ports, .. }
             | Self::Spray { ports, .. }
             | Self::OpenAndProbe { ports, .. } => Some(ports),
@@ -194,7 +236,9 @@ impl Puncher {
         attempt.ends = now.checked_add(duration).unwrap_or(now);
         match attempt.plan.part {
             Part::Predict { .. } => attempt.predict_at = Some(now),
-            Part::Follow => {
+            Part::Follow | Part::Renew { .. } => {
+                let renews = attempt.plan.part != Part::Follow;
+                attempt.predict_at = renews.then_some(now);
                 if let Some(prediction) = self.prediction.take() {
                     attempt.follow.extend(ports_of(&prediction));
                 }
@@ -213,11 +257,11 @@ impl Puncher {
         };
         while let Some(next) = attempt.next
             && next <= now
-            && let Some((local, remote)) = attempt.take()
+            && let Some(Way { local, remote, ttl }) = attempt.take()
         {
             attempt.sent = attempt.sent.saturating_add(1);
             attempt.pass_time(now, next);
-            self.actions.push_back(Action::Probe { local, remote });
+            self.actions.push_back(Action::Probe { local, remote, ttl });
         }
         if attempt.next.is_some() && attempt.ends <= now {
             self.end_attempt(now, false);
@@ -230,7 +274,7 @@ impl Puncher {
     /// The peer has told ports: they are checked, if that is our part.
     pub(super) fn follow(&mut self, now: Instant, prediction: Prediction) {
         match &mut self.attempt {
-            Some(attempt) if attempt.next.is_some() && attempt.plan.part == Part::Follow => {
+            Some(attempt) if attempt.next.is_some() && attempt.plan.part.follows() => {
                 attempt.follow.clear();
                 attempt.follow.extend(ports_of(&prediction));
                 attempt.next = attempt.next.max(Some(now));
@@ -243,8 +287,14 @@ impl Puncher {
         let Some(attempt) = &mut self.attempt else {
             return;
         };
-        let Part::Predict { times } = attempt.plan.part else {
-            return;
+        let (times, count) = match attempt.plan.part {
+            Part::Predict { times } => (times, BRACKET),
+            Part::Renew { times } => (times, 1),
+            Part::Follow
+            | Part::Open { .. }
+            | Part::Probe { .. }
+            | Part::Spray { .. }
+            | Part::OpenAndProbe { .. } => return,
         };
         if attempt.predict_at.is_none_or(|at| at > now) {
             return;
@@ -258,7 +308,7 @@ impl Puncher {
         self.expected.push_back(Expected::Prediction);
         self.actions.push_back(Action::OpenSockets {
             base,
-            count: BRACKET,
+            count,
             attempt: true,
         });
     }
@@ -269,17 +319,24 @@ impl Puncher {
         let Some(attempt) = &mut self.attempt else {
             return self.close(|socket| sockets.contains(&socket));
         };
-        let (Some(server), &[before, local, after]) = (self.server, sockets) else {
-            attempt.predict_at = now.checked_add(PREDICTION_WAIT);
-            return self.close(|socket| sockets.contains(&socket));
-        };
-        attempt.opened = attempt.opened.saturating_add(3);
-        attempt.sent = attempt.sent.saturating_add(1);
         attempt.predict_at = now.checked_add(PREDICTION_WAIT);
-        let remote = attempt.peer;
-        let probe = Action::Probe { local, remote };
+        let (server, before, local, after) = match (self.server, sockets) {
+            (Some(server), &[before, local, after]) => (server, before, local, after),
+            (Some(server), &[local]) => (server, local, local, local),
+            _ => return self.close(|socket| sockets.contains(&socket)),
+        };
+        let opened = u32::try_from(sockets.len()).unwrap_or(u32::MAX);
+        attempt.opened = attempt.opened.saturating_add(opened);
+        attempt.sent = attempt.sent.saturating_add(1);
+        // Between two samples the order matters more than where the datagram ends.
+        let round = attempt.predictions.saturating_sub(1);
+        let probe = Action::Probe {
+            local,
+            remote: attempt.peer,
+            ttl: ttl_of(round).filter(|_| before == after),
+        };
         let allocation = self.local.map(|nat| nat.allocation);
-        if allocation == Some(Allocation::Preserving) {
+        if local != before && allocation == Some(Allocation::Preserving) {
             self.actions.push_back(probe);
             self.tell_prediction(Prediction {
                 first: local.port(),
@@ -293,6 +350,9 @@ impl Puncher {
             after: (after, None),
         });
         let sample = |local| Action::Sample { local, server };
+        if before == after {
+            return self.actions.extend([probe, sample(local)]);
+        }
         self.actions.extend([sample(before), probe, sample(after)]);
     }
 
@@ -317,7 +377,15 @@ impl Puncher {
         let (Some(low), Some(high)) = (bracket.before.1, bracket.after.1) else {
             return;
         };
+        let same = bracket.before.0 == bracket.after.0;
         attempt.bracket = None;
+        if same {
+            return self.tell_prediction(Prediction {
+                first: low,
+                step: 1,
+                count: 1,
+            });
+        }
         match self
             .local
             .and_then(|nat| between(nat.allocation, low, high))

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::after;
 use super::config::MAX_PERMISSIONS;
-use super::data::SendError;
+use super::data::{SendError, canonical};
 use super::event::{Event, Failure};
 use super::machine::Client;
 use super::requests::Purpose;
@@ -50,10 +50,19 @@ impl Client {
     /// [`SendError`] if there is no allocation, none of the address's family, or there are
     /// too many permissions.
     pub fn permit(&mut self, now: Instant, peer: IpAddr) -> Result<(), SendError> {
-        let peer = peer.to_canonical();
-        self.check_family(peer)?;
-        self.use_permission(now, SocketAddr::new(peer, 0))
-            .map(|_| ())
+        self.permit_peer(now, SocketAddr::new(peer, 0))
+    }
+
+    /// The same; the port, which counts for nothing else, tells the server that the address
+    /// is a relay of its own, and not its own host.
+    ///
+    /// # Errors
+    ///
+    /// As [`permit`](Self::permit).
+    pub fn permit_peer(&mut self, now: Instant, peer: SocketAddr) -> Result<(), SendError> {
+        let peer = canonical(peer);
+        self.check_family(peer.ip())?;
+        self.use_permission(now, peer).map(|_| ())
     }
 
     /// Whether the server is believed to let peers at this address send to us.

@@ -32,6 +32,15 @@ pub struct Quotas {
     pub total: Limits,
 }
 
+impl Quotas {
+    /// Whether no rate is limited.
+    pub(super) const fn are_unmetered(&self) -> bool {
+        self.user.bytes_per_second == 0
+            && self.address.bytes_per_second == 0
+            && self.total.bytes_per_second == 0
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Allocation,

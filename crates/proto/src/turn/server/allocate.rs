@@ -66,10 +66,12 @@ impl Server {
             return Ok(None);
         };
         if allocation.client != caller.client {
-            // The client has moved away from here; somebody else is welcome.
+            // The client has moved away from here; somebody else is welcome, at the shard
+            // where the request is sent again to if this is not the one.
             allocation.former = None;
+            let is_stray = self.shared.owner(&caller.client).is_some();
             self.table.forget_client(id, &caller.client);
-            return Ok(None);
+            return Ok(is_stray.then_some(Ok(None)));
         }
         if allocation.created_by != caller.id || allocation.session.account != session.account {
             return Err(Reject::MISMATCH);
@@ -89,7 +91,8 @@ impl Server {
         self.check_willing(caller, &request)?;
         let source = Source::from(caller.client.client.0.ip());
         let holder = self
-            .accounts
+            .shared
+            .accounts()
             .open(&self.config.quotas, &session.account, source)
             .ok_or_else(|| Reject::new(ErrorCode::ALLOCATION_QUOTA_REACHED))?;
         match self.plan(now, &request, &session) {
@@ -98,7 +101,7 @@ impl Server {
                 Ok(None)
             }
             Err(reject) => {
-                self.accounts.close(holder);
+                self.shared.accounts().close(holder);
                 Err(reject)
             }
         }
@@ -137,17 +140,10 @@ impl Server {
         token: ReservationToken,
         session: &Session,
     ) -> Result<Plan, Reject> {
-        let is_theirs = self
-            .reservations
-            .get(&token)
-            .is_some_and(|kept| kept.account == session.account && now < kept.expires);
-        if !is_theirs {
-            return Err(Reject::NO_CAPACITY);
-        }
-        let kept = self
-            .reservations
-            .remove(&token)
-            .ok_or(Reject::NO_CAPACITY)?;
+        let is_theirs = |kept: &Reservation| kept.account == session.account && now < kept.expires;
+        let kept = self.take_reservation(token, is_theirs);
+        let kept = kept.ok_or(Reject::NO_CAPACITY)?;
+        // The shard that made it may be another one; there, nothing will be due.
         self.deadlines
             .remove(kept.expires, Deadline::Reservation(token));
         let mut relays = Relays::default();
@@ -182,7 +178,7 @@ impl Server {
 
     /// RFC 8656 section 7.2: with one of two families the request succeeds, and
     /// ADDRESS-ERROR-CODE says why there is only one.
-    fn plan_both(&mut self, parity: Parity) -> Result<Plan, Reject> {
+    fn plan_both(&self, parity: Parity) -> Result<Plan, Reject> {
         let v4 = self.take_port(AddressFamily::V4, parity);
         let v6 = self.take_port(AddressFamily::V6, parity);
         let absent = match (&v4, &v6) {
@@ -202,13 +198,14 @@ impl Server {
         })
     }
 
-    fn take_port(&mut self, family: AddressFamily, parity: Parity) -> Result<Relay, Reject> {
+    fn take_port(&self, family: AddressFamily, parity: Parity) -> Result<Relay, Reject> {
         let address = self
             .config
             .relay_address(family)
             .ok_or(Reject::FAMILY_NOT_SUPPORTED)?;
         let port = self
-            .ports
+            .shared
+            .ports()
             .take(address.bind, parity)
             .ok_or(Reject::NO_CAPACITY)?;
         Ok(relay(address, port))
@@ -235,24 +232,35 @@ impl Server {
             account: Arc::clone(&session.account),
             expires,
         };
-        self.reservations.insert(token, reservation);
+        self.shared.reservations().insert(token, reservation);
         self.deadlines.add(expires, Deadline::Reservation(token));
         token
     }
 
-    pub(super) fn on_reservation_due(&mut self, token: ReservationToken) {
-        if let Some(kept) = self.reservations.remove(&token) {
-            self.ports.give_back(kept.address.bind, kept.port);
+    /// Takes a reservation out, if it is what it is to be.
+    fn take_reservation(
+        &self,
+        token: ReservationToken,
+        is_right: impl Fn(&Reservation) -> bool,
+    ) -> Option<Reservation> {
+        let mut reservations = self.shared.reservations();
+        let right = reservations.get(&token).is_some_and(is_right);
+        right.then(|| reservations.remove(&token)).flatten()
+    }
+
+    pub(super) fn on_reservation_due(&self, token: ReservationToken) {
+        if let Some(kept) = self.take_reservation(token, |_| true) {
+            self.shared.ports().give_back(kept.address.bind, kept.port);
         }
     }
 
     /// A port is kept no longer than the allocation that asked for it: else a user could
     /// keep more ports than allocations.
     fn end_reservation(&mut self, token: ReservationToken) {
-        if let Some(kept) = self.reservations.get(&token) {
+        if let Some(kept) = self.take_reservation(token, |_| true) {
             self.deadlines
                 .remove(kept.expires, Deadline::Reservation(token));
-            self.on_reservation_due(token);
+            self.shared.ports().give_back(kept.address.bind, kept.port);
         }
     }
 
@@ -341,7 +349,7 @@ impl Server {
             Ok(()) => {
                 relay.open = true;
                 let relayed = relay.relayed();
-                self.table.list(transport, relayed, id);
+                self.shared.list(transport, relayed, id);
             }
             Err(error) => self.on_open_failed(id, error),
         }
@@ -353,7 +361,7 @@ impl Server {
         let Some((bind, port)) = self.drop_relay(id) else {
             return;
         };
-        self.ports.give_back(bind, port);
+        self.shared.ports().give_back(bind, port);
         let parity = self.another_try(id.allocation, error);
         let retry = parity.map(|parity| self.take_port(id.family, parity));
         let Some(allocation) = self.table.get_mut(id.allocation) else {
@@ -448,7 +456,7 @@ impl Server {
         self.deadlines
             .remove(allocation.due, Deadline::Allocation(id));
         for (family, relay) in allocation.relays.iter() {
-            self.ports.give_back(relay.bind, relay.port);
+            self.shared.ports().give_back(relay.bind, relay.port);
             let relay = relay_id(id, family);
             self.events.push_back(Event::CloseRelay { relay });
         }
@@ -458,13 +466,13 @@ impl Server {
         let holder = allocation.holder;
         self.release(holder, Resource::Permission, allocation.permissions.len());
         self.release(holder, Resource::Channel, allocation.channels.len());
-        self.accounts.close(holder);
+        self.shared.accounts().close(holder);
         tracing::info!(allocation = id.index(), user = %allocation.session.user, "ended");
     }
 
-    pub(super) fn release(&mut self, holder: Holder, what: Resource, count: usize) {
+    pub(super) fn release(&self, holder: Holder, what: Resource, count: usize) {
         for _ in 0..count {
-            self.accounts.give_back(holder, what);
+            self.shared.accounts().give_back(holder, what);
         }
     }
 

@@ -182,7 +182,7 @@ impl Server {
         if !is_ours {
             return Some(None);
         }
-        match self.table.of_relayed(RelayTransport::Udp, peer.0) {
+        match self.shared.of_relayed(RelayTransport::Udp, peer.0) {
             Some(relay) => Some(Some(relay)),
             None => (self.config.policy.verdict(ip) == PeerVerdict::Allowed).then_some(None),
         }
@@ -199,12 +199,17 @@ impl Server {
         may.then_some(allocation)
     }
 
-    pub(super) fn spend(&mut self, now: Instant, id: AllocationId, bytes: usize) -> bool {
+    pub(super) fn spend(&self, now: Instant, id: AllocationId, bytes: usize) -> bool {
         let Some(allocation) = self.table.get(id) else {
             return false;
         };
         let holder = allocation.holder;
-        self.accounts.spend(now, &self.config.quotas, holder, bytes)
+        if self.config.quotas.are_unmetered() {
+            return true;
+        }
+        self.shared
+            .accounts()
+            .spend(now, &self.config.quotas, holder, bytes)
     }
 
     /// Word from where a client moved to: nothing more will come from where it was.

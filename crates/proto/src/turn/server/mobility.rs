@@ -12,11 +12,11 @@ use super::Server;
 use super::accounts::Resource;
 use super::dispatch::Caller;
 use super::reject::Reject;
-use super::types::{AllocationId, RelayTransport, Source};
+use super::types::{AllocationId, RelayTransport, ShardIndex, Source};
 use crate::stun::Session;
 
 /// Bytes of a ticket.
-const TICKET_LEN: usize = 24;
+const TICKET_LEN: usize = 26;
 
 impl Server {
     /// The ticket that is good for an allocation, if it can move.
@@ -24,9 +24,11 @@ impl Server {
         let secret = self.table.get(id)?.ticket?;
         let mut ticket = [0; TICKET_LEN];
         let bytes = id
-            .index
+            .shard
+            .0
             .to_be_bytes()
             .into_iter()
+            .chain(id.index.to_be_bytes())
             .chain(id.generation.to_be_bytes())
             .chain(secret);
         ticket
@@ -85,9 +87,11 @@ impl Server {
     }
 
     fn of_ticket(&self, now: Instant, ticket: &[u8]) -> Option<AllocationId> {
-        let (index, rest) = ticket.split_first_chunk()?;
+        let (shard, rest) = ticket.split_first_chunk()?;
+        let (index, rest) = rest.split_first_chunk()?;
         let (generation, secret) = rest.split_first_chunk()?;
         let id = AllocationId {
+            shard: ShardIndex(u16::from_be_bytes(*shard)),
             index: u32::from_be_bytes(*index),
             generation: u32::from_be_bytes(*generation),
         };
@@ -109,14 +113,17 @@ impl Server {
         ];
         let source = Source::from(caller.client.client.0.ip());
         let new = self
-            .accounts
+            .shared
+            .accounts()
             .relocate(&self.config.quotas, old, source, &user)
             .ok_or(quota)?;
         for (what, count) in had {
-            self.accounts.transfer(old, new, what, count);
+            self.shared.accounts().transfer(old, new, what, count);
         }
-        self.accounts.transfer(old, new, Resource::Allocation, 1);
-        self.accounts.close_if_idle(old);
+        self.shared
+            .accounts()
+            .transfer(old, new, Resource::Allocation, 1);
+        self.shared.accounts().close_if_idle(old);
         if let Some(allocation) = self.table.get_mut(id) {
             allocation.holder = new;
         }

@@ -18,6 +18,9 @@
 //! [`Server::client_data`] and [`Server::peer_data`] take the bytes of all of it, make no
 //! allocation on the heap, and cost two or three look-ups in ordered maps.
 //!
+//! A driver with several threads has several machines that are one server:
+//! [`Server::shards`] and [`Server::elsewhere`].
+//!
 //! What holds, whatever arrives:
 //!
 //! - Nothing is kept of a client that has not proven its address and its credentials,
@@ -47,6 +50,8 @@ mod ports;
 mod refresh;
 mod reject;
 mod request;
+mod shard;
+mod shared;
 mod table;
 mod tcp;
 mod types;
@@ -59,7 +64,6 @@ use std::time::Instant;
 
 use hmac::{Hmac, Mac};
 use postern_wire::stun::TransactionId;
-use postern_wire::turn::ReservationToken;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use sha2::Sha256;
@@ -72,14 +76,13 @@ pub use dispatch::Handled;
 pub use policy::{Cidr, CidrError, PeerPolicy};
 pub use types::{
     AllocationId, Backward, ClientAddr, FiveTuple, Forward, Framing, PeerAddr, PeerConnection,
-    RelayId, RelayPort, RelayTransport, RelayedAddr, Transport,
+    RelayId, RelayPort, RelayTransport, RelayedAddr, ShardIndex, Transport,
 };
 
-use accounts::Accounts;
-use allocate::Reservation;
 use deadlines::Deadlines;
 use policy::PeerVerdict;
 use ports::Ports;
+use shared::Shared;
 use table::Table;
 use tcp::Connections;
 
@@ -171,10 +174,9 @@ pub struct Server {
     rng: ChaCha20Rng,
     auth: Authenticator,
     binding: BindingServer,
+    shard: ShardIndex,
+    shared: Shared,
     table: Table,
-    ports: Ports,
-    accounts: Accounts,
-    reservations: BTreeMap<ReservationToken, Reservation>,
     connections: Connections,
     departed: BTreeMap<FiveTuple, TransactionId>,
     deadlines: Deadlines,
@@ -188,24 +190,38 @@ impl Server {
     /// 32 bytes that nobody else knows.
     #[must_use]
     pub fn new(now: Instant, seed: [u8; 32], mut config: Config) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(derive(&seed, "tokens"));
         let pool = ChaCha20Rng::from_seed(derive(&seed, "ports"));
+        let shared = Shared::new(Ports::new(&config.ports, pool));
+        config
+            .nonce_key
+            .get_or_insert_with(|| derive(&seed, "nonces"));
+        let binding = BindingServer::new().with_allowance(config.unproven_allowance);
+        Self::shard(now, seed, config, binding, ShardIndex::default(), &shared)
+    }
+
+    /// One of the machines of a server; the configuration has a key of nonces.
+    fn shard(
+        now: Instant,
+        seed: [u8; 32],
+        mut config: Config,
+        binding: BindingServer,
+        shard: ShardIndex,
+        shared: &Shared,
+    ) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(derive(&seed, "tokens"));
         let nonce_key = config.nonce_key.unwrap_or_else(|| derive(&seed, "nonces"));
         // Nothing that leaves the server comes from the first block.
         rng.next_u64();
         config.policy = with_own(config.policy.clone(), &config);
         Self {
             auth: Authenticator::new(nonce_key, config.nonce_lifetime, config.credentials.clone()),
-            binding: BindingServer::new()
-                .with_alternates(config.discovery.clone())
-                .with_allowance(config.unproven_allowance),
-            ports: Ports::new(&config.ports, pool),
+            binding: binding.with_alternates(config.discovery.clone()),
             config,
             started: now,
             rng,
-            table: Table::default(),
-            accounts: Accounts::default(),
-            reservations: BTreeMap::new(),
+            shard,
+            shared: shared.clone(),
+            table: Table::new(shard, shared.clone()),
             connections: Connections::default(),
             departed: BTreeMap::new(),
             deadlines: Deadlines::default(),
@@ -231,10 +247,10 @@ impl Server {
         self.deadlines.next()
     }
 
-    /// How many allocations there are.
+    /// How many allocations there are, of all shards together.
     #[must_use]
-    pub const fn allocations(&self) -> u32 {
-        self.accounts.allocations()
+    pub fn allocations(&self) -> u32 {
+        self.shared.accounts().allocations()
     }
 
     /// From now on these are the users. Those that have an allocation keep it.
@@ -272,7 +288,7 @@ impl Server {
     fn may_reach(&self, transport: RelayTransport, PeerAddr(peer): PeerAddr) -> bool {
         match self.config.policy.verdict(peer.ip()) {
             PeerVerdict::Allowed => true,
-            PeerVerdict::Own => self.table.of_relayed(transport, peer).is_some(),
+            PeerVerdict::Own => self.shared.of_relayed(transport, peer).is_some(),
             PeerVerdict::Denied => false,
         }
     }

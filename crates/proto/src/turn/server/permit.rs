@@ -79,9 +79,14 @@ impl Server {
         Ok(Some(caller.success()))
     }
 
-    fn take_channel(&mut self, holder: Holder, count: usize) -> Result<(), Reject> {
+    fn take_channel(&self, holder: Holder, count: usize) -> Result<(), Reject> {
         let quotas = &self.config.quotas;
-        if count < MAX_CHANNELS && self.accounts.take(quotas, holder, Resource::Channel) {
+        if count < MAX_CHANNELS
+            && self
+                .shared
+                .accounts()
+                .take(quotas, holder, Resource::Channel)
+        {
             Ok(())
         } else {
             Err(Reject::NO_CAPACITY)
@@ -127,7 +132,7 @@ impl Server {
     }
 
     /// Counts the permissions that these peers need and do not have.
-    fn take_permissions(&mut self, id: AllocationId, peers: &[PeerAddr]) -> Result<(), Reject> {
+    fn take_permissions(&self, id: AllocationId, peers: &[PeerAddr]) -> Result<(), Reject> {
         let allocation = self.table.get(id).ok_or(Reject::MISMATCH)?;
         let holder = allocation.holder;
         let mut new: Vec<_> = peers
@@ -141,9 +146,10 @@ impl Server {
             return Err(Reject::NO_CAPACITY);
         }
         for taken in 0..new.len() {
-            let fits = self
-                .accounts
-                .take(&self.config.quotas, holder, Resource::Permission);
+            let fits =
+                self.shared
+                    .accounts()
+                    .take(&self.config.quotas, holder, Resource::Permission);
             if !fits {
                 self.release(holder, Resource::Permission, taken);
                 return Err(Reject::NO_CAPACITY);

@@ -22,6 +22,75 @@ impl Cidr {
         Some(Self { network, length })
     }
 
+    /// One address alone.
+    #[must_use]
+    pub const fn host(address: IpAddr) -> Self {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Self {
+            network: address,
+            length,
+        }
+    }
+
+    /// The address of the network, with the bits behind the prefix as they were given.
+    #[must_use]
+    pub const fn network(&self) -> IpAddr {
+        self.network
+    }
+
+    /// How many bits the addresses share.
+    #[must_use]
+    pub const fn prefix_length(&self) -> u8 {
+        self.length
+    }
+
+    /// The first and the last address.
+    #[must_use]
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        match self.network {
+            IpAddr::V4(ip) => {
+                let host = u32::MAX.checked_shr(self.length.into()).unwrap_or_default();
+                let (first, last) = (ip.to_bits() & !host, ip.to_bits() | host);
+                (
+                    Ipv4Addr::from_bits(first).into(),
+                    Ipv4Addr::from_bits(last).into(),
+                )
+            }
+            IpAddr::V6(ip) => {
+                let host = u128::MAX
+                    .checked_shr(self.length.into())
+                    .unwrap_or_default();
+                let (first, last) = (ip.to_bits() & !host, ip.to_bits() | host);
+                (
+                    Ipv6Addr::from_bits(first).into(),
+                    Ipv6Addr::from_bits(last).into(),
+                )
+            }
+        }
+    }
+
+    /// The prefix with these bounds; `None` if there is none.
+    #[must_use]
+    pub fn spanning(first: IpAddr, last: IpAddr) -> Option<Self> {
+        let length = match (first, last) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+        };
+        let prefix = Self::new(first, u8::try_from(length).ok()?)?;
+        (prefix.bounds() == (first, last)).then_some(prefix)
+    }
+
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.length <= other.length {
+            self.contains(other.network)
+        } else {
+            other.contains(self.network)
+        }
+    }
+
     /// Whether the address is one of them.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {

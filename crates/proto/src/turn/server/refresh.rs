@@ -110,8 +110,8 @@ impl Server {
         let Some(relay) = allocation.relays.slot(family).take() else {
             return;
         };
-        self.table.unlist(transport, relay.relayed());
-        self.ports.give_back(relay.bind, relay.port);
+        self.shared.unlist(transport, relay.relayed());
+        self.shared.ports().give_back(relay.bind, relay.port);
         let relay = relay_id(id, family);
         self.events.push_back(Event::CloseRelay { relay });
         self.end_connections_of(relay);

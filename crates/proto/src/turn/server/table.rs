@@ -1,17 +1,18 @@
 //! All allocations, and how to find one.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use super::allocation::Allocation;
-use super::types::{AllocationId, FiveTuple, RelayId, RelayTransport, RelayedAddr};
+use super::shared::Shared;
+use super::types::{AllocationId, FiveTuple, ShardIndex};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
+    shard: ShardIndex,
+    shared: Shared,
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_client: BTreeMap<FiveTuple, AllocationId>,
-    by_relayed: BTreeMap<(RelayTransport, SocketAddr), RelayId>,
 }
 
 #[derive(Debug, Default)]
@@ -21,10 +22,21 @@ struct Slot {
 }
 
 impl Table {
+    pub(super) const fn new(shard: ShardIndex, shared: Shared) -> Self {
+        Self {
+            shard,
+            shared,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_client: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let client = allocation.client;
         let index = self.vacant();
         let mut id = AllocationId {
+            shard: self.shard,
             index,
             generation: 0,
         };
@@ -40,7 +52,7 @@ impl Table {
     /// Takes an allocation out, and all ways to it.
     pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
         let slot = self.slots.get_mut(to_usize(id.index))?;
-        if slot.generation != id.generation {
+        if (self.shard, slot.generation) != (id.shard, id.generation) {
             return None;
         }
         let allocation = *slot.allocation.take()?;
@@ -50,21 +62,21 @@ impl Table {
             self.forget_client(id, former);
         }
         for (_, relay) in allocation.relays.iter().filter(|(_, relay)| relay.open) {
-            self.unlist(allocation.transport, relay.relayed());
+            self.shared.unlist(allocation.transport, relay.relayed());
         }
         Some(allocation)
     }
 
     pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
         let slot = self.slots.get(to_usize(id.index))?;
-        (slot.generation == id.generation)
+        ((self.shard, slot.generation) == (id.shard, id.generation))
             .then_some(slot.allocation.as_deref())
             .flatten()
     }
 
     pub(super) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
         let slot = self.slots.get_mut(to_usize(id.index))?;
-        (slot.generation == id.generation)
+        ((self.shard, slot.generation) == (id.shard, id.generation))
             .then_some(slot.allocation.as_deref_mut())
             .flatten()
     }
@@ -73,39 +85,18 @@ impl Table {
         self.by_client.get(client).copied()
     }
 
-    /// Makes another 5-tuple lead to the allocation too.
+    /// Makes another 5-tuple lead to the allocation too, whichever shard it comes to.
     pub(super) fn add_client(&mut self, id: AllocationId, client: FiveTuple) {
         self.by_client.insert(client, id);
+        self.shared.add_stray(client, self.shard);
     }
 
     /// Makes a 5-tuple lead nowhere, if it leads to this allocation.
     pub(super) fn forget_client(&mut self, id: AllocationId, client: &FiveTuple) {
         if self.by_client.get(client) == Some(&id) {
             self.by_client.remove(client);
+            self.shared.remove_stray(client, self.shard);
         }
-    }
-
-    /// Makes a relayed address known, so that other clients may reach it.
-    pub(super) fn list(
-        &mut self,
-        transport: RelayTransport,
-        RelayedAddr(address): RelayedAddr,
-        relay: RelayId,
-    ) {
-        self.by_relayed.insert((transport, address), relay);
-    }
-
-    pub(super) fn unlist(&mut self, transport: RelayTransport, RelayedAddr(address): RelayedAddr) {
-        self.by_relayed.remove(&(transport, address));
-    }
-
-    /// The live relay that has this address.
-    pub(super) fn of_relayed(
-        &self,
-        transport: RelayTransport,
-        address: SocketAddr,
-    ) -> Option<RelayId> {
-        self.by_relayed.get(&(transport, address)).copied()
     }
 
     /// All allocations, for what happens when an operator decides.
@@ -114,6 +105,7 @@ impl Table {
         entries
             .filter(|(slot, _)| slot.allocation.is_some())
             .map(|(slot, index)| AllocationId {
+                shard: self.shard,
                 index,
                 generation: slot.generation,
             })

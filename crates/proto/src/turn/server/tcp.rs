@@ -266,7 +266,8 @@ impl Server {
         }
         let holder = allocation.holder;
         if !self
-            .accounts
+            .shared
+            .accounts()
             .take(&self.config.quotas, holder, Resource::Connection)
         {
             return None;
@@ -315,7 +316,9 @@ impl Server {
         if let Some(allocation) = self.table.get_mut(connection.relay.allocation) {
             allocation.connections.remove(&connection.peer);
             let holder = allocation.holder;
-            self.accounts.give_back(holder, Resource::Connection);
+            self.shared
+                .accounts()
+                .give_back(holder, Resource::Connection);
         }
     }
 

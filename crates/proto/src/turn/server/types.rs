@@ -92,15 +92,27 @@ impl RelayTransport {
     }
 }
 
+/// One of the machines that are one server together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ShardIndex(pub u16);
+
 /// An allocation. A number is not used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AllocationId {
+    pub(super) shard: ShardIndex,
     pub(super) index: u32,
     pub(super) generation: u32,
 }
 
 impl AllocationId {
-    /// A small number that no other living allocation has: an index for a driver's table.
+    /// Which shard has it.
+    #[must_use]
+    pub const fn shard(self) -> ShardIndex {
+        self.shard
+    }
+
+    /// A small number that no other living allocation of its shard has: an index for a
+    /// driver's table.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.index
@@ -137,8 +149,8 @@ pub struct Forward {
     /// To this peer.
     pub peer: PeerAddr,
     /// The peer is a relayed address of this very server: instead of sending, a driver
-    /// may call [`Server::peer_data`](super::Server::peer_data) for this relay, with
-    /// [`Forward::source`] as the peer.
+    /// may call [`Server::peer_data`](super::Server::peer_data) of the relay's shard for
+    /// this relay, with [`Forward::source`] as the peer.
     pub own: Option<RelayId>,
     /// The address that the data comes from, as the peer sees it.
     pub source: RelayedAddr,

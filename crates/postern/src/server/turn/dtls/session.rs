@@ -79,7 +79,7 @@ impl Session {
                         self.send(&bytes)
                     }
                     // A connection with a peer needs a stream.
-                    Some(Outbound::Join(_)) | None => return,
+                    Some(Outbound::Join(..)) | None => return,
                 },
                 () = wake => {
                     if clock::now() >= end {

@@ -40,7 +40,9 @@ impl Running {
             }),
             ..ServerConfig::default()
         };
-        let server = Server::bind(config).unwrap();
+        // The TCP port is that of UDP, and may be another test's.
+        let bound = (0..20).find_map(|_| Server::bind(config.clone()).ok());
+        let server = bound.unwrap();
         let uri = |uri: &String| {
             let address = uri.strip_prefix("turns:")?.strip_suffix("?transport=udp")?;
             address.parse().ok()

@@ -20,4 +20,5 @@ mod policy;
 mod properties;
 mod quotas;
 mod refreshing;
+mod shards;
 mod world;

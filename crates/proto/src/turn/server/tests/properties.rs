@@ -273,7 +273,7 @@ proptest! {
         let server = &witness.world.server;
         prop_assert_eq!(server.allocations(), 0);
         prop_assert_eq!(server.poll_timeout(), None);
-        prop_assert!(server.accounts.is_empty());
+        prop_assert!(server.shared.is_empty());
     }
 
     #[test]

@@ -159,9 +159,19 @@ impl World {
     }
 
     pub(super) fn with(config: Config) -> Self {
+        Self::of(Server::new(start(), [7; 32], config))
+    }
+
+    /// The driver of each of these shards.
+    pub(super) fn shards(config: Config, count: u16) -> Vec<Self> {
+        let shards = Server::shards(start(), [7; 32], config, count);
+        shards.into_iter().map(Self::of).collect()
+    }
+
+    fn of(server: Server) -> Self {
         let start = start();
         Self {
-            server: Server::new(start, [7; 32], config),
+            server,
             now: start,
             start,
             events: Vec::new(),
@@ -247,6 +257,11 @@ impl World {
         let nonce = self.nonce(at);
         self.nonces.insert(*at, (nonce.clone(), self.now));
         nonce
+    }
+
+    /// Another shard has given this nonce.
+    pub(super) fn nonces_known(&mut self, at: &FiveTuple, nonce: &str) {
+        self.nonces.insert(*at, (nonce.to_owned(), self.now));
     }
 
     /// Signs and sends a request, and gives the response to it.

@@ -1,0 +1,329 @@
+//! `postern gateway`
+
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use postern::gateway::socket::{Answer, DEFAULT_SOCKET, Question, ask, serve};
+use postern::gateway::{
+    DEFAULT_HTTP_PORT, Gateway, GatewayConfig, GatewayError, Handle, LeaseInfo, Status, describe,
+    describe_obstacle,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::failure::{Failure, chain};
+use crate::output::{Event, Output};
+
+mod file;
+
+/// Options of `postern gateway`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    question: Option<Asked>,
+    #[command(flatten)]
+    run: Run,
+}
+
+/// Options of the daemon.
+#[derive(Debug, Args)]
+struct Run {
+    /// An interface towards the internet; repeat it for several
+    #[arg(long, value_name = "INTERFACE")]
+    wan: Vec<String>,
+    /// An interface towards the hosts inside; repeat it for several
+    #[arg(long, value_name = "INTERFACE")]
+    lan: Vec<String>,
+    /// A TOML file with the same names, and rules (docs/gateway.md); options win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory in which leases are kept, so that they survive a restart
+    #[arg(long, value_name = "DIRECTORY")]
+    state: Option<PathBuf>,
+    /// The outside address, if it is not the interface's
+    #[arg(long, value_name = "IP")]
+    external_ip: Option<Ipv4Addr>,
+    /// The port of UPnP's HTTP on the addresses inside [default: 5000]
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
+    /// Do not answer UPnP-IGD
+    #[arg(long)]
+    no_upnp: bool,
+    /// Do not answer NAT-PMP
+    #[arg(long)]
+    no_nat_pmp: bool,
+    /// Do not answer PCP
+    #[arg(long)]
+    no_pcp: bool,
+    /// Let hosts map ports of other hosts
+    #[arg(long)]
+    third_party: bool,
+    /// The socket for status, list, flush and revoke
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print the rules of nftables that the gateway makes, and make none
+    #[arg(long)]
+    print_rules: bool,
+    /// Print one JSON object a line (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a running gateway is asked.
+#[derive(Debug, Subcommand)]
+enum Asked {
+    /// Say how the gateway is
+    Status(Where),
+    /// List the leases
+    List(Where),
+    /// Take all leases back
+    Flush(Where),
+    /// Take one lease back
+    Revoke {
+        /// Its number, as `list` shows it
+        id: u64,
+        #[command(flatten)]
+        place: Where,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Where {
+    /// The socket of the gateway
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print one JSON object a line (docs/json.md)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs a gateway until it is interrupted, or asks the one that runs.
+pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.question {
+        Some(Asked::Status(place)) => question(place, Question::Status).await,
+        Some(Asked::List(place)) => question(place, Question::List).await,
+        Some(Asked::Flush(place)) => question(place, Question::Flush).await,
+        Some(Asked::Revoke { id, place }) => question(place, Question::Revoke { id }).await,
+        None => daemon(arguments.run).await,
+    }
+}
+
+async fn daemon(run: Run) -> Result<(), Failure> {
+    let output = Output::new(run.json);
+    let config = config(&run)?;
+    if run.print_rules {
+        return output.must_say(
+            &Event::Rules {
+                rules: &describe(&config),
+            },
+            &describe(&config),
+        );
+    }
+    // Before anybody knows that we run, and may want us to stop.
+    let signals = Signals::new().map_err(Failure::system)?;
+    let gateway = Gateway::start(config.clone()).map_err(|error| failure(&error))?;
+    let answers = serve(&run.socket, gateway.handle()).map_err(|error| {
+        let path = run.socket.display();
+        Failure::failed(
+            "socket",
+            format!("the socket {path} cannot be made: {error}"),
+        )
+    })?;
+    let answers = tokio::spawn(answers);
+    ready(output, &config, &gateway.status())?;
+    let reloads = tokio::spawn(reload(run, signals.hangup, gateway.handle()));
+    gateway
+        .run(stopped(signals.interrupt, signals.terminate))
+        .await;
+    reloads.abort();
+    answers.abort();
+    Ok(())
+}
+
+/// What a service manager, or a person, says to the daemon.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+async fn stopped(mut interrupt: Signal, mut terminate: Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Reads the configuration again at each SIGHUP. One that cannot be used changes nothing.
+async fn reload(run: Run, mut hangup: Signal, handle: Handle) {
+    while hangup.recv().await.is_some() {
+        let reloaded = match config(&run) {
+            Ok(config) => handle.reload(config).await,
+            Err(failure) => Some(Err(failure.into_message())),
+        };
+        match reloaded {
+            Some(Ok(())) => tracing::info!("the configuration was read again"),
+            Some(Err(error)) => tracing::warn!(error, "the configuration stays as it was"),
+            None => return,
+        }
+    }
+}
+
+fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), Failure> {
+    let external = status.external_address.map(|address| address.to_string());
+    let event = Event::GatewayReady {
+        wan: &config.wan,
+        lan: &config.lan,
+        external_address: external.as_deref(),
+        double_nat: status.double_nat,
+        leases: status.leases,
+        obstacles: &status.obstacles,
+    };
+    let address = external.as_deref().unwrap_or("no address yet");
+    let mut line = format!(
+        "Ready: ports of {} ({address}) open for the hosts behind {}; {} leases kept.",
+        config.wan.join(", "),
+        config.lan.join(", "),
+        status.leases,
+    );
+    if status.double_nat {
+        line.push_str(
+            "\nThe outside address is not one of the internet: another NAT, this line's or the \
+             carrier's, is in front of this router, and has to open the ports as well.",
+        );
+    }
+    for chain in &status.obstacles {
+        line.push_str(&format!(
+            "\nNote: {}.",
+            describe_obstacle(chain, config.mark)
+        ));
+    }
+    output.must_say(&event, &line)
+}
+
+fn config(run: &Run) -> Result<GatewayConfig, Failure> {
+    let mut config = match &run.config {
+        Some(path) => file::read(path)?,
+        None => GatewayConfig::default(),
+    };
+    if !run.wan.is_empty() {
+        config.wan.clone_from(&run.wan);
+    }
+    if !run.lan.is_empty() {
+        config.lan.clone_from(&run.lan);
+    }
+    config.state = run.state.clone().or(config.state);
+    config.external_ip = run.external_ip.or(config.external_ip);
+    config.http_port = run.http_port.unwrap_or(config.http_port);
+    config.upnp &= !run.no_upnp;
+    config.nat_pmp &= !run.no_nat_pmp;
+    config.pcp &= !run.no_pcp;
+    config.third_party |= run.third_party;
+    if config.http_port == 0 {
+        return Err(Failure::usage(format!(
+            "--http-port cannot be 0: hosts are told the port, and it must stay; the usual one is {DEFAULT_HTTP_PORT}"
+        )));
+    }
+    Ok(config)
+}
+
+fn failure(error: &GatewayError) -> Failure {
+    let text = chain(error);
+    match error {
+        GatewayError::NoInterface
+        | GatewayError::UnknownInterface(_)
+        | GatewayError::BothSides(_) => Failure::usage(text),
+        GatewayError::Kernel(_) => Failure::failed("kernel", text),
+        GatewayError::Listen { .. } => Failure::failed("listen", text),
+        GatewayError::State { .. } => Failure::failed("state", text),
+        GatewayError::Interfaces(_) | GatewayError::Entropy(_) => Failure::failed("system", text),
+    }
+}
+
+async fn question(place: Where, question: Question) -> Result<(), Failure> {
+    let output = Output::new(place.json);
+    let path = place.socket.display();
+    let answer = ask(&place.socket, question).await.map_err(|error| {
+        let absent = [ErrorKind::NotFound, ErrorKind::ConnectionRefused];
+        let text = if absent.contains(&error.kind()) {
+            format!("no gateway answers at {path}; is it running?")
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            format!("the gateway at {path} is for root and the group of the socket")
+        } else {
+            format!("the gateway at {path} did not answer: {error}")
+        };
+        Failure::failed("gateway", text)
+    })?;
+    match answer {
+        Answer::Status(status) => {
+            output.say(&Event::GatewayStatus(&status), &describe_status(&status))
+        }
+        Answer::List { leases } => {
+            for lease in &leases {
+                output.say(&Event::Lease(lease), &describe_lease(lease));
+            }
+            if leases.is_empty() && !output.is_json() {
+                output.say(&Event::Revoked { count: 0 }, "No leases.");
+            }
+        }
+        Answer::Revoked { count } => {
+            let line = format!("{count} taken back.");
+            output.say(&Event::Revoked { count }, &line);
+            if count == 0 && matches!(question, Question::Revoke { .. }) {
+                return Err(Failure::failed(
+                    "gateway",
+                    "there is no lease of this number".to_owned(),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn describe_status(status: &Status) -> String {
+    let address = match status.external_address {
+        Some(address) if status.double_nat => format!("{address}, behind another NAT"),
+        Some(address) => address.to_string(),
+        None => "none".to_owned(),
+    };
+    let mut text = format!(
+        "Outside address: {address}\nLeases: {}\nKept for: {} s",
+        status.leases, status.epoch
+    );
+    for chain in &status.obstacles {
+        text.push_str(&format!("\nDropped by: {chain} (docs/gateway.md)"));
+    }
+    text
+}
+
+fn describe_lease(lease: &LeaseInfo) -> String {
+    let outside = match lease.external_port {
+        Some(port) => format!("{port} -> "),
+        None => String::new(),
+    };
+    let life = match lease.lifetime {
+        Some(seconds) => format!("{seconds} s left"),
+        None => "no end".to_owned(),
+    };
+    let remote = match lease.remote.is_empty() {
+        true => String::new(),
+        false => format!(", from {}", lease.remote.join(", ")),
+    };
+    let internal = std::net::SocketAddr::new(lease.internal_address, lease.internal_port);
+    format!(
+        "{}  {} {} {outside}{internal}{remote}, {life}, {} flows, {:?}",
+        lease.id, lease.protocol, lease.transport, lease.flows, lease.description
+    )
+}

@@ -1,0 +1,204 @@
+//! The configuration file of `postern gateway`.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use postern::gateway::{Action, GatewayConfig, Quotas, Rule};
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// What the file may hold; the names are those of the options.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct File {
+    wan: Vec<String>,
+    lan: Vec<String>,
+    state: Option<PathBuf>,
+    external_ip: Option<Ipv4Addr>,
+    http_port: Option<u16>,
+    upnp: bool,
+    nat_pmp: bool,
+    pcp: bool,
+    third_party: bool,
+    name: Option<String>,
+    /// Seconds.
+    max_lease: Option<u32>,
+    quota_host: Option<u32>,
+    quota_total: Option<u32>,
+    rate: Option<u32>,
+    burst: Option<u32>,
+    #[serde(rename = "rule")]
+    rules: Vec<FileRule>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            wan: Vec::new(),
+            lan: Vec::new(),
+            state: None,
+            external_ip: None,
+            http_port: None,
+            upnp: true,
+            nat_pmp: true,
+            pcp: true,
+            third_party: false,
+            name: None,
+            max_lease: None,
+            quota_host: None,
+            quota_total: None,
+            rate: None,
+            burst: None,
+            rules: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct FileRule {
+    action: FileAction,
+    host: Option<String>,
+    mac: Option<String>,
+    protocol: Option<String>,
+    external_ports: Option<String>,
+    internal_ports: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FileAction {
+    Allow,
+    Deny,
+}
+
+/// Reads the file.
+pub(super) fn read(path: &Path) -> Result<GatewayConfig, Failure> {
+    let fault = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!("the configuration {}: {error}", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| fault(&error))?;
+    parse(&text).map_err(|error| fault(&error))
+}
+
+fn parse(text: &str) -> Result<GatewayConfig, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let default = GatewayConfig::default();
+    let rules: Result<_, _> = file.rules.iter().map(FileRule::read).collect();
+    Ok(GatewayConfig {
+        wan: file.wan,
+        lan: file.lan,
+        external_ip: file.external_ip,
+        http_port: file.http_port.unwrap_or(default.http_port),
+        rules: rules?,
+        quotas: Quotas {
+            host: file.quota_host.unwrap_or(default.quotas.host),
+            total: file.quota_total.unwrap_or(default.quotas.total),
+            changes_per_second: file.rate.unwrap_or(default.quotas.changes_per_second),
+            burst: file.burst.unwrap_or(default.quotas.burst),
+        },
+        max_lease: match file.max_lease {
+            Some(seconds) => Duration::from_secs(seconds.into()).min(default.max_lease),
+            None => default.max_lease,
+        },
+        third_party: file.third_party,
+        upnp: file.upnp,
+        nat_pmp: file.nat_pmp,
+        pcp: file.pcp,
+        name: file.name.unwrap_or(default.name),
+        mark: default.mark,
+        state: file.state,
+    })
+}
+
+impl FileRule {
+    fn read(&self) -> Result<Rule, String> {
+        let hosts = self.host.as_ref().map(|host| {
+            host.parse()
+                .map_err(|error| format!("host {host:?} is {error}"))
+        });
+        let mac = self.mac.as_ref().map(|mac| {
+            mac_address(mac).ok_or_else(|| format!("mac {mac:?} is not like 02:00:00:00:00:01"))
+        });
+        let transport = self.protocol.as_ref().map(|name| {
+            name.parse()
+                .map_err(|error| format!("protocol {name:?} is {error}"))
+        });
+        Ok(Rule {
+            action: match self.action {
+                FileAction::Allow => Action::Allow,
+                FileAction::Deny => Action::Deny,
+            },
+            hosts: hosts.transpose()?,
+            mac: mac.transpose()?,
+            transport: transport.transpose()?,
+            external_ports: ports(self.external_ports.as_deref())?,
+            internal_ports: ports(self.internal_ports.as_deref())?,
+        })
+    }
+}
+
+fn mac_address(text: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
+    bytes?.try_into().ok()
+}
+
+/// One port, or `FIRST-LAST`; all of them without a word.
+fn ports(text: Option<&str>) -> Result<RangeInclusive<u16>, String> {
+    let Some(text) = text else {
+        return Ok(0..=u16::MAX);
+    };
+    let fault = || format!("ports {text:?} are neither a port nor FIRST-LAST");
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let first: u16 = first.trim().parse().map_err(|_| fault())?;
+    let last: u16 = last.trim().parse().map_err(|_| fault())?;
+    if first > last {
+        return Err(fault());
+    }
+    Ok(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_what_options_say_and_rules() {
+        let config = parse(
+            "wan = [\"ppp0\"]\nlan = [\"eth0\", \"eth1\"]\nquota-host = 10\n\
+             [[rule]]\naction = \"deny\"\nhost = \"192.168.1.128/25\"\n\
+             [[rule]]\naction = \"allow\"\nmac = \"02:00:00:00:00:01\"\nprotocol = \"udp\"\n\
+             external-ports = \"80-90\"\ninternal-ports = \"80\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.lan, ["eth0", "eth1"]);
+        assert_eq!(config.quotas.host, 10);
+        assert_eq!(config.rules.len(), 2);
+        assert_eq!(config.rules[1].external_ports, 80..=90);
+        assert_eq!(config.rules[1].mac, Some([2, 0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, word) in [
+            ("wam = []", "wam"),
+            ("http-port = 70000", "70000"),
+            ("[[rule]]\naction = \"open\"", "open"),
+            ("[[rule]]\naction = \"allow\"\nmac = \"x\"", "mac"),
+            ("[[rule]]\naction = \"allow\"\nhost = \"home\"", "home"),
+            (
+                "[[rule]]\naction = \"allow\"\nexternal-ports = \"9-1\"",
+                "9-1",
+            ),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

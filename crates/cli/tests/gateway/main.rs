@@ -1,0 +1,41 @@
+//! `postern gateway` on a router of Linux: clients of others inside, the internet outside.
+#![cfg_attr(
+    target_os = "linux",
+    expect(clippy::unwrap_used, reason = "a case fails by panicking")
+)]
+
+/// Cases, in the order they run.
+#[cfg(target_os = "linux")]
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        &[$(postern_lab::netns::Case { name: stringify!($name), run: $name }),*]
+    };
+}
+#[cfg(target_os = "linux")]
+use cases;
+
+#[cfg(target_os = "linux")]
+mod forwarding;
+#[cfg(target_os = "linux")]
+mod hostile;
+#[cfg(target_os = "linux")]
+mod house;
+#[cfg(target_os = "linux")]
+mod lives;
+#[cfg(target_os = "linux")]
+mod operator;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    let all = [
+        forwarding::CASES,
+        lives::CASES,
+        operator::CASES,
+        hostile::CASES,
+    ]
+    .concat();
+    postern_lab::netns::run_cases(&all)
+}

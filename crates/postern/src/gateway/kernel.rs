@@ -1,0 +1,260 @@
+//! The gateway's table in the kernel.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use postern_proto::gateway::{Kind, Lease, Opening};
+
+use super::placement::{self, Placed, Placement};
+use super::rules::{ALL_MAPS, Rules, TABLE};
+use crate::os::netlink::{
+    Batch, Change, Element, Flow, FlowFilter, ForwardChain, Netlink, NetlinkError,
+};
+
+/// Why the kernel does not do what is asked of it.
+pub(super) type KernelError = NetlinkError;
+
+/// A batch is sent when it is longer than this: the kernel takes messages of a few megabytes.
+const LONG_BATCH: usize = 1 << 20;
+
+/// `ENOBUFS`.
+const NO_BUFFERS: i32 = 105;
+
+/// `ENFILE`: what the kernel says when a set has as many elements as it may.
+const SET_FULL: i32 = 23;
+
+/// The table, and what others do to it.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    netlink: Netlink,
+    watcher: Netlink,
+    /// Others have changed other tables.
+    others_changed: bool,
+}
+
+impl Kernel {
+    /// Opens the kernel's netfilter; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `PermissionDenied` without CAP_NET_ADMIN.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            netlink: Netlink::open()?,
+            watcher: Netlink::watch()?,
+            others_changed: true,
+        })
+    }
+
+    /// What is readable when [`Kernel::was_disturbed`] has something to tell.
+    pub(super) fn watched(&self) -> io::Result<OwnedFd> {
+        self.watcher.as_fd().try_clone_to_owned()
+    }
+
+    /// Makes the table anew, without mappings.
+    pub(super) fn install(&mut self, rules: &Rules) -> Result<(), KernelError> {
+        self.netlink.commit(rules.install())
+    }
+
+    /// Puts what is added in the place of what is removed, all at once. What is to be removed
+    /// may have ended by itself.
+    pub(super) fn change(
+        &mut self,
+        removed: Option<&Placement>,
+        added: Option<(&Placement, Duration)>,
+    ) -> Result<(), KernelError> {
+        let committed = self.netlink.commit(batch(removed, added));
+        match committed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && removed.is_some() => {
+                let left = removed
+                    .map(|placement| self.still_there(placement))
+                    .transpose()?;
+                self.netlink.commit(batch(left.as_ref(), added))
+            }
+            committed => committed,
+        }
+    }
+
+    /// Those elements of a placement that have not ended.
+    fn still_there(&mut self, placement: &Placement) -> Result<Placement, KernelError> {
+        let mut left = Vec::new();
+        for (set, element) in &placement.0 {
+            let stored = self.netlink.elements(TABLE, set)?;
+            let there = stored.iter().any(|stored| {
+                (&stored.element.key, &stored.element.key_end) == (&element.key, &element.key_end)
+            });
+            if there {
+                left.push((*set, element.clone()));
+            }
+        }
+        Ok(Placement(left))
+    }
+
+    /// Adds many to an empty table.
+    pub(super) fn restore(
+        &mut self,
+        placements: impl Iterator<Item = (Placement, Duration)>,
+    ) -> Result<(), KernelError> {
+        let mut by_set = BTreeMap::<&str, Vec<Element>>::new();
+        for (placement, life) in placements {
+            for (set, element) in placement.0 {
+                by_set.entry(set).or_default().push(living(element, life));
+            }
+        }
+        let mut batch = Batch::new();
+        for (set, elements) in by_set {
+            for some in elements.chunks(1024) {
+                batch.add_elements(TABLE, set, some);
+                if batch.len() > LONG_BATCH {
+                    self.netlink.commit(std::mem::take(&mut batch))?;
+                }
+            }
+        }
+        self.netlink.commit(batch)
+    }
+
+    /// The leases that the kernel holds: addresses, ports, and what their notes say.
+    pub(super) fn leases(&mut self, now: Instant) -> Result<Vec<Lease>, KernelError> {
+        let mut leases = BTreeMap::<u64, Lease>::new();
+        for set in ALL_MAPS {
+            for stored in self.netlink.elements(TABLE, set)? {
+                placement::read(now, set, &stored, &mut leases);
+            }
+        }
+        Ok(leases.into_values().collect())
+    }
+
+    /// New flows that came in, by the numbers of leases.
+    pub(super) fn flows_by_lease(&mut self) -> Result<BTreeMap<u64, u64>, KernelError> {
+        let mut flows = BTreeMap::<u64, u64>::new();
+        for set in ALL_MAPS.iter().filter(|set| placement::counts_inbound(set)) {
+            for stored in self.netlink.elements(TABLE, set)? {
+                if let Some(id) = placement::lease_of(&stored.element.note) {
+                    let count = flows.entry(id).or_default();
+                    *count = count.saturating_add(stored.packets);
+                }
+            }
+        }
+        Ok(flows)
+    }
+
+    /// Ends the flows that came in by an opening; how many there were.
+    pub(super) fn end_flows(&mut self, opening: &Opening) -> Result<usize, KernelError> {
+        let flows = self.flows(opening)?;
+        for flow in &flows {
+            match self.netlink.end_flow(flow) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(flows.len())
+    }
+
+    /// Lets the flows of an opening live so long without packets.
+    pub(super) fn keep_flows(
+        &mut self,
+        opening: &Opening,
+        life: Duration,
+    ) -> Result<(), KernelError> {
+        for flow in self.flows(opening)? {
+            self.netlink.keep_flow(&flow, life)?;
+        }
+        Ok(())
+    }
+
+    fn flows(&mut self, opening: &Opening) -> Result<Vec<Flow>, KernelError> {
+        let lease = &opening.lease;
+        let mut filter = FlowFilter {
+            protocol: Some(lease.transport.ip_protocol()),
+            ..FlowFilter::default()
+        };
+        match lease.kind {
+            Kind::Mapping { external_port } => {
+                let Some(external) = opening.external else {
+                    return Ok(Vec::new());
+                };
+                filter.to = Some(SocketAddr::new(external.into(), external_port));
+                filter.answered_by = Some(lease.internal);
+            }
+            Kind::Peer { remote, .. } => {
+                filter.from = Some(lease.internal);
+                filter.to = Some(remote.into());
+            }
+            Kind::Pinhole => filter.to = Some(lease.internal),
+            Kind::PeerPinhole { remote } => {
+                filter.from = Some(remote.into());
+                filter.to = Some(lease.internal);
+            }
+        }
+        self.netlink.flows(lease.internal.is_ipv4(), filter)
+    }
+
+    /// The chains of others that drop what we let in, because no rule of theirs knows packet
+    /// marks; `None` if they are those of the last call.
+    pub(super) fn obstacles(&mut self) -> Result<Option<Vec<String>>, KernelError> {
+        if !std::mem::take(&mut self.others_changed) {
+            return Ok(None);
+        }
+        let chains = self.netlink.forward_chains()?;
+        let drops =
+            |chain: &&ForwardChain| chain.table != TABLE && chain.drops && !chain.knows_marks;
+        let chains = chains.iter().filter(drops);
+        Ok(Some(chains.map(ForwardChain::describe).collect()))
+    }
+
+    /// Whether somebody else took something away from the table since the last call.
+    pub(super) fn was_disturbed(&mut self) -> io::Result<bool> {
+        let own = self.netlink.port();
+        let mut disturbed = false;
+        loop {
+            match self.watcher.changes(own) {
+                Ok(None) => return Ok(disturbed),
+                Ok(Some(changes)) => {
+                    let ours = |change: &Change| change.table == TABLE && change.removed;
+                    disturbed |= changes.iter().any(ours);
+                    self.others_changed |= changes.iter().any(|change| change.table != TABLE);
+                }
+                // Some were missed: what they were is seen when the table is made anew.
+                Err(error) if error.raw_os_error() == Some(NO_BUFFERS) => disturbed = true,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Whether a change was refused because there is no room.
+pub(super) fn is_full(error: &KernelError) -> bool {
+    match error {
+        NetlinkError::Refused { source, .. } => source.raw_os_error() == Some(SET_FULL),
+        NetlinkError::Io(_) => false,
+    }
+}
+
+fn batch(removed: Option<&Placement>, added: Option<(&Placement, Duration)>) -> Batch {
+    let mut batch = Batch::new();
+    let removed: &[Placed] = removed.map(|removed| &removed.0[..]).unwrap_or_default();
+    for (set, element) in removed {
+        batch.delete_elements(TABLE, set, std::slice::from_ref(element));
+    }
+    if let Some((added, life)) = added {
+        // An element of one lease may be that of two filters.
+        let unique: BTreeSet<_> = added.0.iter().collect();
+        for (set, element) in unique {
+            batch.add_new_elements(TABLE, set, &[living(element.clone(), life)]);
+        }
+    }
+    batch
+}
+
+fn living(element: Element, life: Duration) -> Element {
+    Element {
+        timeout: Some(life),
+        ..element
+    }
+}

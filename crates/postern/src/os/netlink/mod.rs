@@ -1,0 +1,27 @@
+//! Netlink, as far as a gateway needs it: tables, maps and sets of nftables, and entries
+//! of the connection tracker.
+//!
+//! 1. [`bytes`] lays out messages and attributes and reads them back.
+//! 2. [`Batch`] is a change to nftables that happens as a whole or not at all.
+//! 3. [`Netlink`] is the socket: it commits batches, dumps sets, and tells of changes that
+//!    others make.
+//!
+//! Nothing here decides anything: which rules there are is the gateway's choice.
+
+mod bytes;
+mod chains;
+mod conntrack;
+mod expression;
+mod nftables;
+mod socket;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use chains::ForwardChain;
+pub(crate) use conntrack::{Flow, FlowFilter};
+pub(crate) use expression::{Base, Expressions, Family, Meta, Register, Tracked};
+pub(crate) use nftables::{
+    Batch, Chain, ChainKind, Change, Element, Hook, KeyType, Set, SetFlags, StoredElement,
+};
+pub(crate) use socket::{Netlink, NetlinkError};

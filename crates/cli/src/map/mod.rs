@@ -206,7 +206,7 @@ impl Map {
             made.push(mapping);
         }
         if !add.keep {
-            made.into_iter().for_each(|mapping| drop(mapping.leave()));
+            leave(made).await;
             return Ok(());
         }
         self.keep(&mut made).await;
@@ -433,9 +433,7 @@ impl Map {
             ));
         }
         self.keep(&mut mappings).await;
-        mappings
-            .into_iter()
-            .for_each(|mapping| drop(mapping.leave()));
+        leave(mappings).await;
         Ok(())
     }
 
@@ -455,6 +453,13 @@ impl Map {
                 "the list of mappings could not be written: {error}"
             ));
         }
+    }
+}
+
+/// They stay until their leases end.
+async fn leave(mappings: Vec<Mapping>) {
+    for mapping in mappings {
+        mapping.leave().await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -26,8 +26,12 @@ pub(crate) fn remember_the_machines_network() {
     MACHINE.set(own).unwrap();
 }
 
-/// What the daemon puts its rules into. The regular chains come first.
+/// What the daemon puts its rules into, in place of the router's own translator and firewalls,
+/// which would drop or translate first. The regular chains come first.
 const RULES: &str = r#"
+delete table ip nat
+delete table ip firewall
+delete table ip6 firewall
 table inet filter {
   chain miniupnpd { }
   chain prerouting_miniupnpd { }
@@ -39,11 +43,15 @@ table inet filter {
     jump miniupnpd
   }
   chain prerouting {
-    type nat hook prerouting priority -101; policy accept;
+    type nat hook prerouting priority -100; policy accept;
     jump prerouting_miniupnpd
   }
+  chain postrouting {
+    type nat hook postrouting priority 100; policy accept;
+    jump postrouting_miniupnpd
+    oifname "wan" masquerade
+  }
 }
-flush chain ip6 firewall forw
 "#;
 
 pub(crate) struct Home {
@@ -93,7 +101,7 @@ impl Home {
         let conf = format!(
             "ext_ip={}\next_ifname=wan\nlistening_ip=lan\nport=5000\nhttp_port=5000\n\
              enable_natpmp=yes\nenable_upnp=yes\nsecure_mode=yes\nsystem_uptime=yes\n\
-             notify_interval=30\nuuid=11111111-2222-3333-4444-555555555555\n\
+             notify_interval=30\nclean_ruleset_interval=600\nuuid=11111111-2222-3333-4444-555555555555\n\
              force_igd_desc_v1=no\nlease_file={}\nupnp_table_name=filter\n\
              upnp_nat_table_name=filter\nupnp_forward_chain=miniupnpd\n\
              upnp_nat_chain=prerouting_miniupnpd\n\
@@ -172,6 +180,30 @@ impl Home {
         stream.read_to_string(&mut text).unwrap();
         text == "knock"
     }
+}
+
+impl Home {
+    /// Whether a datagram from the server to this address reaches a socket of Alice's.
+    pub(crate) fn udp_arrives(&self, outside: SocketAddr, port: u16) -> bool {
+        let inside: SocketAddr = (any(outside), port).into();
+        let bind = move |address| UdpSocket::bind(address);
+        let socket = self.world.run("alice", move || bind(inside));
+        let socket = socket.unwrap().unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        let sender = self.world.run("server", move || bind(any_port(outside)));
+        let sender = sender.unwrap().unwrap();
+        sender.send_to(b"knock", outside).unwrap();
+        let mut buffer = [0; 16];
+        socket
+            .recv(&mut buffer)
+            .is_ok_and(|length| buffer.get(..length) == Some(&b"knock"[..]))
+    }
+}
+
+fn any_port(like: SocketAddr) -> SocketAddr {
+    (any(like), 0).into()
 }
 
 fn any(like: SocketAddr) -> IpAddr {

@@ -363,9 +363,14 @@ impl Mapping {
         answer.await.map_err(|_| Failure::Silent)?
     }
 
-    /// Leaves it to its lease: it is neither renewed nor removed.
-    #[must_use]
-    pub fn leave(mut self) -> PortMapping {
+    /// Leaves it to its lease: it is neither renewed nor removed, whatever becomes of the
+    /// client. It is removed if this is cancelled before the client has taken note.
+    pub async fn leave(mut self) -> PortMapping {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Leave(self.id, reply);
+        if self.commands.send(command).await.is_ok() {
+            let _ = answer.await;
+        }
         self.left = true;
         self.current.clone()
     }

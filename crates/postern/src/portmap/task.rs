@@ -41,6 +41,7 @@ pub(super) enum Command {
     ),
     Remove(machine::Wish, PortMapping, Removed),
     Unmap(MappingId, Option<Removed>),
+    Leave(MappingId, oneshot::Sender<()>),
     Heal(MappingId),
     Survey(oneshot::Sender<Survey>),
     External(oneshot::Sender<Option<Found>>),
@@ -180,6 +181,11 @@ impl Task {
                     self.removals.insert(id, reply);
                 }
                 self.machine.unmap(now, id);
+            }
+            Command::Leave(id, reply) => {
+                self.owners.remove(&id);
+                self.machine.release(id);
+                let _ = reply.send(());
             }
             Command::Heal(id) => self.machine.heal(now, id),
             Command::Survey(reply) => {

@@ -89,7 +89,7 @@ impl Failure {
     }
 
     /// The same failure, told to programs as an object with the one member `error`.
-    pub(crate) fn as_object(self) -> Self {
+    pub(crate) fn into_object(self) -> Self {
         Self {
             object: true,
             ..self

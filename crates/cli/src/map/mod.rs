@@ -4,6 +4,7 @@ mod show;
 mod state;
 
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -156,7 +157,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Pinhole(Pinhole::Add(add)) => map.add(&add, true).await,
         Command::Pinhole(Pinhole::Delete(delete)) => map.delete(&delete, true).await,
     };
-    result.map_err(Failure::as_object)
+    result.map_err(Failure::into_object)
 }
 
 struct Map {
@@ -189,6 +190,8 @@ impl Map {
     async fn add(&self, add: &Add, pinholes: bool) -> Result<(), Failure> {
         let client = self.start(pinholes).await?;
         let mut made = Vec::new();
+        // One for all of it: a signal between two of them would be lost.
+        let mut stop = pin!(interrupted());
         for transport in add.protocol.transports() {
             let wish = Wish {
                 external_port: add.external.unwrap_or(0),
@@ -198,8 +201,15 @@ impl Map {
                 ..Wish::new(*transport, add.port)
             };
             let mapping = tokio::select! {
-                mapping = client.map(wish) => mapping.map_err(from_why)?,
-                () = interrupted() => return Err(Failure::interrupted()),
+                mapping = client.map(wish) => mapping.map_err(from_why),
+                () = &mut stop => Err(Failure::interrupted()),
+            };
+            let mapping = match mapping {
+                Ok(mapping) => mapping,
+                Err(failure) => {
+                    self.end(made).await?;
+                    return Err(failure);
+                }
             };
             self.remember(mapping.current());
             self.say(&Shown::mapping(mapping.current()));
@@ -209,13 +219,12 @@ impl Map {
             leave(made).await;
             return Ok(());
         }
-        self.keep(&mut made).await;
+        self.keep(&mut made, stop).await;
         self.end(made).await
     }
 
     /// Until interrupted.
-    async fn keep(&self, mappings: &mut [Mapping]) {
-        let mut stop = std::pin::pin!(interrupted());
+    async fn keep(&self, mappings: &mut [Mapping], mut stop: Pin<&mut impl Future<Output = ()>>) {
         loop {
             let changes = mappings
                 .iter_mut()
@@ -432,7 +441,7 @@ impl Map {
                 "there is nothing to watch; make a mapping with `postern map add`",
             ));
         }
-        self.keep(&mut mappings).await;
+        self.keep(&mut mappings, pin!(interrupted())).await;
         leave(mappings).await;
         Ok(())
     }
@@ -468,7 +477,7 @@ async fn any<F: Future<Output = Change> + Unpin>(changes: Vec<F>) -> (Change, us
     let mut changes = changes;
     std::future::poll_fn(move |context| {
         for (index, change) in changes.iter_mut().enumerate() {
-            if let std::task::Poll::Ready(change) = std::pin::Pin::new(change).poll(context) {
+            if let std::task::Poll::Ready(change) = Pin::new(change).poll(context) {
                 return std::task::Poll::Ready((change, index));
             }
         }

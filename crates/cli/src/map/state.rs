@@ -146,7 +146,11 @@ impl State {
     /// The file of this user; without a home directory nothing is remembered.
     pub(super) fn of_user() -> Self {
         let directories = directories::ProjectDirs::from("", "", "postern");
-        let directory = directories.map(|d| d.state_dir().unwrap_or(d.data_local_dir()).to_owned());
+        let directory = directories.map(|d| {
+            d.state_dir()
+                .unwrap_or_else(|| d.data_local_dir())
+                .to_owned()
+        });
         Self {
             path: directory.map(|directory| directory.join("mappings.json")),
         }

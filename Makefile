@@ -4,7 +4,7 @@ SHELL := bash
 export SIZE ROUNDS ROWS DELAY LOSS RATE
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help check test sim matrix demo fuzz setup bench-transfer bench-turn
+.PHONY: help check test sim matrix demo fuzz setup bench-transfer bench-turn bench-gateway
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -37,6 +37,10 @@ bench-transfer: setup ## How fast a file crosses, beside a bare TCP copy (SIZE=1
 bench-turn: ## What relaying costs the server, beside coturn and bare loops (ROUNDS=5 ROWS="binding,trains of")
 	@scripts/setup || echo "measuring without what is missing"
 	cargo bench -p postern-cli --bench turn --locked
+
+bench-gateway: ## What a gateway's work takes, beside miniupnpd if it is installed (ROUNDS=5)
+	@scripts/setup || echo "measuring without what is missing"
+	cargo bench -p postern-cli --bench gateway --locked
 
 TARGET ?= stun
 SECONDS ?= 60

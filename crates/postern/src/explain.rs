@@ -8,10 +8,24 @@ pub(crate) fn explain(ours: &Report, theirs: Option<&Report>, relay: &NoRelay) -
     let here = network(ours);
     let there = theirs.map_or("did not say what it saw", network);
     let cause = cause(ours, theirs);
-    let relay = relayed(relay);
+    let relay = match relay {
+        NoRelay::NotWanted => "--direct-only forbids the relay".to_owned(),
+        NoRelay::NotOffered => format!("{NO_RELAY} to fall back to {HAS_RELAY}"),
+        NoRelay::Failed(tried) => unusable(tried, " either"),
+    };
     format!(
-        "no direct path was found: this side's network {here}, the other side's {there}; {cause}, {relay}"
+        "no direct path was found: this side's network {here}, the other side's {there}; {cause}, and {relay}"
     )
+}
+
+/// One sentence for who looked for relayed paths only.
+pub(crate) fn explain_relayed(relay: &NoRelay) -> String {
+    let relay = match relay {
+        NoRelay::NotWanted => "--direct-only forbids the relay".to_owned(),
+        NoRelay::NotOffered => format!("{NO_RELAY} {HAS_RELAY}"),
+        NoRelay::Failed(tried) => unusable(tried, ""),
+    };
+    format!("no relayed path was found, and this side uses no other: {relay}")
 }
 
 /// What a network did, as the end of a sentence that begins with it.
@@ -38,25 +52,18 @@ fn cause(ours: &Report, theirs: Option<&Report>) -> &'static str {
     }
 }
 
-/// Why there is no relayed path either.
-fn relayed(relay: &NoRelay) -> String {
-    let words = match relay {
-        NoRelay::NotOffered => {
-            "and the server has no relay to fall back to (`postern server --relay` has one)"
-        }
-        NoRelay::NotWanted => "and --direct-only forbids the relay",
-        NoRelay::Failed(tried) => return unusable(tried),
-    };
-    words.to_owned()
-}
+/// Which servers have one.
+const HAS_RELAY: &str = "(`postern server --relay` has one)";
+
+const NO_RELAY: &str = "the server has no relay";
 
 /// What came of each way to the relay.
-fn unusable(tried: &Tried) -> String {
+fn unusable(tried: &Tried, either: &str) -> String {
     let ways: Vec<String> = tried.iter().map(outcome).collect();
     match ways.as_slice() {
-        [] => "and the server's relay offers no way to it that may be used".to_owned(),
+        [] => "the server's relay offers no way to it that may be used".to_owned(),
         _ => format!(
-            "and the server's relay could not be used either: {}",
+            "the server's relay could not be used{either}: {}",
             ways.join(", ")
         ),
     }
@@ -109,6 +116,18 @@ mod tests {
         assert!(sentence.contains("the other side's did not say"));
         assert!(sentence.contains("offers no way to it"));
         assert!(explain(&Report::default(), None, &NoRelay::NotWanted).contains("--direct-only"));
+    }
+
+    #[test]
+    fn who_uses_relayed_paths_only_is_told_of_the_relay_only() {
+        let tried = [(RelayTransport::Tcp, Trouble::Refused)]
+            .into_iter()
+            .collect();
+        let sentence = explain_relayed(&NoRelay::Failed(tried));
+        let expected = "no relayed path was found, and this side uses no other: \
+            the server's relay could not be used: TCP was refused";
+        assert_eq!(sentence, expected);
+        assert!(explain_relayed(&NoRelay::NotOffered).contains("has no relay (`postern server"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use noq::{ConnectionError, PathEvent, PathStatus};
-use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure, LinkId, Relay};
+use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure, LinkId, Relay, Traffic};
 use postern_proto::ice;
 use postern_proto::signal::RendezvousEvent;
 use postern_proto::{Datagram, Transmit};
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
-use crate::explain::explain;
+use crate::explain::{explain, explain_relayed};
 use crate::links::{Links, News};
 use crate::net::{
     AddressPair, Found, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
@@ -99,7 +99,11 @@ impl From<Failure> for EstablishError {
                 ours,
                 theirs,
                 relay,
-            } => Self::NoPath(explain(&ours, theirs.as_ref(), &relay)),
+                looked,
+            } => Self::NoPath(match looked {
+                true => explain(&ours, theirs.as_ref(), &relay),
+                false => explain_relayed(&relay),
+            }),
             Failure::Handshake => Self::Handshake,
         }
     }
@@ -333,6 +337,7 @@ impl Session {
             Event::Connect { path, peer } => self.connect(path, peer)?,
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
+            Event::Measure => self.measure(),
             Event::LeaveMailbox => self.outgoing = None,
             Event::OpenSockets {
                 base,
@@ -378,6 +383,18 @@ impl Session {
             Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
+    }
+
+    fn measure(&mut self) {
+        let established = self.established.as_ref();
+        if let Some(quic) = established.and_then(|established| established.quic.upgrade()) {
+            let stats = quic.stats();
+            let traffic = Traffic {
+                sent: stats.udp_tx.datagrams,
+                received: stats.udp_rx.datagrams,
+            };
+            self.connector.handle_traffic(clock::now(), traffic);
+        }
     }
 
     fn open_sockets(&mut self, base: SocketAddr, count: usize, attempt: bool) {

@@ -11,11 +11,12 @@ use dimpl::DtlsCertificate;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::Acceptor;
 use rustls::{CertificateError, ClientConfig, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector, server};
 
 use crate::dtls;
 use crate::quic::Identity;
@@ -288,6 +289,27 @@ fn server_config(
     let protocols: [&[u8]; 3] = [b"stun.turn", b"stun.nat-discovery", b"http/1.1"];
     config.alpn_protocols = protocols.map(<[u8]>::to_vec).to_vec();
     Ok(config)
+}
+
+/// Completes a client's handshake, whatever protocols it offers: where none is ours, it is
+/// told of none, where rustls would refuse it. Bound the time that it takes.
+pub(crate) async fn accept(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+) -> io::Result<server::TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let config = tls.config();
+    let offered = hello.client_hello().alpn();
+    let ours = |name: &[u8]| config.alpn_protocols.iter().any(|our| our == name);
+    let is_acceptable = offered.is_none_or(|mut offered| offered.any(ours));
+    let config = if is_acceptable {
+        Arc::clone(config)
+    } else {
+        let mut silent = ServerConfig::clone(config);
+        silent.alpn_protocols.clear();
+        Arc::new(silent)
+    };
+    hello.into_stream(config).await
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
     clippy::iter_over_hash_type
 )]
 
+pub mod framing;
 pub mod fuzz;
 pub mod natpmp;
 pub mod pcp;

@@ -20,6 +20,7 @@ const TARGETS: &[Target] = &[
     ("natpmp", fuzz::natpmp),
     ("pcp", fuzz::pcp),
     ("upnp", fuzz::upnp),
+    ("uri", fuzz::uri),
 ];
 
 fn fuzz_directory() -> PathBuf {

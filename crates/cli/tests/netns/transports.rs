@@ -6,14 +6,14 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postern_lab::netns::{Case, Server, Topology};
 use postern_lab::sim::{Link, Nat, Pipe};
 use serde_json::Value;
 
 use crate::paths::strict;
-use crate::programs::Program;
+use crate::programs::{Program, SOON};
 use crate::scene::Scene;
 
 pub(crate) const CASES: &[Case] = crate::cases!(
@@ -26,7 +26,8 @@ pub(crate) const CASES: &[Case] = crate::cases!(
     the_ways_to_the_relay_that_were_tried_are_named,
     choices_that_leave_no_way_are_refused,
     when_the_direct_path_is_cut_the_relay_takes_over_without_losing_a_byte,
-    the_same_over_tls_from_the_receiver_to_the_sender,
+    when_it_is_cut_at_the_receiver_a_relay_over_tls_takes_over,
+    when_it_is_cut_at_the_sender_a_relay_over_tcp_takes_over,
 );
 
 /// The address of the server and the port of its WebSocket.
@@ -219,19 +220,22 @@ fn slow() -> Link {
     })
 }
 
-/// A file goes from Alice to Bob, and in the middle of it nothing passes between their homes
-/// any more. The path that each of them ends on.
-fn cut(alice: &[&str], bob: &[&str]) -> [Value; 2] {
+/// A file goes from Alice to Bob, and in the middle of it this router lets nothing pass any
+/// more but what goes to the server or comes from it. The path that each of them ends on.
+fn cut(router: &str, arguments: &[&str]) -> [Value; 2] {
     let mut topology = Topology::two_homes(Nat::default(), Nat::default());
     topology.homes[0].link = slow();
     let scene = with_relay(&topology);
     let file = scene.file("film", 12_000_000);
-    let mut sender = sending(&scene, &file, alice);
-    let mut receiver = receiving(&scene, &sender.code(), bob);
+    let mut sender = sending(&scene, &file, arguments);
+    let mut receiver = receiving(&scene, &sender.code(), arguments);
     await_direct(&mut receiver);
     while receiver.event("progress")["bytes"].as_u64().unwrap() < 1_000_000 {}
     let rules = only(&format!("ip daddr {SERVER} accept; ip saddr {SERVER}"));
-    scene.world.nft("red", &rules).unwrap();
+    scene.world.nft(router, &rules).unwrap();
+    let cut = Instant::now();
+    assert_eq!(receiver.event("path")["kind"], "relayed");
+    assert!(cut.elapsed() < SOON, "{:?}", cut.elapsed());
     assert_eq!(receiver.succeeds()["path"], "relayed");
     assert_eq!(sender.succeeds()["path"], "relayed");
     scene.assert_arrived(&[file]);
@@ -247,14 +251,21 @@ fn await_direct(program: &mut Program) {
 }
 
 fn when_the_direct_path_is_cut_the_relay_takes_over_without_losing_a_byte() {
-    for path in cut(&[], &[]) {
+    for path in cut("red", &[]) {
         assert_eq!(path["kind"], "relayed");
     }
 }
 
-fn the_same_over_tls_from_the_receiver_to_the_sender() {
-    let tls = ["--relay-transport", "tls"];
-    let paths = cut(&tls, &tls);
-    let over_tls = |path: &Value| path["relay"] == "tls";
-    assert!(paths.iter().any(over_tls), "{paths:?}");
+/// One relay carries it, either's.
+fn over(transport: &str, paths: &[Value; 2]) {
+    let over = |path: &Value| path["relay"] == transport;
+    assert!(paths.iter().any(over), "{paths:?}");
+}
+
+fn when_it_is_cut_at_the_receiver_a_relay_over_tls_takes_over() {
+    over("tls", &cut("blue", &["--relay-transport", "tls"]));
+}
+
+fn when_it_is_cut_at_the_sender_a_relay_over_tcp_takes_over() {
+    over("tcp", &cut("red", &["--relay-transport", "tcp"]));
 }

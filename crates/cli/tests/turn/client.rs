@@ -24,7 +24,7 @@ const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 /// A server is there, and a test is over, within so long.
 const LIMIT: Duration = Duration::from_secs(30);
 
-const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -67,7 +67,7 @@ pub(crate) const CASES: &[Case] = &[
 
 /// A server that is tested with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Subject {
+pub(crate) enum Subject {
     Postern,
     Coturn,
 }
@@ -75,7 +75,7 @@ enum Subject {
 const BOTH: [Subject; 2] = [Subject::Postern, Subject::Coturn];
 
 /// A running server, and what clients need.
-struct Running {
+pub(crate) struct Running {
     _program: Program,
     directory: TempDir,
     ip: Ipv4Addr,
@@ -93,7 +93,7 @@ impl Running {
         Self::with(subject, Ipv4Addr::LOCALHOST, options)
     }
 
-    fn with(subject: Subject, ip: Ipv4Addr, options: &[&str]) -> Self {
+    pub(crate) fn with(subject: Subject, ip: Ipv4Addr, options: &[&str]) -> Self {
         let up = Command::new("ip")
             .args(["link", "set", "lo", "up"])
             .status();
@@ -157,7 +157,11 @@ impl Running {
         found.unwrap()
     }
 
-    async fn allocate(&self, way: &str, options: &Options) -> Result<Allocation, AllocateError> {
+    pub(crate) async fn allocate(
+        &self,
+        way: &str,
+        options: &Options,
+    ) -> Result<Allocation, AllocateError> {
         Allocation::request(&self.servers(way).await, options).await
     }
 
@@ -250,13 +254,13 @@ fn coturn(directory: &Path, ip: Ipv4Addr) -> Command {
     command
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(LIMIT, test).await.unwrap() });
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         credentials: Some(Credentials::new("user", "pass").unwrap()),
         ..Options::default()

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use postern_lab::netns::{Case, Program, Server, Topology, World, run_cases};
 
-use crate::client;
+use crate::{client, deny};
 
 const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 
@@ -74,7 +74,7 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    let cases = [CASES, client::CASES].concat();
+    let cases = [CASES, client::CASES, deny::CASES].concat();
     run_cases(&cases)
 }
 

@@ -7,6 +7,8 @@
 #[cfg(target_os = "linux")]
 mod client;
 #[cfg(target_os = "linux")]
+mod deny;
+#[cfg(target_os = "linux")]
 mod interop;
 
 #[cfg(not(target_os = "linux"))]

@@ -127,6 +127,9 @@ fn number([a, b, c]: [u8; 3]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn handshake(kind: u8, random: [u8; 32]) -> Vec<u8> {
@@ -156,5 +159,43 @@ mod tests {
         let mut encrypted = whole;
         encrypted[4] = 1;
         assert!(!is_client_hello(&encrypted));
+    }
+
+    /// A record with one handshake message, whose lengths and offset may be wrong.
+    fn record() -> impl Strategy<Value = Vec<u8>> {
+        let offset = prop_oneof![Just(0_u8), Just(40), any::<u8>()];
+        let wrong = prop_oneof![4 => Just(0_u8), 1 => any::<u8>()];
+        let content = vec(any::<u8>(), 0..80);
+        (prop::sample::select(vec![1, 2, 11]), offset, wrong, content).prop_map(
+            |(kind, offset, wrong, content)| {
+                let length = u8::try_from(content.len()).unwrap();
+                let inner = length.wrapping_add(wrong);
+                let outer = length.saturating_add(12).wrapping_add(wrong / 2);
+                let mut bytes = vec![HANDSHAKE, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, outer];
+                bytes.extend([kind, 0, 0, length, 0, 0, 0, 0, offset, 0, 0, inner]);
+                bytes.extend(content);
+                bytes
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_arrives_is_read_and_little_of_it_kept(
+            datagrams in vec(prop_oneof![vec(any::<u8>(), 0..60), record()], 0..20),
+        ) {
+            let mut certificates = Certificates::default();
+            for datagram in &datagrams {
+                prop_assert!(!(is_client_hello(datagram) && is_server_hello(datagram)));
+                let answer = alert(datagram, 40);
+                prop_assert_eq!(answer.is_some(), datagram.len() >= RECORD_HEADER);
+                prop_assert!(answer.is_none_or(|alert| alert.len() == RECORD_HEADER + 2));
+                certificates.read(datagram);
+            }
+            let sent: usize = datagrams.iter().map(Vec::len).sum();
+            prop_assert!(certificates.0.len() <= sent);
+            let chain: usize = certificates.chain().iter().map(|one| one.len()).sum();
+            prop_assert!(chain <= sent);
+        }
     }
 }

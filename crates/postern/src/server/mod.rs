@@ -187,6 +187,8 @@ impl Server {
         let (host, port) = host.zip(port).ok_or(ServerError::NoAddress)?;
         let (mut plan, issuer) = plan(&config, &bound(&stun)?)?;
         plan.discover(discovery.alternates);
+        plan.listen(bound(&listeners)?.into_iter().chain(bound(&stun)?));
+        plan.listen(streams.bound()?);
         let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
         let turn_streams = match &config.turn {
             Some(_) => streams.uris(&addresses, &config.public)?,

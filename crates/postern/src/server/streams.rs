@@ -12,9 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use super::turn::{self, Dtls, DtlsIdentity, Remote, TurnConfig, Wire};
 use super::{LocalAddress, ServerError, bind_all, bind_each, bound, names, sockets};
+use crate::tls::accept;
 
 /// The TLS handshake must be complete after so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +53,16 @@ impl Listeners {
             dtls: bind_all(&ips, config.tls_port, bind_wire)?,
             more: bind_each(more, sockets::listen)?,
         })
+    }
+
+    /// Where they all are.
+    pub(super) fn bound(&self) -> Result<Vec<SocketAddr>, ServerError> {
+        let tcp = [&self.tcp, &self.tls, &self.more].map(|listeners| bound(listeners));
+        let mut addresses: Vec<_> = self.dtls.iter().map(|wire| wire.bound()).collect();
+        for bound in tcp {
+            addresses.extend(bound?);
+        }
+        Ok(addresses)
     }
 
     /// The TURN URIs (RFC 7065) of these and of the web server's port, with their addresses,
@@ -127,24 +138,28 @@ async fn serve(listener: TcpListener, slots: Slots, tls: Option<TlsAcceptor>, re
         };
         let (tls, relay) = (tls.clone(), relay.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve_one(stream, tls, relay).await {
+            if let Err(error) = serve_one(stream, tls, relay, slot).await {
                 tracing::debug!(%error, "a client of the relay could not be served");
             }
-            drop(slot);
         });
     }
 }
 
-async fn serve_one(stream: TcpStream, tls: Option<TlsAcceptor>, relay: Remote) -> io::Result<()> {
+async fn serve_one(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    relay: Remote,
+    slot: Slot,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let Some(tls) = tls else {
         let client = five_tuple(&stream, Transport::Tcp)?;
-        turn::serve_client(stream, client, relay).await;
+        turn::serve_client(stream, client, relay, slot).await;
         return Ok(());
     };
     let client = five_tuple(&stream, Transport::Tls)?;
-    let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
-    turn::serve_client(stream, client, relay).await;
+    let stream = timeout(HANDSHAKE_TIMEOUT, accept(&tls, stream)).await??;
+    turn::serve_client(stream, client, relay, slot).await;
     Ok(())
 }
 

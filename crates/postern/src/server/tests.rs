@@ -220,8 +220,19 @@ async fn offering(
         .await
 }
 
-#[tokio::test]
-async fn the_first_byte_decides_between_turn_and_http_whatever_is_offered() {
+/// ALPN as clients use it: none, coturn's, a browser's, and what nobody knows.
+const OFFERS: [&[&[u8]]; 7] = [
+    &[],
+    &[b"http/1.1", b"stun.turn", b"stun.nat-discovery"],
+    &[b"http/1.1"],
+    &[b"stun.turn"],
+    &[b"h2", b"http/1.1"],
+    &[b"h2"],
+    &[b"unheard-of"],
+];
+
+/// A server with relays, its one port, and the TLS port of the relay.
+fn with_relays() -> (Running, SocketAddr, SocketAddr) {
     let config = ServerConfig {
         listen: vec!["127.0.0.1".parse().unwrap()],
         port: 0,
@@ -235,37 +246,85 @@ async fn the_first_byte_decides_between_turn_and_http_whatever_is_offered() {
     // The TCP port is that of UDP, and may be another test's.
     let bound = (0..20).find_map(|_| Server::bind(config.clone()).ok());
     let server = bound.unwrap();
-    let address = format!("127.0.0.1:{}", server.url().port())
-        .parse()
-        .unwrap();
-    let trust = Trust::Pinned(server.url().pin().unwrap());
-    let task = tokio::spawn(server.run());
+    let mut secure = server.turn_uris().iter().filter_map(|uri| {
+        let address = uri.strip_prefix("turns:")?;
+        address.strip_suffix("?transport=tcp")?.parse().ok()
+    });
+    let (web, tls) = (secure.next().unwrap(), secure.next().unwrap());
+    let running = Running {
+        url: server.url().clone(),
+        stun: server.stun_uris().to_vec(),
+        task: tokio::spawn(server.run()),
+    };
+    (running, web, tls)
+}
+
+/// What the answer to this begins with.
+async fn answer(stream: &mut TlsStream<TcpStream>, said: &[u8], length: usize) -> Vec<u8> {
+    stream.write_all(said).await.unwrap();
+    let mut got = vec![0; length];
+    let read = timeout(Duration::from_secs(20), stream.read_exact(&mut got)).await;
+    read.unwrap().unwrap();
+    got
+}
+
+#[tokio::test]
+async fn the_first_byte_decides_between_turn_and_http_whatever_is_offered() {
+    let (server, web, tls) = with_relays();
+    let trust = Trust::Pinned(server.url.pin().unwrap());
     let request = Builder::new(Class::Request, Method::BINDING, TransactionId([1; 12])).build();
-    let offers: [&[&[u8]]; 4] = [
-        &[],
-        &[b"http/1.1", b"stun.turn", b"stun.nat-discovery"],
-        &[b"http/1.1"],
-        &[b"stun.turn"],
+    let exchanges: [(_, &[u8], &[u8]); 5] = [
+        (tls, &request, &[0x01, 0x01, 0x00]),
+        (web, &request, &[0x01, 0x01, 0x00]),
+        (web, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"HTTP/1.1 4"),
+        (
+            web,
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            b"HTTP/1.1 505",
+        ),
+        // ChannelData cannot come first.
+        (web, &[0x40, 0, 0, 4, 1, 2, 3, 4], b"HTTP/1.1 400"),
     ];
-    for protocols in offers {
-        for (said, answer) in [
-            (&request[..], &[0x01, 0x01, 0x00][..]),
-            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"HTTP/1.1 "),
-            // ChannelData cannot come first.
-            (&[0x40, 0, 0, 4, 1, 2, 3, 4], b"HTTP/1.1 400"),
-        ] {
+    for protocols in OFFERS {
+        for (address, said, begins) in exchanges {
             let mut stream = offering(address, &trust, protocols).await.unwrap();
-            stream.write_all(said).await.unwrap();
-            let mut got = vec![0; answer.len()];
-            let read = timeout(Duration::from_secs(20), stream.read_exact(&mut got)).await;
-            read.unwrap().unwrap();
-            assert_eq!(got, answer, "{protocols:?}");
+            let got = answer(&mut stream, said, begins.len()).await;
+            assert_eq!(got, begins, "{protocols:?}");
         }
     }
-    let refused = offering(address, &trust, &[b"h2"]).await.unwrap_err();
-    assert!(
-        refused.to_string().contains("ApplicationProtocol"),
-        "{refused}"
-    );
-    task.abort();
+}
+
+#[tokio::test]
+async fn a_client_is_told_the_first_protocol_of_ours_that_it_offers_or_none() {
+    let (server, web, tls) = with_relays();
+    let trust = Trust::Pinned(server.url.pin().unwrap());
+    let told: [Option<&[u8]>; 7] = [
+        None,
+        Some(b"stun.turn"),
+        Some(b"http/1.1"),
+        Some(b"stun.turn"),
+        Some(b"http/1.1"),
+        None,
+        None,
+    ];
+    for (protocols, told) in OFFERS.into_iter().zip(told) {
+        for address in [web, tls] {
+            let stream = offering(address, &trust, protocols).await.unwrap();
+            assert_eq!(stream.get_ref().1.alpn_protocol(), told, "{protocols:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_speaks_http_2_gets_a_whole_answer_and_the_end() {
+    let (server, web, _) = with_relays();
+    let trust = Trust::Pinned(server.url.pin().unwrap());
+    let mut stream = offering(web, &trust, &[b"h2"]).await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    stream.write_all(&preface[..]).await.unwrap();
+    stream.write_all(&[0; 100]).await.unwrap();
+    let mut answer = String::new();
+    let read = timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
+    read.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 505 ") && answer.ends_with("\r\n\r\n"));
 }

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use postern_proto::turn::server::{FiveTuple, Transport};
 use postern_wire::signal::MAX_FRAME;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +25,7 @@ use super::mailboxes::{Client, Mailboxes};
 use super::slots::{Slot, Slots};
 use super::streams::five_tuple;
 use super::turn::{self, Remote};
+use crate::tls::accept;
 
 /// TLS and the HTTP request must be complete, and the WebSocket begun, after so long.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +42,14 @@ const READ_BUFFER: usize = 4096;
 /// Most bytes that wait to be sent, answers to pings included: a frame and its header
 /// beyond one that is being sent.
 const MAX_UNSENT: usize = 2 * MAX_FRAME + 64;
+
+/// What HTTP/2 without a word about it begins with (RFC 9113 section 3.4): no request of
+/// HTTP/1.1 does.
+const HTTP_2: &[u8] = b"PRI ";
+
+/// The answer to it.
+const NOT_HTTP_2: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// What every connection needs.
 #[derive(Clone)]
@@ -93,13 +102,12 @@ async fn set_up(stream: TcpStream, web: Web, router: Router, guest: Guest) {
     let seat = guest.clone();
     let result = timeout(SETUP_TIMEOUT, serve_http(stream, web, router, guest)).await;
     match result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        Ok(Some(to_relay)) => to_relay.serve().await,
+        Ok(Some(to_relay)) => to_relay.serve(seat).await,
         Ok(None) => {}
         Err(error) => {
             tracing::debug!(%error, "a connection ended before there was a WebSocket");
         }
     }
-    drop(seat);
 }
 
 /// A connection that begins with a STUN message.
@@ -110,8 +118,8 @@ struct ToRelay {
 }
 
 impl ToRelay {
-    async fn serve(self) {
-        turn::serve_client(self.stream, self.client, self.relay).await;
+    async fn serve(self, seat: Guest) {
+        turn::serve_client(self.stream, self.client, self.relay, seat).await;
     }
 }
 
@@ -123,7 +131,7 @@ async fn serve_http(
 ) -> io::Result<Option<ToRelay>> {
     stream.set_nodelay(true)?;
     let client = five_tuple(&stream, Transport::Tls)?;
-    let stream = web.tls.accept(stream).await?;
+    let stream = accept(&web.tls, stream).await?;
     let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
     if let Some(relay) = web.relay
         && begins_with_stun(&mut stream).await?
@@ -133,6 +141,10 @@ async fn serve_http(
             client,
             relay,
         }));
+    }
+    if stream.fill_buf().await?.starts_with(HTTP_2) {
+        refuse_http_2(&mut stream).await?;
+        return Ok(None);
     }
     let service = TowerToHyperService::new(router.layer(Extension(guest)));
     http1::Builder::new()
@@ -151,6 +163,15 @@ async fn serve_http(
 async fn begins_with_stun(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<bool> {
     let first = stream.fill_buf().await?.first();
     Ok(first.is_some_and(|byte| *byte <= 3))
+}
+
+/// Says what is spoken here instead, and waits for the client to leave: bytes of it that
+/// nobody reads would take the answer from it.
+async fn refuse_http_2(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+    stream.write_all(NOT_HTTP_2).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(stream, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 async fn upgrade(

@@ -17,6 +17,7 @@ use postern_proto::connect::RelayTransport;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
 
 use super::relay::Relay;
@@ -51,6 +52,8 @@ struct State {
     without_udp: Vec<HostId>,
     /// Connections to the relay so far.
     streams: u16,
+    /// Ends them.
+    hang_up: Vec<AbortHandle>,
 }
 
 impl State {
@@ -89,6 +92,7 @@ impl Internet {
             cut: None,
             without_udp: Vec::new(),
             streams: 0,
+            hang_up: Vec::new(),
         };
         let internet = Self(Arc::new(Inner {
             state: Mutex::new(state),
@@ -145,7 +149,7 @@ impl Internet {
         state.relay.add_stream(client, to_client);
         drop(state);
         let internet = self.clone();
-        tokio::spawn(async move {
+        let reading = tokio::spawn(async move {
             let mut reader = MessageReader::new(reader);
             let (to_relay, mut messages) = unbounded_channel::<(_, Bytes)>();
             tokio::spawn(async move {
@@ -158,7 +162,7 @@ impl Internet {
                 let _ = to_relay.send((tokio::time::Instant::now() + latency, message));
             }
         });
-        tokio::spawn(async move {
+        let writing = tokio::spawn(async move {
             while let Some((sent, bytes)) = from_relay.recv().await {
                 sleep_until(sent + latency).await;
                 if writer.write_all(&bytes).await.is_err() {
@@ -166,7 +170,16 @@ impl Internet {
                 }
             }
         });
+        let tasks = [reading, writing].map(|task| task.abort_handle());
+        self.0.state.lock().unwrap().hang_up.extend(tasks);
         (near, client)
+    }
+
+    /// All connections to the relay break.
+    pub(super) fn hang_up(&self) {
+        for task in self.0.state.lock().unwrap().hang_up.drain(..) {
+            task.abort();
+        }
     }
 
     fn on_stream(&self, client: SocketAddr, message: &[u8]) {
@@ -209,6 +222,11 @@ impl Internet {
     pub(super) fn cut_between(&self, one: u8, other: u8) {
         let homes = [one, other].map(|number| [45, 45, number, 1].into());
         self.0.state.lock().unwrap().cut = Some(homes);
+    }
+
+    /// What was cut is whole again.
+    pub(super) fn mend(&self) {
+        self.0.state.lock().unwrap().cut = None;
     }
 
     fn send(&self, host: HostId, from: SocketAddr, transmit: &Transmit<'_>) {

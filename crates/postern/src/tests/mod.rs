@@ -2,9 +2,13 @@
 //! ICE, virtual time.
 
 mod connect;
+mod data_connections;
+mod hostile_streams;
 mod internet;
 mod meeting;
 mod paths;
 mod relay;
 mod relayed;
+mod takeover;
 mod tcp_relays;
+mod turn_client;

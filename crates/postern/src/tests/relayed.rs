@@ -217,7 +217,9 @@ async fn a_relay_behind_a_stream_takes_over_when_the_direct_path_dies() {
     internet.cut_between(1, 2);
     let data = carries_data(&creator, &joiner);
     assert!(timeout(Duration::from_secs(60), data).await.is_ok());
-    assert_eq!(creator.path().relay, Some(RelayTransport::Tls));
+    // One relay or both.
+    let relays = [creator.path().relay, joiner.path().relay];
+    assert!(relays.contains(&Some(RelayTransport::Tls)), "{relays:?}");
 }
 
 #[tokio::test(start_paused = true)]

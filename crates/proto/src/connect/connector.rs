@@ -11,6 +11,7 @@ use rand_core::{RngCore, SeedableRng};
 use super::limits::{self, later};
 use super::paths::Paths;
 use super::relays::{LinkId, Relays};
+use super::traffic::{Flow, Traffic};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
 use crate::ice::{self, Agent, Credentials, Path, Role};
 use crate::punch::Technique;
@@ -52,6 +53,7 @@ pub struct Connector {
     pub(super) valid: Vec<Path>,
     pub(super) handshake: Option<Handshake>,
     pub(super) paths: Paths,
+    pub(super) flow: Flow,
     pub(super) report: Option<ice::Report>,
     pub(super) peer_report: Option<Report>,
     /// Why the mailbox is gone, if it went early.
@@ -91,6 +93,7 @@ impl Connector {
             valid: Vec::new(),
             handshake: None,
             paths: Paths::default(),
+            flow: Flow::default(),
             report: None,
             peer_report: None,
             cause: None,
@@ -187,6 +190,9 @@ impl Connector {
         }
         let step = self.paths.handle_timeout(now);
         self.take(step);
+        if self.flow.is_due(now) {
+            self.events.push_back(Event::Measure);
+        }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.give_up();
         }
@@ -229,6 +235,7 @@ impl Connector {
         self.stage = Stage::Established;
         self.deadline = None;
         self.leave_at = Some(later(now, limits::LEAVE));
+        self.flow.begin(now);
         if let Some(handshake) = self.handshake.take() {
             self.paths.begin(handshake.path);
         }
@@ -236,6 +243,12 @@ impl Connector {
             self.want(selected);
         }
         self.leave_if_done(now);
+    }
+
+    /// What [`Event::Measure`] asks for.
+    pub fn handle_traffic(&mut self, now: Instant, traffic: Traffic) {
+        let busy = self.flow.take(now, traffic);
+        self.agent.set_busy(now, busy);
     }
 
     /// A handshake has failed. `is_final` says that it would fail on every path: the peer
@@ -302,6 +315,7 @@ impl Connector {
             self.relays.poll_timeout(),
             self.handshake.map(|handshake| handshake.patience),
             self.paths.retry_at(),
+            self.flow.poll_timeout(),
             self.deadline,
             self.leave_at.filter(|_| self.in_mailbox),
         ];

@@ -10,6 +10,7 @@
 //!    the next one when the handshake takes too long there.
 //! 3. Once the connection stands, the creator moves it to the path that ICE selects, and
 //!    to any that works when that one is lost. The other side follows.
+//!    While data is in flight, silence is noticed sooner ([`Connector::handle_traffic`]).
 //! 4. The mailbox is left when ICE has selected and no candidates are outstanding.
 //! 5. When no path is found, both sides tell each other what they saw, and give up within
 //!    15 s of having authenticated each other.
@@ -24,11 +25,13 @@ mod punching;
 mod race;
 mod relaying;
 mod relays;
+mod traffic;
 mod tried;
 mod types;
 
 pub use connector::Connector;
 pub use relays::{LinkId, Relay, RelayTransport, RelayTransports, relay_address};
+pub use traffic::Traffic;
 pub use tried::{Tried, Trouble};
 pub use types::{ConnectorConfig, Event, Failure, NoRelay, PathPolicy};
 
@@ -43,7 +46,10 @@ fn summary(report: &ice::Report) -> Report {
         checks_sent: count(report.checks_sent),
         checks_received: count(report.checks_received),
         mapped_differs: report.local_endpoint_dependent,
-        udp_blocked: report.stun_servers > 0 && report.stun_servers_answered == 0,
+        // Without an address nothing was asked.
+        udp_blocked: report.local.host > 0
+            && report.stun_servers > 0
+            && report.stun_servers_answered == 0,
     }
 }
 

@@ -47,9 +47,11 @@ impl Connector {
         }
     }
 
-    /// Without any path left, the first valid one will do until ICE selects.
+    /// Without any path left, the first that the peer still answers on will do until ICE selects.
     pub(super) fn recover(&mut self) {
-        if let (false, Some(&path)) = (self.paths.has_one(), self.valid.first()) {
+        let alive = |path: &&Path| self.agent.has_consent(path);
+        let path = self.valid.iter().find(alive).copied();
+        if let (false, Some(path)) = (self.paths.has_one(), path) {
             self.want(path);
         }
     }
@@ -107,6 +109,7 @@ impl Connector {
             ours: summary(&ours),
             theirs: self.peer_report,
             relay: self.no_relay(),
+            looked: ours.local.host > 0,
         }
     }
 

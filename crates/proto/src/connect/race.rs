@@ -6,6 +6,9 @@
 //!
 //! A way that fails makes the next one begin at once. The first allocation ends those that are
 //! worse; those that are better get [`GRACE`] to replace it, as long as nobody uses it.
+//!
+//! When the allocation is lost, because a connection breaks or the server starts anew, the race
+//! begins again, and goes on until there is another one.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -28,6 +31,19 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// So long may better ways go on when a worse one works: a lost datagram is repeated after
 /// 500 ms.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// After the loss of an allocation the ways are tried again so soon.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// So long without success, and all ways begin anew: those over TCP have failed at once where the
+/// server was not there, and those over UDP wait ever longer.
+const ROUND: Duration = Duration::from_secs(3);
+
+/// After so many rounds, a minute, there is one in [`LATE_ROUND`].
+const EARLY_ROUNDS: u32 = 20;
+
+/// A server that was away for a minute may be away for long.
+const LATE_ROUND: Duration = Duration::from_secs(30);
 
 /// Most ways that are tried: UDP, TCP, and TLS on two ports.
 pub(super) const MAX_WAYS: usize = 4;
@@ -54,7 +70,12 @@ struct Attempt {
 #[derive(Debug)]
 pub(super) struct Race {
     pub(super) is_ipv4: bool,
+    /// All ways, the best one first.
+    ways: VecDeque<Way>,
     waiting: VecDeque<Way>,
+    /// When to try them again, and how often that has been done since the loss.
+    again_at: Option<Instant>,
+    rounds: u32,
     next_at: Option<Instant>,
     /// The best one first.
     running: Vec<Attempt>,
@@ -69,9 +90,13 @@ pub(super) struct Race {
 impl Race {
     /// Begins with the best of the ways, which all are of one address family.
     pub(super) fn new(now: Instant, ways: Vec<Way>, book: &mut Book) -> Self {
+        let ways = ranked(ways);
         let mut race = Self {
-            is_ipv4: ways.first().is_some_and(|way| way.server.is_ipv4()),
-            waiting: ranked(ways),
+            is_ipv4: ways.front().is_some_and(|way| way.server.is_ipv4()),
+            waiting: ways.clone(),
+            ways,
+            again_at: None,
+            rounds: 0,
             next_at: None,
             running: Vec::new(),
             ending: Vec::new(),
@@ -183,9 +208,23 @@ impl Race {
         if let Some(relayed) = relayed {
             self.in_use = false;
             self.events.push_back(Event::Ended { relayed });
+            self.again_at = Some(later(now, AGAIN)).filter(|_| !self.closing);
         } else if self.allocation().is_none() && !self.closing {
             self.begin_next(now, book);
         }
+    }
+
+    /// All ways begin anew.
+    fn begin_again(&mut self, now: Instant, book: &mut Book) {
+        self.rounds = self.rounds.saturating_add(1);
+        let pause = match self.rounds {
+            ..=EARLY_ROUNDS => ROUND,
+            _ => LATE_ROUND,
+        };
+        self.again_at = Some(later(now, pause));
+        self.end_where(now, |_| true);
+        self.waiting.clone_from(&self.ways);
+        self.begin_next(now, book);
     }
 
     pub(super) fn input(&mut self, now: Instant, link: LinkId, payload: &[u8]) -> bool {
@@ -216,6 +255,9 @@ impl Race {
         if self.next_at.is_some_and(|at| now >= at) {
             self.begin_next(now, book);
         }
+        if self.again_at.take_if(|at| now >= *at).is_some() {
+            self.begin_again(now, book);
+        }
         if self.grace.take_if(|at| now >= *at).is_some() {
             self.end_where(now, |attempt| attempt.relayed.is_none());
         }
@@ -226,6 +268,7 @@ impl Race {
         self.closing = true;
         self.waiting.clear();
         self.next_at = None;
+        self.again_at = None;
         self.end_where(now, |_| true);
     }
 
@@ -339,6 +382,8 @@ impl Race {
         }
         self.waiting.clear();
         self.next_at = None;
+        self.again_at = None;
+        self.rounds = 0;
         let worse: Vec<_> = self.running.iter().skip(place.saturating_add(1)).collect();
         let worse: Vec<_> = worse.iter().map(|attempt| attempt.link).collect();
         self.end_where(now, |attempt| worse.contains(&attempt.link));
@@ -360,7 +405,8 @@ impl Race {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let all = self.running.iter().chain(&self.ending);
         let clients = all.filter_map(|attempt| attempt.client.as_ref()?.poll_timeout());
-        clients.chain(self.next_at).chain(self.grace).min()
+        let own = [self.next_at, self.again_at, self.grace];
+        clients.chain(own.into_iter().flatten()).min()
     }
 }
 
@@ -401,3 +447,6 @@ fn translate(relayed: SocketAddr, event: client::Event) -> Option<Event> {
         | client::Event::ConnectionFailed { .. } => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,9 @@ struct Pair {
     introduced: bool,
     under_way: Vec<(Instant, usize, Packet)>,
     events: [Vec<Event>; 2],
+    /// Datagrams of the connection, sent and received at each look.
+    traffic: (u64, u64),
+    moved: [Traffic; 2],
 }
 
 impl Pair {
@@ -60,6 +63,8 @@ impl Pair {
             introduced: true,
             under_way: Vec::new(),
             events: [Vec::new(), Vec::new()],
+            traffic: (0, 0),
+            moved: [Traffic::default(); 2],
         }
     }
 
@@ -88,9 +93,18 @@ impl Pair {
                 {
                     self.send(side, Packet::Message(message.clone()));
                 }
+                if event == Event::Measure {
+                    self.measure(side);
+                }
                 self.events[side].push(event);
             }
         }
+    }
+
+    fn measure(&mut self, side: usize) {
+        self.moved[side].sent += self.traffic.0;
+        self.moved[side].received += self.traffic.1;
+        self.sides[side].handle_traffic(self.now, self.moved[side]);
     }
 
     fn send(&mut self, from: usize, packet: Packet) {
@@ -249,6 +263,7 @@ fn without_a_path_both_sides_hear_what_the_other_saw_within_15_s() {
             ours,
             theirs,
             relay: NoRelay::NotOffered,
+            looked: true,
         } = pair.failure(side)
         else {
             panic!("not for want of a path");
@@ -299,6 +314,41 @@ fn the_loss_of_the_server_does_not_hurt_a_connection() {
         pair.count(CREATOR, |event| matches!(event, Event::Failed(_))),
         0
     );
+}
+
+/// How long it takes to leave a path that has fallen silent, when this much is sent and
+/// received before that at every look.
+fn leaves_after(sent: u64, received: u64) -> Duration {
+    let mut pair = Pair::new();
+    pair.authenticate();
+    pair.run_until(CREATOR, is_connect);
+    for side in &mut pair.sides {
+        side.handle_connected(pair.now);
+    }
+    pair.traffic = (sent, received);
+    pair.run_for(Duration::from_secs(5));
+    pair.open = false;
+    pair.traffic = (0, 0);
+    let silent = pair.now;
+    let revoked = |event: &Event| matches!(event, Event::Revoke(_));
+    assert_eq!(pair.count(CREATOR, revoked), 0);
+    pair.run_until(CREATOR, revoked);
+    pair.now - silent
+}
+
+#[test]
+fn a_silent_path_is_left_within_two_seconds_by_who_sends_or_receives_much() {
+    for (sent, received) in [(100, 10), (2, 100)] {
+        let took = leaves_after(sent, received);
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
+}
+
+#[test]
+fn a_silent_path_that_is_hardly_used_is_left_within_eight_seconds() {
+    let took = leaves_after(1, 1);
+    let seconds = Duration::from_secs(5)..Duration::from_secs(8);
+    assert!(seconds.contains(&took), "{took:?}");
 }
 
 #[test]

@@ -105,6 +105,9 @@ pub enum Event {
     },
     /// The relayed address is gone.
     RelayEnded(SocketAddr),
+    /// Say how much the connection has sent and received:
+    /// [`handle_traffic`](super::Connector::handle_traffic).
+    Measure,
     /// Open so many more UDP sockets on the address of `base`, each on a port of its own, and tell
     /// [`handle_sockets_opened`](super::Connector::handle_sockets_opened).
     OpenSockets {
@@ -157,6 +160,8 @@ pub enum Failure {
         theirs: Option<Report>,
         /// Why there is no relayed one either.
         relay: NoRelay,
+        /// Whether this side looked for a direct one: it has addresses, and may use them.
+        looked: bool,
     },
     /// Paths work, but no handshake succeeded on any of them.
     #[error("a path was found, but no encrypted connection could be made over it")]

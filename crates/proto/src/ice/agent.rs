@@ -1,6 +1,7 @@
 //! The agent: its state, the five verbs, and the order of its work.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{Class, Message, Method};
@@ -18,15 +19,16 @@ use super::gather::Gatherer;
 use super::locals::Locals;
 use super::nomination::Nomination;
 use super::pacer::Pacer;
-use super::pair::{PairKey, Path, State};
+use super::pair::{Pair, PairKey, Path, State};
 use super::punching::Punching;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
+use super::tcp::Tcp;
 use super::transactions::{Purpose, Transactions};
 use super::upgrade::Upgrade;
 use crate::{Datagram, Transmit, Verdict};
 
-/// One side of an ICE session with one data stream over UDP.
+/// One side of an ICE session with one data stream.
 pub struct Agent {
     pub(super) config: Config,
     pub(super) rng: ChaCha20Rng,
@@ -44,7 +46,10 @@ pub struct Agent {
     pub(super) nomination: Nomination,
     pub(super) upgrade: Upgrade,
     pub(super) punching: Punching,
+    pub(super) tcp: Tcp,
     pub(super) selected: Option<PairKey>,
+    /// Data is in flight on it.
+    pub(super) busy: bool,
     pub(super) counts: Report,
     pub(super) mapping_differs: bool,
     pub(super) events: VecDeque<Event>,
@@ -53,7 +58,7 @@ pub struct Agent {
     remote_ended: bool,
     /// When patience ends: set while no pair is valid and the remote credentials are known.
     give_up: Option<Instant>,
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 /// A check that began shortly before patience ends gets this long to succeed.
@@ -80,7 +85,9 @@ impl Agent {
             nomination: Nomination::default(),
             upgrade: Upgrade::default(),
             punching: Punching::default(),
+            tcp: Tcp::default(),
             selected: None,
+            busy: false,
             counts: Report::default(),
             mapping_differs: false,
             events: VecDeque::new(),
@@ -115,6 +122,7 @@ impl Agent {
         self.peer = Some(credentials);
         self.give_up = Some(after(now, self.config.patience));
         self.punch_authenticated(now);
+        self.begin_tcp(now);
         self.accept_early(now);
         self.work(now);
     }
@@ -125,6 +133,10 @@ impl Agent {
     /// unspecified, multicast, broadcast, loopback unless allowed), and those beyond
     /// [`MAX_REMOTE_CANDIDATES`](super::MAX_REMOTE_CANDIDATES).
     pub fn add_remote_candidate(&mut self, now: Instant, candidate: Candidate) {
+        if candidate.tcp.is_some() {
+            self.add_remote_tcp(now, candidate);
+            return self.work(now);
+        }
         let address = candidate.address;
         match self.remotes.add(candidate, self.config.allow_loopback) {
             Added::New => self.pair_all(),
@@ -196,6 +208,7 @@ impl Agent {
             self.pace_timeout(),
             self.patience_timeout(),
             self.punch_timeout(),
+            self.tcp_timeout(),
         ];
         times.into_iter().flatten().min()
     }
@@ -233,9 +246,22 @@ impl Agent {
         }
     }
 
+    /// What datagrams are sent from, or the connection that messages are sent on.
+    pub(super) fn base(&self, address: SocketAddr) -> Option<&Candidate> {
+        self.locals.base(address).or_else(|| self.tcp.base(address))
+    }
+
+    /// The peer's candidate that a base reaches at this address.
+    pub(super) fn remote(&self, base: SocketAddr, address: SocketAddr) -> Option<&Candidate> {
+        if self.tcp.base(base).is_some() {
+            return self.tcp.remote(address);
+        }
+        self.remotes.find(address)
+    }
+
     /// A Binding indication keeps a mapping alive and asks for nothing (RFC 8445 section 11).
     fn on_indication(&self, datagram: &Datagram<'_>) -> Verdict {
-        let base = self.locals.base(datagram.local);
+        let base = self.base(datagram.local);
         let pair = base.and_then(|base| self.list.get(pair_of(base.address, datagram)));
         match pair {
             Some(_) => Verdict::Consumed,
@@ -253,6 +279,7 @@ impl Agent {
         self.nominate(now);
         self.run_upgrade(now);
         self.run_punching(now);
+        self.run_tcp(now);
         if self.pacer.is_ready(now) && self.send_next(now) {
             self.pacer.spend(now);
         }
@@ -285,6 +312,7 @@ impl Agent {
     fn run_patience(&mut self, now: Instant) {
         if self.patience_timeout().is_some_and(|end| end <= now) {
             self.failed = true;
+            self.close_tcp(now);
             self.list = CheckList::new(self.role);
             self.transactions = Transactions::default();
             self.events.push_back(Event::Failed(self.report()));
@@ -302,11 +330,11 @@ impl Agent {
         Some(chance.clamp(end, after(end, LAST_CHANCE)))
     }
 
-    /// Whether a direct pair is selected: what is left to look for is a relay behind it. With a
+    /// Whether a direct pair over UDP is selected: what is left to look for is a relay behind it. With a
     /// relayed one, or none, the agent goes on to look for a direct pair.
     pub(super) fn is_settled(&self) -> bool {
         let selected = self.selected.and_then(|key| self.list.get(key));
-        selected.is_some_and(|pair| !pair.is_relayed())
+        selected.is_some_and(Pair::is_direct)
     }
 
     /// The selected pair is lost: all pairs are checked again, but a relay that works goes on.
@@ -319,6 +347,7 @@ impl Agent {
             self.nomination.on_valid(now, false);
         }
         self.punch_lost(now);
+        self.begin_tcp(now);
         self.transactions.cancel(is_check);
         self.pair_all();
         let consents = &self.consents;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use super::tcp::TcpType;
+
 /// Where a candidate comes from (RFC 8445 section 5.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CandidateKind {
@@ -44,7 +46,7 @@ impl fmt::Display for CandidateKind {
     }
 }
 
-/// A transport address that may lead to a peer (RFC 8445 section 5.1). UDP.
+/// A transport address that may lead to a peer (RFC 8445 section 5.1), over UDP or TCP.
 ///
 /// Reads and writes itself as the SDP attribute of RFC 8839 section 5.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct Candidate {
     /// The base of a reflexive candidate, the mapped address of a relayed one. For people:
     /// the agent does nothing with it.
     pub related: Option<SocketAddr>,
+    /// Which way connections to it are opened (RFC 6544), if it is one of TCP; none for UDP.
+    pub tcp: Option<TcpType>,
 }
 
 /// The highest priority (RFC 8445 section 5.1.2): 2³¹ - 1.
@@ -74,6 +78,30 @@ pub(super) const COMPONENT: u16 = 1;
 pub(super) fn priority(kind: CandidateKind, local_preference: u16, component: u16) -> u32 {
     let component = 256_u32.saturating_sub(u32::from(component));
     (u32::from(kind.preference()) << 24) | (u32::from(local_preference) << 8) | (component & 0xff)
+}
+
+/// The priority of a candidate over TCP (RFC 6544 section 4.2). The type preferences keep the order
+/// of those over UDP and are below all direct ones of them; behind a NAT, simultaneous open
+/// is preferred, elsewhere the active side.
+pub(super) fn tcp_priority(kind: CandidateKind, tcp: TcpType, order: usize) -> u32 {
+    let (kind, direction): (u32, u32) = match (kind, tcp) {
+        (CandidateKind::Host, TcpType::Active) => (90, 6),
+        (CandidateKind::Host, TcpType::Passive) => (90, 4),
+        (CandidateKind::Host, TcpType::SimultaneousOpen) => (90, 2),
+        (CandidateKind::PeerReflexive, tcp) => (80, reflexive_direction(tcp)),
+        (CandidateKind::ServerReflexive, tcp) => (70, reflexive_direction(tcp)),
+        (CandidateKind::Relayed, tcp) => (0, reflexive_direction(tcp)),
+    };
+    let other = 8191_u32.saturating_sub(u32::try_from(order).unwrap_or(u32::MAX));
+    (kind << 24) | (direction << 21) | (other << 8) | 0xff
+}
+
+fn reflexive_direction(tcp: TcpType) -> u32 {
+    match tcp {
+        TcpType::SimultaneousOpen => 6,
+        TcpType::Active => 4,
+        TcpType::Passive => 2,
+    }
 }
 
 /// The local preference: IPv6 above IPv4, then by the order in which hosts were added,
@@ -157,6 +185,21 @@ mod tests {
         assert!(host(v4, 1) > srflx(v6, 0, 0));
         assert!(srflx(v4, 0, 0) > srflx(v4, 0, 1));
         assert!(srflx(v4, 0, 255) > srflx(v4, 1, 0));
+    }
+
+    #[test]
+    fn tcp_is_below_udp_and_its_direction_counts_before_the_order_of_hosts() {
+        use TcpType::{Active, Passive, SimultaneousOpen};
+        // 90 · 2^24 + (2^13 · 6 + 8191) · 2^8 + (256 - 1)
+        let active = tcp_priority(CandidateKind::Host, Active, 0);
+        assert_eq!(active, 1_524_629_503);
+        let host = |tcp, order| tcp_priority(CandidateKind::Host, tcp, order);
+        assert!(host(Active, 7) > host(Passive, 0));
+        assert!(host(Passive, 7) > host(SimultaneousOpen, 0));
+        let srflx = |tcp| tcp_priority(CandidateKind::ServerReflexive, tcp, 0);
+        assert!(srflx(SimultaneousOpen) > srflx(Active));
+        assert!(srflx(Active) > srflx(Passive));
+        assert!(active < priority(CandidateKind::ServerReflexive, 0, 1));
     }
 
     #[test]

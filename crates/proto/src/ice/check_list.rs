@@ -231,7 +231,7 @@ impl CheckList {
     /// Makes the direct pairs wait for a check again that have failed.
     pub(super) fn retry_direct(&mut self) {
         let pairs = self.pairs.values_mut();
-        for pair in pairs.filter(|pair| pair.state == State::Failed && !pair.is_relayed()) {
+        for pair in pairs.filter(|pair| pair.state == State::Failed && pair.is_direct()) {
             pair.state = State::Waiting;
         }
     }
@@ -339,6 +339,7 @@ mod tests {
             address: ([192, 0, 2, 1], port).into(),
             kind: CandidateKind::Host,
             related: None,
+            tcp: None,
         }
     }
 

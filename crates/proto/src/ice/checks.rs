@@ -12,7 +12,8 @@ use super::agent::Agent;
 use super::candidate::{CandidateKind, unscoped};
 use super::config::Role;
 use super::event::Event;
-use super::pair::{PairKey, Valid};
+use super::pair::{Pair, PairKey, Valid};
+use super::tcp::once;
 use super::transactions::{Purpose, check_policy, nomination_policy};
 use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
 use crate::{Datagram, Verdict};
@@ -63,6 +64,8 @@ impl Agent {
         purpose: Purpose,
         policy: RetransmitPolicy,
     ) {
+        let stream = self.tcp.base(pair.local).is_some();
+        let policy = if stream { once() } else { policy };
         let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
         if let Some(payload) = self.check_message(id, pair.local, nominate) {
@@ -89,9 +92,11 @@ impl Agent {
             Role::Controlling => (Some(IceControlling(self.tie_breaker)), None),
             Role::Controlled => (None, Some(IceControlled(self.tie_breaker))),
         };
+        let priority = self.tcp.check_priority(base);
+        let priority = priority.unwrap_or_else(|| self.locals.check_priority(base));
         let message = Builder::new(Class::Request, Method::BINDING, id)
             .attribute(&Username::new(&username).ok()?)
-            .attribute(&Priority(self.locals.check_priority(base)))
+            .attribute(&Priority(priority))
             .maybe_attribute(controlling.as_ref())
             .maybe_attribute(controlled.as_ref())
             .maybe_attribute(nominate.then_some(UseCandidate).as_ref())
@@ -115,7 +120,11 @@ impl Agent {
         match purpose {
             Purpose::Gather { base, server } if symmetric => {
                 self.transactions.complete(now, id, datagram);
-                self.on_binding(now, base, server, message);
+                if self.tcp.base(base).is_some() {
+                    self.on_tcp_binding(base, message);
+                } else {
+                    self.on_binding(now, base, server, message);
+                }
             }
             Purpose::Sample { base, .. } if symmetric => {
                 self.transactions.complete(now, id, datagram);
@@ -210,7 +219,8 @@ impl Agent {
         if !nominate && self.list.is_valid(key) {
             return; // the late answer of a cancelled check; a nominating one may be running
         }
-        let local_kind = self.locals.kind_of(key.local, mapped);
+        let local_kind = self.tcp.kind_of(key.local, mapped);
+        let local_kind = local_kind.unwrap_or_else(|| self.locals.kind_of(key.local, mapped));
         self.note_mapping(key.local, mapped, local_kind);
         self.transactions.cancel(|p| is_check_of(p, key));
         self.list.succeed(key);
@@ -229,7 +239,7 @@ impl Agent {
 
     /// The pair is valid: it may be nominated, and it needs consent.
     fn on_valid(&mut self, now: Instant, key: PairKey, nominate: bool) {
-        let direct = self.list.get(key).is_some_and(|pair| !pair.is_relayed());
+        let direct = self.list.get(key).is_some_and(Pair::is_direct);
         self.nomination.on_valid(now, direct);
         if !self.is_settled() || self.wants_standby() && !direct {
             self.begin_consent(now, key);

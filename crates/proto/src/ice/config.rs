@@ -45,11 +45,20 @@ pub struct Config {
     pub consent_interval: Duration,
     /// Silence after which consent is lost (RFC 7675 section 5.1: 30 s).
     pub consent_expiry: Duration,
+    /// The same two for the selected pair while its user says that data is in flight
+    /// ([`Agent::set_busy`](super::Agent::set_busy)): the mean time between two checks, and how
+    /// long they may stay unanswered, counted from the first of them that did. What is in
+    /// flight waits meanwhile, so these are shorter than RFC 7675's.
+    pub busy_consent_interval: Duration,
+    /// See [`Config::busy_consent_interval`].
+    pub busy_consent_expiry: Duration,
     /// How often a mapping at a STUN server is refreshed while no pair is selected.
     ///
     /// Home routers forget a UDP mapping after 30 s and more; 15 s survives the loss of one
     /// refresh.
     pub binding_refresh: Duration,
+    /// How long connections over TCP to the peer wait for the checks over UDP, if there are any.
+    pub tcp_delay: Duration,
     /// Whether the agent classifies the NAT and goes on where plain checks cannot succeed
     /// ([`crate::punch`]). The peer must do the same, and both must carry what the other's
     /// [`Event::TellPeer`](super::Event::TellPeer) says.
@@ -68,7 +77,10 @@ impl Default for Config {
             relayed_nomination_delay: Duration::from_secs(1),
             consent_interval: Duration::from_secs(5),
             consent_expiry: Duration::from_secs(30),
+            busy_consent_interval: Duration::from_secs(5),
+            busy_consent_expiry: Duration::from_secs(30),
             binding_refresh: Duration::from_secs(15),
+            tcp_delay: Duration::from_millis(250),
             punch: false,
             allow_loopback: false,
         }

@@ -8,7 +8,7 @@ use super::after;
 use super::agent::Agent;
 use super::checks::Outcome;
 use super::event::Event;
-use super::pair::PairKey;
+use super::pair::{PairKey, Path};
 use super::transactions::{Purpose, consent_policy};
 
 /// The consent on one pair.
@@ -16,16 +16,51 @@ use super::transactions::{Purpose, consent_policy};
 pub(super) struct Consent {
     expires: Instant,
     next: Instant,
+    /// The checks after the latest answer: when the first was sent, and how many there are.
+    unanswered: Option<(Instant, u32)>,
 }
+
+/// With data in flight at least so many checks must have got no answer. Whoever slept, or had
+/// no time, asks again before it draws conclusions from the clock.
+const LEAST_UNANSWERED: u32 = 4;
 
 impl Agent {
     /// A successful check is the first consent (RFC 7675 section 5.1).
     pub(super) fn begin_consent(&mut self, now: Instant, key: PairKey) {
         let consent = Consent {
             expires: after(now, self.config.consent_expiry),
-            next: after(now, self.consent_pause()),
+            next: after(now, self.consent_pause(key)),
+            unanswered: None,
         };
         self.consents.insert(key, consent);
+    }
+
+    /// Says whether data is in flight on the selected pair: then its silence is noticed sooner
+    /// ([`Config::busy_consent_interval`](super::Config::busy_consent_interval)).
+    pub fn set_busy(&mut self, now: Instant, busy: bool) {
+        let became = busy && !self.busy;
+        self.busy = busy;
+        if let (true, Some(selected)) = (became, self.selected) {
+            self.hasten_consent(now, selected);
+        }
+    }
+
+    /// The pair is in use from now on, perhaps by much.
+    pub(super) fn hasten_consent(&mut self, now: Instant, key: PairKey) {
+        let next = after(now, self.consent_pause(key));
+        if let Some(consent) = self.consents.get_mut(&key) {
+            consent.next = consent.next.min(next);
+        }
+    }
+
+    /// Whether consent to send on this pair is known.
+    pub fn has_consent(&self, path: &Path) -> bool {
+        let (local, remote) = (path.local, path.remote);
+        self.consents.contains_key(&PairKey { local, remote })
+    }
+
+    fn is_busy_on(&self, key: PairKey) -> bool {
+        self.busy && self.selected == Some(key)
     }
 
     /// From here on one pair is used, and the best relayed one waits behind it.
@@ -63,6 +98,7 @@ impl Agent {
         }
         if let Some(consent) = self.consents.get_mut(&key) {
             consent.expires = after(now, self.config.consent_expiry);
+            consent.unanswered = None;
         }
         if let Some(pair) = self.list.get_mut(key)
             && let Some(valid) = &mut pair.valid
@@ -75,7 +111,7 @@ impl Agent {
     pub(super) fn run_consent(&mut self, now: Instant) {
         let all: Vec<_> = self.consents.iter().map(|(key, c)| (*key, *c)).collect();
         for (key, consent) in all {
-            if consent.expires <= now {
+            if self.consent_ends(key, &consent) <= now {
                 self.on_lost(now, key);
             } else if consent.next <= now {
                 self.renew_consent(now, key);
@@ -85,24 +121,40 @@ impl Agent {
 
     /// When [`run_consent`](Self::run_consent) has something to do.
     pub(super) fn consent_timeout(&self) -> Option<Instant> {
-        let times = self.consents.values().map(|c| c.expires.min(c.next));
+        let all = self.consents.iter();
+        let times = all.map(|(key, c)| self.consent_ends(*key, c).min(c.next));
         times.min()
     }
 
+    fn consent_ends(&self, key: PairKey, consent: &Consent) -> Instant {
+        match consent.unanswered {
+            Some((since, count)) if self.is_busy_on(key) && count >= LEAST_UNANSWERED => {
+                let ends = after(since, self.config.busy_consent_expiry);
+                ends.min(consent.expires)
+            }
+            _ => consent.expires,
+        }
+    }
+
     fn renew_consent(&mut self, now: Instant, pair: PairKey) {
-        let next = after(now, self.consent_pause());
+        let next = after(now, self.consent_pause(pair));
         if let Some(consent) = self.consents.get_mut(&pair) {
             consent.next = next;
+            let (since, count) = consent.unanswered.unwrap_or((now, 0));
+            consent.unanswered = Some((since, count.saturating_add(1)));
         }
         let policy = consent_policy(self.config.consent_expiry);
         self.request(now, pair, Purpose::Consent { pair }, policy);
     }
 
     /// The interval times 0.8 to 1.2, so that many sessions do not keep step.
-    fn consent_pause(&mut self) -> Duration {
+    fn consent_pause(&mut self, key: PairKey) -> Duration {
         let permille = self.rng.next_u32().checked_rem(401).unwrap_or(0);
         let factor = permille.saturating_add(800);
-        let interval = self.config.consent_interval;
+        let interval = match self.is_busy_on(key) {
+            true => self.config.busy_consent_interval,
+            false => self.config.consent_interval,
+        };
         let scaled = interval.saturating_mul(factor).checked_div(1000);
         scaled.unwrap_or(interval).max(Duration::from_millis(1))
     }

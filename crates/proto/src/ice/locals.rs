@@ -59,6 +59,7 @@ impl Locals {
             address,
             kind: CandidateKind::Host,
             related: None,
+            tcp: None,
         };
         self.hosts.push(Host {
             candidate,
@@ -92,6 +93,7 @@ impl Locals {
             address: unscoped(relayed),
             kind,
             related: Some(unscoped(base)),
+            tcp: None,
         });
         self.relayed.last()
     }
@@ -130,6 +132,7 @@ impl Locals {
             address,
             kind: CandidateKind::Host,
             related: None,
+            tcp: None,
         };
         self.sockets.insert(unscoped(address), candidate);
     }
@@ -240,6 +243,7 @@ impl Host {
             address: mapped,
             kind,
             related: Some(unscoped(self.candidate.address)),
+            tcp: None,
         }
     }
 }

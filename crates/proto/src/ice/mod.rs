@@ -1,4 +1,4 @@
-//! An ICE agent (RFC 8445) for one data stream over UDP, with trickled candidates (RFC 8838),
+//! An ICE agent (RFC 8445) for one data stream over UDP, and over [TCP](tcp) where it may (RFC 6544), with trickled candidates (RFC 8838),
 //! consent (RFC 7675) and patience (RFC 8863).
 //!
 //! The agent finds the address pairs on which two peers reach each other, and keeps asking
@@ -22,7 +22,7 @@
 //! A host candidate is also a base; pairs are formed from bases only, since a server-reflexive
 //! candidate is replaced by its base anyway (RFC 8445 section 6.1.2.4).
 //!
-//! Out of scope: ICE-TCP, lite agents, several components, restarts (make another agent).
+//! Out of scope: lite agents, several components, restarts (make another agent).
 
 mod agent;
 mod candidate;
@@ -41,6 +41,7 @@ mod punching;
 mod remotes;
 mod requests;
 mod sdp;
+pub mod tcp;
 mod transactions;
 mod upgrade;
 

@@ -66,7 +66,7 @@ impl Agent {
 
     /// When nomination waits no longer.
     pub(super) fn nomination_timeout(&self) -> Option<Instant> {
-        if self.nominee()?.is_relayed() {
+        if !self.nominee()?.is_direct() {
             let first = self.nomination.first_valid?;
             return Some(after(first, self.config.relayed_nomination_delay));
         }
@@ -78,8 +78,11 @@ impl Agent {
     fn nominee(&self) -> Option<&Pair> {
         let idle = self.nomination.pending.is_none() && !self.is_settled();
         let ours = self.role == Role::Controlling && idle;
-        let best = self.list.valid().max_by_key(|pair| pair.priority);
-        best.filter(|best| ours && (self.selected.is_none() || !best.is_relayed()))
+        let best = self.list.valid();
+        let best = best.max_by_key(|pair| (pair.rank(), pair.priority));
+        let selected = self.selected.and_then(|key| self.list.get(key));
+        let selected = selected.map(Pair::rank);
+        best.filter(|best| ours && selected.is_none_or(|selected| selected < best.rank()))
     }
 
     fn may_be_beaten(&self, best: &Pair) -> bool {
@@ -105,6 +108,7 @@ impl Agent {
             self.nomination.selected_at = Some(now);
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
+            self.hasten_consent(now, key);
             self.punch_selected(key);
         }
     }
@@ -132,6 +136,7 @@ impl Agent {
     fn conclude(&mut self, now: Instant, selected: PairKey) {
         if self.is_settled() {
             self.keep_only_consent(now, selected);
+            self.retire_tcp(now);
             let wanted = self.wants_standby();
             self.list.conclude(|pair| wanted && pair.is_relayed());
             let list = &self.list;

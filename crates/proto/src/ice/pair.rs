@@ -57,6 +57,15 @@ pub(super) struct Valid {
     pub(super) rtt: Option<Duration>,
 }
 
+/// How good a pair is, whatever its priority: one of a higher rank takes its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Relayed,
+    /// Direct, over TCP.
+    Stream,
+    Direct,
+}
+
 /// One line of the check list.
 #[derive(Debug, Clone)]
 pub(super) struct Pair {
@@ -66,6 +75,8 @@ pub(super) struct Pair {
     pub(super) foundation: (String, String),
     pub(super) priority: u64,
     local_kind: CandidateKind,
+    /// Over a TCP connection.
+    stream: bool,
     local_priority: u32,
     remote_kind: CandidateKind,
     remote_priority: u32,
@@ -89,6 +100,7 @@ impl Pair {
             foundation: (base.foundation.clone(), remote.foundation.clone()),
             priority: 0,
             local_kind: base.kind,
+            stream: base.tcp.is_some(),
             local_priority: base.priority,
             remote_kind: remote.kind,
             remote_priority: remote.priority,
@@ -131,6 +143,20 @@ impl Pair {
     /// Whether it leads through a relay, ours or the peer's.
     pub(super) fn is_relayed(&self) -> bool {
         self.is_from_relay() || self.remote_kind == CandidateKind::Relayed
+    }
+
+    /// Whether it is as good as pairs get: over UDP and without a relay.
+    pub(super) fn is_direct(&self) -> bool {
+        self.rank() == Rank::Direct
+    }
+
+    /// What counts before its priority.
+    pub(super) fn rank(&self) -> Rank {
+        match (self.is_relayed(), self.stream) {
+            (true, _) => Rank::Relayed,
+            (false, true) => Rank::Stream,
+            (false, false) => Rank::Direct,
+        }
     }
 
     /// Whether it is what remains when nothing direct works: from our relay to where the

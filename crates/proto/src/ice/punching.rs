@@ -13,7 +13,7 @@ use super::candidate::{CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
-use super::pair::{PairKey, Path};
+use super::pair::{Pair, PairKey, Path};
 use super::transactions::{Purpose, sample_policy};
 use crate::punch::{self, Action, NatReport, Puncher, Sample, Technique, Tried};
 use crate::stun::{Request, random_transaction_id};
@@ -283,7 +283,7 @@ impl Agent {
 
     /// A pair has become valid: if it is direct, no more is to be punched.
     pub(super) fn punch_valid(&mut self, now: Instant, key: PairKey) {
-        let direct = self.list.get(key).is_some_and(|pair| !pair.is_relayed());
+        let direct = self.list.get(key).is_some_and(Pair::is_direct);
         let Some(puncher) = self.punching.puncher.as_mut().filter(|_| direct) else {
             return;
         };
@@ -313,7 +313,7 @@ impl Agent {
     }
 
     pub(super) fn punch_lost(&mut self, now: Instant) {
-        let direct = self.list.valid().any(|pair| !pair.is_relayed());
+        let direct = self.list.valid().any(Pair::is_direct);
         if let Some(puncher) = self.punching.puncher.as_mut().filter(|_| !direct) {
             puncher.on_lost(now);
         }

@@ -95,6 +95,7 @@ fn peer_reflexive(address: SocketAddr, priority: u32, foundation: String) -> Can
         address: unscoped(address),
         kind: CandidateKind::PeerReflexive,
         related: None,
+        tcp: None,
     }
 }
 

@@ -86,7 +86,7 @@ impl Agent {
         message: &Message<'_>,
         peer_ufrag: &str,
     ) -> Result<Check, Reject> {
-        let base = self.locals.base(datagram.local).ok_or(Reject::Drop)?;
+        let base = self.base(datagram.local).ok_or(Reject::Drop)?;
         message.verify_fingerprint().map_err(|_| Reject::Drop)?;
         message
             .verify_integrity(self.credentials.pwd.as_bytes())
@@ -135,6 +135,7 @@ impl Agent {
         check: Check,
     ) {
         self.counts.checks_received = self.counts.checks_received.saturating_add(1);
+        self.tcp.prove(check.pair.local);
         let mapped = XorMappedAddress(datagram.remote);
         let response = response(Class::Success, message.transaction_id()).attribute(&mapped);
         self.reply(datagram, self.signed(response));
@@ -188,7 +189,7 @@ impl Agent {
     }
 
     fn early_path(&self, check: &Check) -> Path {
-        let remote = self.remotes.find(check.pair.remote);
+        let remote = self.remote(check.pair.local, check.pair.remote);
         Path {
             local: check.pair.local,
             remote: check.pair.remote,
@@ -241,11 +242,16 @@ impl Agent {
     fn learn_pair(&mut self, check: &Check) -> bool {
         let PairKey { local, remote } = check.pair;
         let loopback = self.config.allow_loopback;
-        self.remotes.learn(remote, check.priority, loopback)
-            && match (self.locals.base(local), self.remotes.find(remote)) {
-                (Some(base), Some(remote)) => self.list.add_seen(base, remote),
-                _ => false,
-            }
+        let learnt = if self.tcp.base(local).is_some() {
+            self.tcp.learn(remote, check.priority, loopback)
+        } else {
+            self.remotes.learn(remote, check.priority, loopback)
+        };
+        let (Some(base), Some(remote)) = (self.base(local), self.remote(local, remote)) else {
+            return false;
+        };
+        let pair = (base.clone(), remote.clone());
+        learnt && self.list.add_seen(&pair.0, &pair.1)
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::{FromStr, SplitAsciiWhitespace};
 
 use super::candidate::{Candidate, CandidateKind, MAX_PRIORITY};
 use super::credentials::is_ice_char;
+use super::tcp::TcpType;
 
 /// Longer lines are refused: a candidate with its extensions takes about 150 bytes.
 const MAX_LINE: usize = 512;
@@ -14,7 +15,7 @@ const MAX_FOUNDATION: usize = 32;
 
 /// Why a candidate line cannot be used.
 ///
-/// [`NotUdp`](Self::NotUdp), [`Mdns`](Self::Mdns) and [`NotAnAddress`](Self::NotAnAddress) are
+/// [`Transport`](Self::Transport), [`Mdns`](Self::Mdns) and [`NotAnAddress`](Self::NotAnAddress) are
 /// legal candidates that this agent has no use for; the others are the peer's mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseCandidateError {
@@ -33,9 +34,12 @@ pub enum ParseCandidateError {
     /// Not a number from 1 to 256.
     #[error("the component is not a number from 1 to 256")]
     Component,
-    /// A transport other than UDP.
-    #[error("the transport is not UDP")]
-    NotUdp,
+    /// A transport other than UDP and TCP.
+    #[error("the transport is neither UDP nor TCP")]
+    Transport,
+    /// A candidate over TCP without a known `tcptype`.
+    #[error("the tcptype is unknown")]
+    TcpType,
     /// Not a number from 1 to 2³¹ - 1.
     #[error("the priority is not a number from 1 to 2147483647")]
     Priority,
@@ -73,18 +77,23 @@ impl FromStr for Candidate {
 fn read(fields: &mut SplitAsciiWhitespace<'_>) -> Result<Candidate, ParseCandidateError> {
     let foundation = foundation(next(fields)?)?;
     let component = component(next(fields)?)?;
-    transport(next(fields)?)?;
+    let is_tcp = is_tcp(next(fields)?)?;
     let priority = priority(next(fields)?)?;
     let address = address(next(fields)?)?;
     let port = port(next(fields)?)?;
     let kind = kind(next(fields)?, next(fields)?)?;
+    let Extensions { related, tcp } = extensions(fields)?;
+    if is_tcp && tcp.is_none() {
+        return Err(ParseCandidateError::TcpType);
+    }
     Ok(Candidate {
         foundation,
         component,
         priority,
         address: SocketAddr::new(address, port),
         kind,
-        related: related(fields)?,
+        related,
+        tcp: tcp.filter(|_| is_tcp),
     })
 }
 
@@ -106,11 +115,11 @@ fn component(field: &str) -> Result<u16, ParseCandidateError> {
         .ok_or(ParseCandidateError::Component)
 }
 
-fn transport(field: &str) -> Result<(), ParseCandidateError> {
-    if field.eq_ignore_ascii_case("udp") {
-        Ok(())
-    } else {
-        Err(ParseCandidateError::NotUdp)
+fn is_tcp(field: &str) -> Result<bool, ParseCandidateError> {
+    match field {
+        udp if udp.eq_ignore_ascii_case("udp") => Ok(false),
+        tcp if tcp.eq_ignore_ascii_case("tcp") => Ok(true),
+        _ => Err(ParseCandidateError::Transport),
     }
 }
 
@@ -142,38 +151,49 @@ fn kind(typ: &str, name: &str) -> Result<CandidateKind, ParseCandidateError> {
     }
 }
 
+/// The extensions that we know.
+struct Extensions {
+    related: Option<SocketAddr>,
+    /// RFC 6544 section 4.5.
+    tcp: Option<TcpType>,
+}
+
 /// Reads the extensions, pairs of a name and a value. A related address is for people only,
 /// so one that cannot be read is none (browsers send `0.0.0.0 rport 9`, or a name).
-fn related(
-    fields: &mut SplitAsciiWhitespace<'_>,
-) -> Result<Option<SocketAddr>, ParseCandidateError> {
-    let (mut address, mut port) = (None, None);
+fn extensions(fields: &mut SplitAsciiWhitespace<'_>) -> Result<Extensions, ParseCandidateError> {
+    let (mut address, mut port, mut tcp) = (None, None, None);
     while let Some(name) = fields.next() {
         let value = next(fields)?;
         match name {
             "raddr" => address = value.parse().ok(),
             "rport" => port = value.parse().ok(),
+            "tcptype" => tcp = TcpType::named(value),
             _ => {}
         }
     }
     let pair: Option<(IpAddr, u16)> = address.zip(port);
-    Ok(pair.map(|(address, port)| SocketAddr::new(address, port)))
+    let related = pair.map(|(address, port)| SocketAddr::new(address, port));
+    Ok(Extensions { related, tcp })
 }
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "candidate:{} {} udp {} {} {} typ {}",
+            "candidate:{} {} {} {} {} {} typ {}",
             self.foundation,
             self.component,
+            if self.tcp.is_some() { "tcp" } else { "udp" },
             self.priority,
             self.address.ip(),
             self.address.port(),
             self.kind
         )?;
-        match self.related {
-            Some(related) => write!(f, " raddr {} rport {}", related.ip(), related.port()),
+        if let Some(related) = self.related {
+            write!(f, " raddr {} rport {}", related.ip(), related.port())?;
+        }
+        match self.tcp {
+            Some(tcp) => write!(f, " tcptype {}", tcp.as_str()),
             None => Ok(()),
         }
     }
@@ -184,10 +204,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LINES: [&str; 3] = [
+    const LINES: [&str; 5] = [
         "candidate:1 1 udp 2130706431 10.0.1.1 8998 typ host",
         "candidate:2 1 udp 1694498815 192.0.2.3 45664 typ srflx raddr 10.0.1.1 rport 8998",
         "candidate:a+/Z 256 udp 1 2001:db8::5 9 typ relay raddr 2001:db8::1 rport 3",
+        "candidate:4 1 tcp 1518338047 10.0.1.1 9 typ host tcptype active",
+        "candidate:5 1 tcp 5 192.0.2.3 7 typ srflx raddr 10.0.1.1 rport 7 tcptype so",
     ];
 
     fn read(line: &str) -> Result<Candidate, ParseCandidateError> {
@@ -225,9 +247,11 @@ mod tests {
             ("candidate:a~b 1 udp 5 10.0.0.1 9 typ host", E::Foundation),
             ("candidate:1 0 udp 5 10.0.0.1 9 typ host", E::Component),
             ("candidate:1 257 udp 5 10.0.0.1 9 typ host", E::Component),
+            ("candidate:1 1 dccp 5 10.0.0.1 9 typ host", E::Transport),
+            ("candidate:1 1 tcp 5 10.0.0.1 9 typ host", E::TcpType),
             (
-                "candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype active",
-                E::NotUdp,
+                "candidate:1 1 tcp 5 10.0.0.1 9 typ host tcptype x",
+                E::TcpType,
             ),
             ("candidate:1 1 udp 0 10.0.0.1 9 typ host", E::Priority),
             (
@@ -263,6 +287,7 @@ mod tests {
             priority in 1u32..=MAX_PRIORITY,
             address: SocketAddr,
             related: Option<SocketAddr>,
+            tcp in 0..4_usize,
         ) {
             let strip = |a: SocketAddr| SocketAddr::new(a.ip(), a.port());
             let candidate = Candidate {
@@ -270,6 +295,7 @@ mod tests {
                 address: strip(address),
                 kind: CandidateKind::PeerReflexive,
                 related: related.map(strip),
+                tcp: [None, Some("active"), Some("passive"), Some("so")][tcp].and_then(TcpType::named),
             };
             prop_assert_eq!(candidate.to_string().parse::<Candidate>().unwrap(), candidate);
         }

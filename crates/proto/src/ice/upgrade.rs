@@ -46,7 +46,7 @@ impl Agent {
                 pair.state,
                 State::Frozen | State::Waiting | State::InProgress
             );
-            !pair.is_relayed() && (at_work || pair.valid.is_some())
+            pair.is_direct() && (at_work || pair.valid.is_some())
         })
     }
 }

@@ -8,9 +8,11 @@ mod signal;
 mod stun;
 mod transfer;
 mod turn;
+mod uri;
 
 pub use portmap::{natpmp, pcp, upnp};
 pub use signal::signal;
 pub use stun::stun;
 pub use transfer::transfer;
 pub use turn::turn;
+pub use uri::uri;

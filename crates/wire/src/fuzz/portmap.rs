@@ -4,7 +4,7 @@ use crate::natpmp;
 use crate::pcp;
 use crate::upnp::description::{Description, DescriptionError};
 use crate::upnp::http::{Bounds, Collector};
-use crate::upnp::igd::{Entry, Pinhole, Range, listing_from_xml, listing_to_xml};
+use crate::upnp::igd::{Entry, Pinhole, Range, ServiceType, listing_from_xml, listing_to_xml};
 use crate::upnp::soap::{Call, Reply};
 use crate::upnp::ssdp::{MAX_LEN, Message};
 use crate::upnp::url::HttpUrl;
@@ -54,6 +54,12 @@ pub fn upnp(data: &[u8]) {
         if let Ok(url) = text.parse::<HttpUrl>() {
             assert_eq!(url.to_string().parse(), Ok(url));
         }
+        if let Ok(service) = text.parse::<ServiceType>() {
+            assert_ne!(service.version, 0);
+        }
+        if let Some((header, body)) = text.split_once('\n') {
+            _ = Call::parse(Some(header), body.as_bytes());
+        }
         if let Ok(entries) = listing_from_xml(text) {
             _ = listing_from_xml(&listing_to_xml(&entries));
         }
@@ -90,7 +96,10 @@ fn documents(body: &[u8]) {
     }
     if let Ok(call) = Call::parse(None, body) {
         _ = Entry::from_call(&call.arguments);
-        _ = Entry::from_answer(&call.arguments);
+        if let Some(entry) = Entry::from_answer(&call.arguments) {
+            let again = Entry::from_specific_answer(entry.key.clone(), &call.arguments);
+            assert_eq!(again, Some(entry));
+        }
         _ = Range::from_call(&call.arguments);
         _ = Pinhole::from_call(&call.arguments);
     }

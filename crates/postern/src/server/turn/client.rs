@@ -40,6 +40,9 @@ const CONNECTION_BIND: [u8; 2] = [0x00, 0x0b];
 /// The success response to it.
 const BOUND: [u8; 2] = [0x01, 0x0b];
 
+/// The error response to it.
+const NOT_BOUND: [u8; 2] = [0x01, 0x1b];
+
 /// Success responses that only a client with credentials gets: to Allocate, Refresh and
 /// ConnectionBind.
 const PROOFS: [[u8; 2]; 3] = [[0x01, 0x03], [0x01, 0x04], BOUND];
@@ -49,8 +52,14 @@ pub(super) fn is_proof(message: &[u8]) -> bool {
     PROOFS.iter().any(|proof| message.starts_with(proof))
 }
 
-/// Serves a client until its stream ends.
-pub(in crate::server) async fn serve(stream: impl ClientStream, client: FiveTuple, shard: Remote) {
+/// Serves a client until its stream ends. It has its `seat` among the streams of its source
+/// until it is joined with a peer's connection: then the quota of those is what bounds it.
+pub(in crate::server) async fn serve(
+    stream: impl ClientStream,
+    client: FiveTuple,
+    shard: Remote,
+    seat: impl Send,
+) {
     let (sender, outbound) = channel();
     if !shard.tell(Command::Opened { client, sender }).await {
         return;
@@ -63,8 +72,13 @@ pub(in crate::server) async fn serve(stream: impl ClientStream, client: FiveTupl
         held: false,
         proven: false,
     };
-    if let Err(error) = session.converse(&shard).await {
-        tracing::debug!(%error, "a client's stream ended");
+    match session.converse(&shard).await {
+        Ok(Some((connection, peer))) => {
+            drop(seat);
+            session.join(connection, peer, &shard).await;
+        }
+        Ok(None) => {}
+        Err(error) => tracing::debug!(%error, "a client's stream ended"),
     }
     // The stream is closed after that: its 5-tuple must not come again before.
     shard.tell(Command::Closed { client }).await;
@@ -81,14 +95,18 @@ struct Session<S> {
 }
 
 impl<S: ClientStream> Session<S> {
-    async fn converse(&mut self, shard: &Remote) -> io::Result<()> {
+    /// Gives the peer's connection if the stream is to carry it from now on.
+    async fn converse(
+        &mut self,
+        shard: &Remote,
+    ) -> io::Result<Option<(PeerConnection, TcpStream)>> {
         let mut deadline = pin!(sleep_until(Instant::now() + SETUP_TIMEOUT));
         loop {
             self.unread.reserve(READ);
             tokio::select! {
                 read = self.stream.read_buf(&mut self.unread), if !self.held => {
                     if read? == 0 {
-                        return Ok(());
+                        return Ok(None);
                     }
                     if self.proven {
                         deadline.as_mut().reset(Instant::now() + SILENCE);
@@ -96,20 +114,19 @@ impl<S: ClientStream> Session<S> {
                 }
                 outbound = self.outbound.next() => match outbound {
                     Some(outbound) => {
-                        if let Some((connection, peer)) = self.write(outbound).await? {
-                            self.join(connection, peer, shard).await;
-                            return Ok(());
+                        if let Some(joined) = self.write(outbound).await? {
+                            return Ok(Some(joined));
                         }
                         if self.proven {
                             deadline.as_mut().reset(Instant::now() + SILENCE);
                         }
                     }
-                    None => return Ok(()),
+                    None => return Ok(None),
                 },
                 () = &mut deadline => return Err(io::ErrorKind::TimedOut.into()),
             }
             if !self.held && !self.pass_on(shard).await? {
-                return Ok(());
+                return Ok(None);
             }
         }
     }
@@ -149,8 +166,8 @@ impl<S: ClientStream> Session<S> {
         while let Some(outbound) = next {
             match outbound {
                 Outbound::Bytes(more) => {
-                    // A connection follows when the request has succeeded.
-                    self.held &= more.starts_with(&BOUND);
+                    // A connection follows unless the request was refused.
+                    self.held &= !more.starts_with(&NOT_BOUND);
                     self.proven |= is_proof(&more);
                     bytes.extend(more);
                 }

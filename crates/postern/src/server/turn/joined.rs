@@ -130,26 +130,34 @@ impl Way<'_> {
     ) {
         let (mut forward, mut backward) = (pin!(forward), pin!(backward));
         let (mut ahead, mut back) = (true, true);
-        let mut moved = self.meter.moved();
+        let mut moved = 0;
         while ahead || back {
             let ended = tokio::select! {
                 ended = &mut forward, if ahead => { ahead = false; ended }
                 ended = &mut backward, if back => { back = false; ended }
                 () = sleep(HALF_CLOSED), if ahead != back => {
-                    let before = std::mem::replace(&mut moved, self.meter.moved());
-                    if before == moved {
+                    if moved == self.meter.moved() {
                         return;
                     }
                     Ok(())
                 }
             };
+            moved = self.meter.moved();
             if let Err(error) = ended {
                 tracing::debug!(%error, "one direction of a connection failed");
             }
         }
     }
 
+    /// However the bytes end, the other side is told: who resets a connection, or leaves TLS
+    /// without a word, says no more either.
     async fn spliced(&self, from: &TcpStream, to: &TcpStream, early: &[u8]) -> io::Result<()> {
+        let ended = self.splice(from, to, early).await;
+        let told = SockRef::from(to).shutdown(Shutdown::Write);
+        ended.and(told)
+    }
+
+    async fn splice(&self, from: &TcpStream, to: &TcpStream, early: &[u8]) -> io::Result<()> {
         let mut credit = Credit::new(self.meter);
         pipes::write(to, early).await?;
         credit.pay(early.len(), self.stop).await?;
@@ -173,13 +181,24 @@ impl Way<'_> {
                 Err(error) => return Err(error),
             }
         }
-        SockRef::from(to).shutdown(Shutdown::Write)
+        Ok(())
     }
 
     async fn copied(
         &self,
-        mut from: impl AsyncRead + Unpin,
+        from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
+        early: &[u8],
+    ) -> io::Result<()> {
+        let ended = self.copy(from, &mut to, early).await;
+        let told = to.shutdown().await;
+        ended.and(told)
+    }
+
+    async fn copy(
+        &self,
+        mut from: impl AsyncRead + Unpin,
+        to: &mut (impl AsyncWrite + Unpin),
         early: &[u8],
     ) -> io::Result<()> {
         let mut credit = Credit::new(self.meter);
@@ -194,7 +213,7 @@ impl Way<'_> {
                 () = self.stop.cancelled() => 0,
             };
             if length == 0 {
-                return to.shutdown().await;
+                return Ok(());
             }
             to.write_all(buffer.get(..length).unwrap_or_default())
                 .await?;

@@ -139,6 +139,11 @@ impl Plan {
     pub(super) fn discover(&mut self, alternates: Vec<Alternate>) {
         self.machine.discovery = alternates;
     }
+
+    /// Where the server itself listens: relays do not reach it.
+    pub(super) fn listen(&mut self, endpoints: impl IntoIterator<Item = SocketAddr>) {
+        self.machine.own_endpoints.extend(endpoints);
+    }
 }
 
 /// The most threads that relay: beyond, they wait for the system more than they work.

@@ -165,6 +165,7 @@ fn candidate(last: u8, priority: u32) -> Candidate {
             1 => CandidateKind::ServerReflexive,
             _ => CandidateKind::Host,
         },
+        tcp: None,
         related: None,
     }
 }

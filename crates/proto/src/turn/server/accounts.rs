@@ -1,6 +1,6 @@
 //! Quotas: what each user, each address and everybody together has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,11 @@ impl Quotas {
     }
 }
 
+/// The most accounts without an allocation that are kept because bandwidth was spent in
+/// advance; beyond, the ones with the least of it are forgotten. No more owe something for
+/// long: a second's worth and one train.
+const MAX_OWING: usize = 65_536;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Allocation,
@@ -63,6 +68,9 @@ pub(super) struct Accounts {
     free: Vec<u32>,
     users: BTreeMap<Arc<str>, u32>,
     addresses: BTreeMap<Source, u32>,
+    /// Accounts without an allocation, and until when their bandwidth is spent: a new
+    /// allocation does not begin anew.
+    owing: BTreeSet<(Instant, u32)>,
     total: Usage,
 }
 
@@ -89,10 +97,12 @@ impl Accounts {
     /// one of them, or all together, have as many as they may.
     pub(super) fn open(
         &mut self,
+        now: Instant,
         quotas: &Quotas,
         user: &Arc<str>,
         address: Source,
     ) -> Option<Holder> {
+        self.forget_settled(now);
         let holder = Holder {
             user: self.account_of_user(user),
             address: self.account_of_address(address),
@@ -157,31 +167,36 @@ impl Accounts {
         allowed
     }
 
-    /// The accounts of a user's allocation that goes to another address, if that may have
-    /// one more.
+    /// The accounts of a user's allocation that goes to another address with all that it
+    /// has; `None` if the address may not have so much more.
     pub(super) fn relocate(
         &mut self,
         quotas: &Quotas,
         old: Holder,
         address: Source,
         user: &Arc<str>,
+        has: &[(Resource, usize)],
     ) -> Option<Holder> {
         let new = Holder {
             user: self.account_of_user(user),
             address: self.account_of_address(address),
         };
+        let there = self.usage(new.address);
         let fits = new.address == old.address
-            || self
-                .usage(new.address)
-                .fits(&quotas.address, Resource::Allocation);
-        if !fits {
-            self.close_if_idle(new);
+            || has
+                .iter()
+                .all(|(what, count)| there.has_room(&quotas.address, *what, *count));
+        if fits {
+            for (what, count) in has {
+                self.transfer(old, new, *what, *count);
+            }
         }
+        self.close_if_idle(if fits { old } else { new });
         fits.then_some(new)
     }
 
     /// Moves what is counted for one address to another one's account.
-    pub(super) fn transfer(&mut self, old: Holder, new: Holder, what: Resource, count: usize) {
+    fn transfer(&mut self, old: Holder, new: Holder, what: Resource, count: usize) {
         let moved = u32::try_from(count).unwrap_or(u32::MAX);
         if let Some(usage) = self.slot(old.address) {
             let count = usage.count(what);
@@ -236,33 +251,76 @@ impl Accounts {
         u32::try_from(self.slots.len().saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
+    /// Whether nobody has anything; what is owed does not count.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let usage = &self.total;
-        let counts = [
-            usage.allocations,
-            usage.permissions,
-            usage.channels,
-            usage.connections,
-        ];
-        counts == [0; 4] && self.users.is_empty() && self.addresses.is_empty()
+        let mut accounts = self.users.values().chain(self.addresses.values());
+        let kept = self.users.len().saturating_add(self.addresses.len());
+        self.total.is_empty()
+            && accounts.all(|index| self.usage(*index).is_empty())
+            && self.owing.len() >= kept
     }
 
-    pub(super) fn close_if_idle(&mut self, holder: Holder) {
-        for index in [holder.user, holder.address] {
-            let Some(usage) = self.slot(index) else {
-                continue;
-            };
-            if usage.allocations > 0 {
-                continue;
-            }
-            match std::mem::take(&mut usage.owner) {
-                Owner::Nobody => continue,
-                Owner::User(user) => self.users.remove(&user),
-                Owner::Address(address) => self.addresses.remove(&address),
-            };
-            self.free.push(index);
+    /// What each user, each address and all together have: allocations, permissions,
+    /// channels, connections.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> Counted {
+        let counts = |index: &u32| self.usage(*index).counts();
+        let users = self.users.iter();
+        let addresses = self.addresses.iter();
+        Counted {
+            users: users
+                .map(|(user, index)| (user.to_string(), counts(index)))
+                .collect(),
+            addresses: addresses
+                .map(|(address, index)| (*address, counts(index)))
+                .collect(),
+            total: self.total.counts(),
         }
+    }
+
+    fn close_if_idle(&mut self, holder: Holder) {
+        for index in [holder.user, holder.address] {
+            let usage = self.usage(index);
+            match (usage.allocations, usage.meter) {
+                (0, None) => self.forget(index),
+                (0, Some(meter)) => self.keep_owing(meter, index),
+                _ => {}
+            }
+        }
+    }
+
+    fn keep_owing(&mut self, until: Instant, index: u32) {
+        self.owing.insert((until, index));
+        if self.owing.len() > MAX_OWING
+            && let Some((_, first)) = self.owing.pop_first()
+            && self.usage(first).allocations == 0
+        {
+            self.forget(first);
+        }
+    }
+
+    /// Forgets accounts whose bandwidth is paid, unless they are in use again.
+    fn forget_settled(&mut self, now: Instant) {
+        while let Some((until, index)) = self.owing.first().copied().filter(|(at, _)| *at <= now) {
+            self.owing.remove(&(until, index));
+            let usage = self.usage(index);
+            if usage.allocations == 0 && usage.meter.is_none_or(|meter| meter <= now) {
+                self.forget(index);
+            }
+        }
+    }
+
+    fn forget(&mut self, index: u32) {
+        let Some(usage) = self.slot(index) else {
+            return;
+        };
+        match std::mem::take(usage).owner {
+            Owner::Nobody => return,
+            Owner::User(user) => self.users.remove(&user),
+            Owner::Address(address) => self.addresses.remove(&address),
+        };
+        self.free.push(index);
     }
 
     fn usage(&self, index: u32) -> &Usage {
@@ -283,7 +341,31 @@ impl Accounts {
     }
 }
 
+/// What is counted, for tests.
+#[cfg(test)]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) users: BTreeMap<String, [u32; 4]>,
+    pub(super) addresses: BTreeMap<Source, [u32; 4]>,
+    pub(super) total: [u32; 4],
+}
+
 impl Usage {
+    #[cfg(test)]
+    const fn counts(&self) -> [u32; 4] {
+        [
+            self.allocations,
+            self.permissions,
+            self.channels,
+            self.connections,
+        ]
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.counts() == [0; 4]
+    }
+
     const fn count(&mut self, what: Resource) -> &mut u32 {
         match what {
             Resource::Allocation => &mut self.allocations,
@@ -294,13 +376,18 @@ impl Usage {
     }
 
     const fn fits(&self, limits: &Limits, what: Resource) -> bool {
+        self.has_room(limits, what, 1)
+    }
+
+    const fn has_room(&self, limits: &Limits, what: Resource, more: usize) -> bool {
         let (count, limit) = match what {
             Resource::Allocation => (self.allocations, limits.allocations),
             Resource::Permission => (self.permissions, limits.permissions),
             Resource::Channel => (self.channels, limits.channels),
             Resource::Connection => (self.connections, limits.connections),
         };
-        limit == 0 || count < limit
+        let room = limit.saturating_sub(count) as usize;
+        limit == 0 || more == 0 || more <= room
     }
 
     /// One second's worth may be spent at once, and the last train may overdraw it.

@@ -93,7 +93,7 @@ impl Server {
         let holder = self
             .shared
             .accounts()
-            .open(&self.config.quotas, &session.account, source)
+            .open(now, &self.config.quotas, &session.account, source)
             .ok_or_else(|| Reject::new(ErrorCode::ALLOCATION_QUOTA_REACHED))?;
         match self.plan(now, &request, &session) {
             Ok(plan) => {

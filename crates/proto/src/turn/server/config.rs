@@ -21,6 +21,9 @@ pub struct Config {
     pub ports: RangeInclusive<u16>,
     /// Which peers may be reached.
     pub policy: PeerPolicy,
+    /// Where the server itself listens. It is no peer, whatever the policy says and will
+    /// say: see [`PeerPolicy::own_endpoint`].
+    pub own_endpoints: Vec<SocketAddr>,
     /// Who may have how much. Unlimited unless told.
     pub quotas: Quotas,
     /// How long an allocation lives that does not say: ten minutes unless told.
@@ -56,6 +59,7 @@ impl Default for Config {
             relay_v6: None,
             ports: 49_152..=65_535,
             policy: PeerPolicy::new(),
+            own_endpoints: Vec::new(),
             quotas: Quotas::default(),
             default_lifetime: Duration::from_secs(600),
             max_lifetime: Duration::from_secs(3600),
@@ -96,6 +100,14 @@ impl Config {
             AddressFamily::V4 => self.relay_v4,
             AddressFamily::V6 => self.relay_v6,
         }
+    }
+
+    /// Whether relays have this address.
+    pub(super) fn has_relays_at(&self, ip: IpAddr) -> bool {
+        [self.relay_v4, self.relay_v6]
+            .into_iter()
+            .flatten()
+            .any(|relay| relay.advertised == ip || relay.bind == ip)
     }
 
     /// The lifetime that is granted for a wish (RFC 8656 section 7.2): no less than the

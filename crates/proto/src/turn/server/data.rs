@@ -174,17 +174,14 @@ impl Server {
     /// The relay of ours that a peer is, if it is one; `None` if it is another port of
     /// ours that may not be reached.
     fn own_relay(&self, peer: PeerAddr) -> Option<Option<RelayId>> {
-        let ip = peer.0.ip();
-        let is_ours = [self.config.relay_v4, self.config.relay_v6]
-            .into_iter()
-            .flatten()
-            .any(|relay| relay.advertised == ip || relay.bind == ip);
-        if !is_ours {
+        let (policy, ip) = (&self.config.policy, peer.0.ip());
+        let listens = policy.is_own_endpoint(peer.0);
+        if !listens && !self.config.has_relays_at(ip) {
             return Some(None);
         }
         match self.shared.of_relayed(RelayTransport::Udp, peer.0) {
             Some(relay) => Some(Some(relay)),
-            None => (self.config.policy.verdict(ip) == PeerVerdict::Allowed).then_some(None),
+            None => (!listens && policy.verdict(ip) == PeerVerdict::Allowed).then_some(None),
         }
     }
 

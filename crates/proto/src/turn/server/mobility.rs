@@ -106,7 +106,8 @@ impl Server {
         let quota = Reject::new(ErrorCode::ALLOCATION_QUOTA_REACHED);
         let allocation = self.table.get(id).ok_or(Reject::BAD_REQUEST)?;
         let (user, old) = (allocation.session.account.clone(), allocation.holder);
-        let had = [
+        let has = [
+            (Resource::Allocation, 1),
             (Resource::Permission, allocation.permissions.len()),
             (Resource::Channel, allocation.channels.len()),
             (Resource::Connection, allocation.connections.len()),
@@ -115,15 +116,8 @@ impl Server {
         let new = self
             .shared
             .accounts()
-            .relocate(&self.config.quotas, old, source, &user)
+            .relocate(&self.config.quotas, old, source, &user, &has)
             .ok_or(quota)?;
-        for (what, count) in had {
-            self.shared.accounts().transfer(old, new, what, count);
-        }
-        self.shared
-            .accounts()
-            .transfer(old, new, Resource::Allocation, 1);
-        self.shared.accounts().close_if_idle(old);
         if let Some(allocation) = self.table.get_mut(id) {
             allocation.holder = new;
         }

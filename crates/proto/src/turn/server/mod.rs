@@ -60,6 +60,7 @@ mod types;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use hmac::{Hmac, Mac};
@@ -110,7 +111,7 @@ pub enum Event {
         /// UDP or TCP.
         transport: RelayTransport,
         /// What to bind to.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
     },
     /// Close a relay socket or listener, if it was opened.
     CloseRelay {
@@ -125,7 +126,7 @@ pub enum Event {
         /// The relay whose address it has.
         relay: RelayId,
         /// What to bind to.
-        from: std::net::SocketAddr,
+        from: SocketAddr,
         /// The peer.
         to: PeerAddr,
     },
@@ -283,21 +284,33 @@ impl Server {
         self.config.unix.saturating_add(elapsed).as_secs()
     }
 
-    /// Whether a peer may be reached; for this server's own addresses only ports that
-    /// are live relayed addresses.
+    /// Whether a peer may be reached; for this server's own addresses and ports only those
+    /// that are live relayed addresses.
     fn may_reach(&self, transport: RelayTransport, PeerAddr(peer): PeerAddr) -> bool {
-        match self.config.policy.verdict(peer.ip()) {
-            PeerVerdict::Allowed => true,
-            PeerVerdict::Own => self.shared.of_relayed(transport, peer).is_some(),
+        let policy = &self.config.policy;
+        match policy.verdict(peer.ip()) {
+            PeerVerdict::Allowed if !policy.is_own_endpoint(peer) => true,
+            PeerVerdict::Allowed | PeerVerdict::Own => {
+                self.shared.of_relayed(transport, peer).is_some()
+            }
             PeerVerdict::Denied => false,
         }
     }
 }
 
+/// The policy, with what the server is itself. What listens at the address of relays is
+/// behind the NAT that forwards to them, too.
 fn with_own(policy: PeerPolicy, config: &Config) -> PeerPolicy {
+    let endpoints = config.own_endpoints.iter().copied();
+    let policy = endpoints.clone().fold(policy, PeerPolicy::own_endpoint);
     let relays = [config.relay_v4, config.relay_v6];
     relays.into_iter().flatten().fold(policy, |policy, relay| {
-        policy.own(relay.bind).own(relay.advertised)
+        let policy = policy.own(relay.bind).own(relay.advertised);
+        endpoints
+            .clone()
+            .filter(|endpoint| endpoint.ip() == relay.bind)
+            .map(|endpoint| SocketAddr::new(relay.advertised, endpoint.port()))
+            .fold(policy, PeerPolicy::own_endpoint)
     })
 }
 

@@ -1,10 +1,10 @@
 //! CreatePermission (RFC 8656 section 10) and ChannelBind (section 12.2).
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::turn::AddressFamily;
 
-use super::Server;
 use super::accounts::{Holder, Resource};
 use super::dispatch::{Answer, Caller};
 use super::later;
@@ -12,6 +12,7 @@ use super::policy::PeerVerdict;
 use super::reject::Reject;
 use super::request::{Authenticated, ChannelBind, CreatePermission};
 use super::types::{AllocationId, PeerAddr, RelayTransport};
+use super::{Config, Server};
 
 /// How long a permission lives (RFC 8656 section 9).
 const PERMISSION: Duration = Duration::from_secs(300);
@@ -184,28 +185,45 @@ impl Server {
     /// Drops permissions that the policy or the loss of a relay have made void, and
     /// connections with such peers.
     pub(super) fn drop_forbidden(&mut self, now: Instant, id: AllocationId) {
-        let policy = &self.config.policy;
+        for connection in self.void_connections(id) {
+            self.end_connection(connection);
+        }
+        let config = &self.config;
         let Some(allocation) = self.table.get_mut(id) else {
             return;
         };
-        let holder = allocation.holder;
-        let has = [AddressFamily::V4, AddressFamily::V6]
-            .map(|family| (family, allocation.relays.get(family).is_some()));
-        let keep = |ip| {
-            has.contains(&(AddressFamily::of(ip), true))
-                && policy.verdict(ip) != PeerVerdict::Denied
-        };
-        let dropped = allocation.permissions.retain(now, keep);
-        let void: Vec<_> = allocation
-            .connections
-            .iter()
-            .filter(|(peer, _)| !keep(peer.0.ip()))
-            .map(|(_, connection)| *connection)
-            .collect();
+        let (holder, relays) = (allocation.holder, &allocation.relays);
+        let has_family = [AddressFamily::V4, AddressFamily::V6]
+            .map(|family| (family, relays.get(family).is_some()));
+        let dropped = allocation.permissions.retain(now, |ip| {
+            has_family.contains(&(AddressFamily::of(ip), true)) && may_be_peer(config, ip)
+        });
         self.release(holder, Resource::Permission, dropped);
-        for connection in void {
-            self.end_connection(connection);
-        }
+    }
+
+    fn void_connections(&self, id: AllocationId) -> Vec<u32> {
+        let Some(allocation) = self.table.get(id) else {
+            return Vec::new();
+        };
+        let connections = allocation.connections.iter();
+        connections
+            .filter(|(peer, _)| {
+                let family = AddressFamily::of(peer.0.ip());
+                allocation.relays.get(family).is_none()
+                    || !self.may_reach(RelayTransport::Tcp, **peer)
+            })
+            .map(|(_, connection)| *connection)
+            .collect()
+    }
+}
+
+/// Whether the policy leaves any port of an address. Of our own addresses only those of
+/// relays have one.
+fn may_be_peer(config: &Config, ip: IpAddr) -> bool {
+    match config.policy.verdict(ip) {
+        PeerVerdict::Allowed => true,
+        PeerVerdict::Own => config.has_relays_at(ip),
+        PeerVerdict::Denied => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which peers a relay may reach.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// An address prefix, as in `192.0.2.0/24`. Bits behind the prefix are ignored.
@@ -179,11 +179,12 @@ const DENIED_V6: &[([u16; 8], u8)] = &[
 /// are equally specific the one that denies. Where there is none, everything is allowed
 /// but what is not on the public internet and the server's own addresses. Addresses that
 /// contain an IPv4 address (mapped, compatible, NAT64, 6to4) are denied also when that
-/// is.
+/// is. No rule allows the ports that the server itself listens at.
 #[derive(Debug, Clone, Default)]
 pub struct PeerPolicy {
     rules: Vec<Rule>,
     own: Vec<IpAddr>,
+    endpoints: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -230,6 +231,38 @@ impl PeerPolicy {
     pub fn own(mut self, ip: IpAddr) -> Self {
         self.own.push(ip.to_canonical());
         self
+    }
+
+    /// Denies one port of the server itself, of whatever transport, also where a rule
+    /// allows the address. An unspecified address stands for all own ones and loopback.
+    #[must_use]
+    pub fn own_endpoint(mut self, endpoint: SocketAddr) -> Self {
+        self.endpoints.push(SocketAddr::new(
+            endpoint.ip().to_canonical(),
+            endpoint.port(),
+        ));
+        self
+    }
+
+    /// Whether the server itself listens there.
+    pub(super) fn is_own_endpoint(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        let inner = embedded(ip).map(IpAddr::from);
+        self.endpoints
+            .iter()
+            .filter(|endpoint| endpoint.port() == peer.port())
+            .any(|endpoint| {
+                self.leads_to(endpoint.ip(), ip)
+                    || inner.is_some_and(|inner| self.leads_to(endpoint.ip(), inner))
+            })
+    }
+
+    /// Whether what is sent to `ip` comes to who listens at `own`.
+    fn leads_to(&self, own: IpAddr, ip: IpAddr) -> bool {
+        let is_everywhere = own.is_unspecified();
+        own == ip
+            || ip.is_unspecified()
+            || (is_everywhere && (ip.is_loopback() || self.own.contains(&ip)))
     }
 
     /// What holds for an address as such, with any port.

@@ -7,14 +7,18 @@
     reason = "a test that overflows, misses a variant or panics has failed"
 )]
 
+mod accounting;
 mod allocating;
 mod challenge;
 mod connections;
 mod data;
+mod deny;
 mod ending;
+mod errors;
 mod memory;
 mod mobility;
 mod model;
+mod model_tcp;
 mod permissions;
 mod policy;
 mod properties;

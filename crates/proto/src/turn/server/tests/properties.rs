@@ -1,10 +1,12 @@
-//! Whatever happens in whatever order: no packet without a live permission.
+//! Whatever happens in whatever order: no packet without a live permission. UDP and TCP
+//! relays, clients over every transport that move from one to another, two shards, relays
+//! of other clients as peers, and policies that change.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use postern_wire::stun::{Builder, Method};
+use postern_wire::stun::{Builder, Class, Method, TransactionId};
 use postern_wire::turn::{
     ConnectionId, Lifetime, MobilityTicket, RequestedTransport, XorPeerAddress,
 };
@@ -18,8 +20,11 @@ const PEERS: [&str; 4] = ["8.8.8.8:1", "8.8.8.8:2", "9.9.9.9:1", "127.0.0.1:1"];
 
 #[derive(Debug, Clone)]
 enum Op {
-    Allocate { tcp: bool, fails: bool },
-    Move,
+    Allocate {
+        tcp: bool,
+        fails: bool,
+    },
+    Move(usize),
     End,
     Permit(usize),
     Bind(u16, usize),
@@ -30,6 +35,10 @@ enum Op {
     BindConnection,
     CloseConnection,
     CloseClient,
+    /// To let the relay of somebody else in, and to send to it.
+    PermitRelay(usize),
+    SendToRelay(usize),
+    Forbid(bool),
     Pass(u64),
     LateTimer(u64),
 }
@@ -41,7 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
             tcp,
             fails: fails && tcp,
         }),
-        2 => Just(Op::Move),
+        3 => (0_usize..8).prop_map(Op::Move),
         1 => Just(Op::End),
         4 => to.clone().prop_map(Op::Permit),
         4 => (number.clone(), to.clone()).prop_map(|(number, to)| Op::Bind(number, to)),
@@ -52,6 +61,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::BindConnection),
         1 => Just(Op::CloseConnection),
         1 => Just(Op::CloseClient),
+        2 => (0_usize..8).prop_map(Op::PermitRelay),
+        3 => (0_usize..8).prop_map(Op::SendToRelay),
+        1 => any::<bool>().prop_map(Op::Forbid),
         3 => (1_u64..200).prop_map(Op::Pass),
         2 => (1_u64..200).prop_map(Op::LateTimer),
     ]
@@ -59,27 +71,60 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// What was granted, by what the clients were told.
 struct Witness {
-    world: World,
+    shards: Vec<World>,
     /// When the permission of an allocation for an address ends.
     granted: BTreeMap<(AllocationId, IpAddr), Instant>,
     tickets: Vec<(String, Vec<u8>)>,
+    relayed: Vec<SocketAddr>,
     connections: Vec<u32>,
 }
 
-/// Two users at three places, on streams so that TCP relays are possible.
+/// Where clients are, how they speak, who they are, and which shard hears them: streams
+/// and sessions of DTLS are the first one's.
+const PLACES: [(&str, Transport, &str, usize); 6] = [
+    ("203.0.114.0:9", Transport::Tcp, "alice", 0),
+    ("203.0.114.1:9", Transport::Udp, "alice", 0),
+    ("203.0.114.1:10", Transport::Udp, "alice", 1),
+    ("203.0.114.2:9", Transport::Dtls, "alice", 0),
+    ("203.0.114.2:10", Transport::Udp, "bob", 1),
+    ("203.0.114.2:11", Transport::Tls, "bob", 0),
+];
+
 fn who(index: usize) -> Client {
-    let user = if index == 2 { "bob" } else { "alice" };
-    client(Transport::Tcp, &format!("203.0.114.{index}:9"), user)
+    let (address, transport, user, _) = PLACES[index];
+    client(transport, address, user)
 }
+
+/// What a policy denies now and then.
+const FORBIDDEN: &str = "9.9.9.9";
 
 impl Witness {
     fn new() -> Self {
         Self {
-            world: World::new(),
+            shards: World::shards(config(), 2),
             granted: BTreeMap::new(),
             tickets: Vec::new(),
+            relayed: Vec::new(),
             connections: Vec::new(),
         }
+    }
+
+    /// The shard at which a driver would have a message end.
+    fn at(&mut self, from: &Client, ticket: &[u8]) -> &mut World {
+        let place = PLACES
+            .iter()
+            .find(|place| addr(place.0) == from.at.client.0);
+        let home = place.map_or(0, |place| place.3);
+        let message = Builder::new(Class::Request, Method::REFRESH, TransactionId([9; 12]))
+            .attribute(&MobilityTicket(ticket))
+            .build();
+        let elsewhere = self.shards[home].server.elsewhere(&from.at, &message);
+        let shard = elsewhere.map_or(home, |shard| usize::from(shard.0));
+        &mut self.shards[shard % 2]
+    }
+
+    fn now(&self) -> Instant {
+        self.shards[0].now
     }
 
     fn ask(
@@ -88,49 +133,49 @@ impl Witness {
         method: Method,
         fill: impl FnOnce(Builder) -> Builder,
     ) -> Option<Reply> {
-        self.world.ask(from, method, fill)
+        self.at(from, &[]).ask(from, method, fill)
     }
 
     /// Notes a permission if the request for it succeeded.
-    fn grant(&mut self, from: &Client, to: usize, code: u16) {
-        let id = self.world.server.table.of_client(&from.at);
+    fn grant(&mut self, from: &Client, ip: IpAddr, code: u16) {
+        let id = self.at(from, &[]).server.table.of_client(&from.at);
         if let Some(id) = id.filter(|_| code == 0) {
-            let ends = self.world.now + Duration::from_secs(300);
-            self.granted.insert((id, addr(PEERS[to]).ip()), ends);
+            let ends = self.now() + Duration::from_secs(300);
+            self.granted.insert((id, ip), ends);
         }
     }
 
     fn is_permitted(&self, id: AllocationId, ip: IpAddr) -> bool {
         let ends = self.granted.get(&(id, ip));
-        ends.is_some_and(|ends| self.world.now < *ends)
+        ends.is_some_and(|ends| self.now() < *ends)
     }
 
     fn step(&mut self, index: usize, op: &Op) -> Result<(), TestCaseError> {
         let from = who(index);
         match op {
             Op::Allocate { tcp, fails } => self.allocate(&from, *tcp, *fails),
-            Op::Move => self.relocate(&from),
+            Op::Move(which) => self.relocate(&from, *which),
             Op::End => {
                 self.ask(&from, Method::REFRESH, |r| r.attribute(&Lifetime(0)));
             }
             Op::Permit(to) => {
-                let code = self.world.permit(&from, &[PEERS[*to]]);
+                let code = self.at(&from, &[]).permit(&from, &[PEERS[*to]]);
                 prop_assert!(code != 0 || *to != 3);
-                self.grant(&from, *to, code);
+                self.grant(&from, addr(PEERS[*to]).ip(), code);
             }
             Op::Bind(number, to) => {
-                let code = self.world.bind(&from, *number, PEERS[*to]);
+                let code = self.at(&from, &[]).bind(&from, *number, PEERS[*to]);
                 prop_assert!(code != 0 || *to != 3);
-                self.grant(&from, *to, code);
+                self.grant(&from, addr(PEERS[*to]).ip(), code);
             }
             Op::Data(to, number) => {
+                let world = self.at(&from, &[]);
                 let sent = [
-                    self.world.send(&from, PEERS[*to]),
-                    self.world.channel_data(&from, *number),
+                    world.send(&from, PEERS[*to]),
+                    world.channel_data(&from, *number),
                 ];
                 for forward in sent.into_iter().flatten() {
-                    let ip = forward.peer.0.ip();
-                    prop_assert!(self.is_permitted(forward.relay.allocation, ip));
+                    self.check_forward(&forward)?;
                 }
             }
             Op::FromPeer(to) => self.peer_sends(*to)?,
@@ -139,94 +184,187 @@ impl Witness {
             Op::BindConnection => self.bind_connection(index),
             Op::CloseConnection => {
                 if let Some(id) = self.connections.pop() {
-                    self.world
-                        .server
-                        .handle_connection_closed(PeerConnection(id));
+                    for world in &mut self.shards {
+                        world.server.handle_connection_closed(PeerConnection(id));
+                    }
                 }
             }
             Op::CloseClient => {
-                let now = self.world.now;
-                self.world.server.handle_client_closed(now, &from.at);
+                let world = self.at(&from, &[]);
+                let now = world.now;
+                world.server.handle_client_closed(now, &from.at);
             }
-            Op::Pass(seconds) => self.world.pass(*seconds),
-            Op::LateTimer(seconds) => self.world.now += Duration::from_secs(*seconds),
+            Op::PermitRelay(which) => self.permit_relay(&from, *which)?,
+            Op::SendToRelay(which) => self.send_to_relay(&from, *which)?,
+            Op::Forbid(forbid) => self.forbid(*forbid),
+            Op::Pass(seconds) => self.pass(*seconds),
+            Op::LateTimer(seconds) => {
+                for world in &mut self.shards {
+                    world.now += Duration::from_secs(*seconds);
+                }
+            }
         }
-        self.world.drain();
+        self.drain();
         self.check_events()
     }
 
+    fn pass(&mut self, seconds: u64) {
+        for world in &mut self.shards {
+            world.pass(seconds);
+        }
+    }
+
+    fn drain(&mut self) {
+        for world in &mut self.shards {
+            world.drain();
+        }
+    }
+
+    /// Data goes to a peer that is permitted, and on to the client only if that has
+    /// permitted the sender.
+    fn check_forward(&mut self, forward: &Forward) -> Result<(), TestCaseError> {
+        let ip = forward.peer.0.ip();
+        prop_assert!(self.is_permitted(forward.relay.allocation, ip));
+        // Of the host, only relays are reached.
+        let is_host = ip.to_string() == RELAY_V4;
+        prop_assert_eq!(forward.own.is_some(), is_host);
+        let Some(own) = forward.own else {
+            return Ok(());
+        };
+        let source = PeerAddr(forward.source.0);
+        let now = self.now();
+        let shard = usize::from(own.allocation.shard().0);
+        let came = self.shards[shard]
+            .server
+            .peer_data(now, own, source, 4)
+            .is_some();
+        prop_assert!(!came || self.is_permitted(own.allocation, source.0.ip()));
+        Ok(())
+    }
+
+    fn some_relay(&self, which: usize) -> Option<SocketAddr> {
+        let index = which.checked_rem(self.relayed.len())?;
+        self.relayed.get(index).copied()
+    }
+
+    fn permit_relay(&mut self, from: &Client, which: usize) -> Result<(), TestCaseError> {
+        let Some(relay) = self.some_relay(which) else {
+            return Ok(());
+        };
+        let code = self.at(from, &[]).permit(from, &[&relay.to_string()]);
+        self.grant(from, relay.ip(), code);
+        Ok(())
+    }
+
+    fn send_to_relay(&mut self, from: &Client, which: usize) -> Result<(), TestCaseError> {
+        let Some(relay) = self.some_relay(which) else {
+            return Ok(());
+        };
+        let host = SocketAddr::new(relay.ip(), 22).to_string();
+        prop_assert!(self.at(from, &[]).send(from, &host).is_none());
+        match self.at(from, &[]).send(from, &relay.to_string()) {
+            Some(forward) => self.check_forward(&forward),
+            None => Ok(()),
+        }
+    }
+
+    /// What a policy takes away it does not give back.
+    fn forbid(&mut self, forbid: bool) {
+        for world in &mut self.shards {
+            let mut policy = PeerPolicy::new();
+            if forbid {
+                policy = policy.deny(FORBIDDEN.parse().unwrap());
+            }
+            let now = world.now;
+            world.server.set_policy(now, policy);
+        }
+        if forbid {
+            let denied: IpAddr = FORBIDDEN.parse().unwrap();
+            self.granted.retain(|(_, ip), _| *ip != denied);
+        }
+    }
+
     fn allocate(&mut self, from: &Client, tcp: bool, fails: bool) {
+        let world = self.at(from, &[]);
         if fails {
-            self.world.open_results = vec![Err(OpenError::Unavailable)];
+            world.open_results = vec![Err(OpenError::Unavailable)];
         }
         let transport = if tcp {
             RequestedTransport::TCP
         } else {
             RequestedTransport::UDP
         };
-        let reply = self.ask(from, Method::ALLOCATE, |request| {
+        let reply = world.ask(from, Method::ALLOCATE, |request| {
             request
                 .attribute(&transport)
                 .attribute(&MobilityTicket(&[]))
         });
-        self.world.open_results.clear();
+        world.open_results.clear();
         if let Some(reply) = reply.filter(|reply| reply.code() == 0) {
             self.tickets.push((from.user.clone(), reply.ticket()));
+            self.relayed.push(reply.relayed());
         }
     }
 
-    fn relocate(&mut self, from: &Client) {
-        let Some((owner, ticket)) = self.tickets.pop() else {
+    /// With one of the tickets, a used one perhaps.
+    fn relocate(&mut self, from: &Client, which: usize) {
+        let Some(index) = which.checked_rem(self.tickets.len()) else {
             return;
         };
-        let reply = self.ask(from, Method::REFRESH, |request| {
+        let (owner, ticket) = self.tickets[index].clone();
+        let world = self.at(from, &ticket);
+        let reply = world.ask(from, Method::REFRESH, |request| {
             request.attribute(&MobilityTicket(&ticket))
         });
-        let reply = reply.unwrap();
-        if reply.code() == 0 {
+        if let Some(reply) = reply.filter(|reply| reply.code() == 0) {
             assert_eq!(owner, from.user);
             self.tickets.push((owner, reply.ticket()));
         }
     }
 
     fn peer_sends(&mut self, to: usize) -> Result<(), TestCaseError> {
-        for relay in self.world.relays() {
-            if self.world.peer_sends(relay, PEERS[to]).is_some() {
-                let ip = addr(PEERS[to]).ip();
-                prop_assert!(self.is_permitted(relay.allocation, ip));
+        let ip = addr(PEERS[to]).ip();
+        for shard in 0..self.shards.len() {
+            for relay in self.shards[shard].relays() {
+                if self.shards[shard].peer_sends(relay, PEERS[to]).is_some() {
+                    prop_assert!(self.is_permitted(relay.allocation, ip));
+                }
             }
         }
         Ok(())
     }
 
     fn connect(&mut self, from: &Client, to: usize, fails: bool) {
-        let reply = self.ask(from, Method::CONNECT, |request| {
+        let world = self.at(from, &[]);
+        let reply = world.ask(from, Method::CONNECT, |request| {
             request.attribute(&XorPeerAddress(addr(PEERS[to])))
         });
         if reply.is_some() {
             return;
         }
-        let (connection, now) = (self.world.connecting(), self.world.now);
+        let (connection, now) = (world.connecting(), world.now);
         let result = if fails {
             Err(ConnectError::Failed)
         } else {
             Ok(())
         };
-        self.world.server.handle_connected(now, connection, result);
+        world.server.handle_connected(now, connection, result);
         self.connections.push(connection.0);
     }
 
     fn attempt(&mut self, to: usize) -> Result<(), TestCaseError> {
-        for relay in self.world.relays() {
-            let now = self.world.now;
-            let connection = self
-                .world
-                .server
-                .handle_peer_connected(now, relay, peer(PEERS[to]));
-            if let Some(PeerConnection(id)) = connection {
-                let ip = addr(PEERS[to]).ip();
-                prop_assert!(self.is_permitted(relay.allocation, ip));
-                self.connections.push(id);
+        let ip = addr(PEERS[to]).ip();
+        for shard in 0..self.shards.len() {
+            for relay in self.shards[shard].relays() {
+                let world = &mut self.shards[shard];
+                let now = world.now;
+                let came = world
+                    .server
+                    .handle_peer_connected(now, relay, peer(PEERS[to]));
+                if let Some(PeerConnection(id)) = came {
+                    prop_assert!(self.is_permitted(relay.allocation, ip));
+                    self.connections.push(id);
+                }
             }
         }
         Ok(())
@@ -237,6 +375,7 @@ impl Witness {
             return;
         };
         let mut from = who(index);
+        from.at.transport = Transport::Tcp;
         from.at.client.0.set_port(1000);
         self.ask(&from, Method::CONNECTION_BIND, |request| {
             request.attribute(&ConnectionId(id))
@@ -245,16 +384,18 @@ impl Witness {
 
     /// No connection goes where policy forbids, and every relay is closed once.
     fn check_events(&self) -> Result<(), TestCaseError> {
-        for event in &self.world.events {
-            if let Event::Connect { to, .. } = event {
-                prop_assert_ne!(*to, peer(PEERS[3]));
+        for world in &self.shards {
+            for event in &world.events {
+                if let Event::Connect { to, .. } = event {
+                    prop_assert_ne!(*to, peer(PEERS[3]));
+                }
             }
+            let mut closed = world.closed_relays();
+            let count = closed.len();
+            closed.sort();
+            closed.dedup();
+            prop_assert_eq!(closed.len(), count);
         }
-        let mut closed = self.world.closed_relays();
-        let count = closed.len();
-        closed.sort();
-        closed.dedup();
-        prop_assert_eq!(closed.len(), count);
         Ok(())
     }
 }
@@ -262,17 +403,19 @@ impl Witness {
 proptest! {
     #[test]
     fn no_packet_reaches_anybody_without_a_live_permission(
-        ops in vec((0_usize..3, op()), 1..100),
+        ops in vec((0..PLACES.len(), op()), 1..120),
     ) {
         let mut witness = Witness::new();
         for (index, op) in &ops {
             witness.step(*index, op)?;
         }
-        witness.world.pass(4000);
-        witness.world.drain();
-        let server = &witness.world.server;
+        witness.pass(4000);
+        witness.drain();
+        for world in &witness.shards {
+            prop_assert_eq!(world.server.poll_timeout(), None);
+        }
+        let server = &witness.shards[0].server;
         prop_assert_eq!(server.allocations(), 0);
-        prop_assert_eq!(server.poll_timeout(), None);
         prop_assert!(server.shared.is_empty());
     }
 

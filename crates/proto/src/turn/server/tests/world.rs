@@ -229,10 +229,12 @@ impl World {
         self.transmits.clear();
         self.server.handle_input(self.now, at, bytes);
         self.drain();
+        // A late answer to an earlier request may be among them.
+        let id = bytes.get(8..20);
         let reply = self
             .transmits
             .iter()
-            .find(|transmit| transmit.client == *at);
+            .find(|transmit| transmit.client == *at && transmit.payload.get(8..20) == id);
         reply.map(|transmit| Reply(transmit.payload.clone()))
     }
 

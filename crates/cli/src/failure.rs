@@ -77,6 +77,11 @@ impl Failure {
         }
     }
 
+    /// The sentence for people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Its sentence, for where it is no end.
     #[cfg(target_os = "linux")]
     pub(crate) fn into_message(self) -> String {

@@ -26,6 +26,14 @@ pub(crate) enum Event<'a> {
         /// Left out without relays.
         #[serde(skip_serializing_if = "<[String]>::is_empty")]
         turn: &'a [String],
+        /// Left out without metrics.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metrics: Option<std::net::SocketAddr>,
+    },
+    /// Who is left while the server drains.
+    Draining {
+        allocations: u32,
+        meetings: usize,
     },
     Code {
         code: &'a str,
@@ -95,6 +103,13 @@ impl Output {
     /// Whether a progress bar can be drawn.
     pub(crate) fn has_terminal(self) -> bool {
         !self.json && io::stderr().is_terminal()
+    }
+
+    /// Prints a JSON line when programs listen, and nothing for people.
+    pub(crate) fn tell_programs(self, event: &Event<'_>) {
+        if self.json {
+            self.say(event, "");
+        }
     }
 
     /// Prints a JSON line when programs listen, `line` when people do. A closed standard

@@ -36,7 +36,7 @@ pub(crate) fn parse(json: bool) -> Result<Arguments, ExitCode> {
 }
 
 /// The error in one line, without the usage that follows it for people.
-fn sentence(error: &clap::Error) -> String {
+pub(crate) fn sentence(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "a command is missing".to_owned();
     }

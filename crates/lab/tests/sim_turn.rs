@@ -18,7 +18,7 @@ use postern_lab::sim::{
 use postern_proto::ice::{Agent, Candidate, CandidateKind, Config, Credentials, Event, Path, Role};
 use postern_proto::turn::client::{self, Client};
 use postern_proto::turn::server::{
-    self, ClientAddr, FiveTuple, Framing, Handled, PeerAddr, RelayAddress, RelayId, Server,
+    self, ClientAddr, FiveTuple, Framing, Handled, Load, PeerAddr, RelayAddress, RelayId, Server,
     Transport,
 };
 use postern_proto::{Datagram, Transmit, Verdict};
@@ -74,7 +74,10 @@ impl Relay {
 
     fn on_peer(&mut self, now: Instant, relay: RelayId, peer: SocketAddr, data: &[u8]) {
         let peer = PeerAddr(peer);
-        let Some(backward) = self.server.peer_data(now, relay, peer, data.len()) else {
+        let Some(backward) = self
+            .server
+            .peer_data(now, relay, peer, Load::one(data.len()))
+        else {
             return;
         };
         let payload = match backward.framing {

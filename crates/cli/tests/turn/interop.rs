@@ -3,35 +3,21 @@
 //! A client's exit code says nothing; what it prints at the end does. Its clients wait for
 //! seconds more than they work, so those of one case run at the same time.
 
-use std::io::Write;
 use std::net::IpAddr;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use postern_lab::netns::{Case, Program, Server, Topology, World, run_cases};
+use postern_lab::netns::{Case, Program, World};
 
-use crate::{client, deny};
-
-const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
-
-const CLIENT: &str = "turnutils_uclient";
-const PEER: &str = "turnutils_peer";
-const STUN_CLIENT: &str = "turnutils_stunclient";
-const DISCOVERY: &str = "turnutils_natdiscovery";
-
-const SERVER_ADDRESS: &str = "45.45.1.2";
-const PEER_ADDRESS: &str = "45.45.3.2";
-
-/// Longer than a client takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(150);
+use crate::scene::{
+    ALL_ARRIVED, DISCOVERY, LIMIT, POSTERN, SERVER_ADDRESS, STUN_CLIENT, client, hear, hear_for,
+    peer, world,
+};
 
 /// What has not ended so long after all others waits for ever.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Nothing was lost.
-const ALL_ARRIVED: &str = "Total lost packets 0 (";
-
-const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "data_arrives_over_every_transport",
         run: data_arrives_over_every_transport,
@@ -65,30 +51,6 @@ const CASES: &[Case] = &[
         run: strangers_get_nothing,
     },
 ];
-
-pub(crate) fn main() -> ExitCode {
-    for program in [CLIENT, PEER, STUN_CLIENT, DISCOVERY] {
-        if !is_installed(program) {
-            let line = format!("\nskipped: ALL: {program} is not installed (scripts/setup)\n\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
-            return ExitCode::SUCCESS;
-        }
-    }
-    let cases = [CASES, client::CASES, deny::CASES].concat();
-    run_cases(&cases)
-}
-
-fn is_installed(program: &str) -> bool {
-    let mut command = Command::new(program);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command
-        .spawn()
-        .map(|mut child| {
-            let _ = child.kill();
-            child.wait()
-        })
-        .is_ok()
-}
 
 fn data_arrives_over_every_transport() {
     let scene = Scene::new();
@@ -278,40 +240,8 @@ impl Scene {
     }
 
     fn start(&self, arguments: &str) -> Program {
-        let mut command = self.world.command(self.host, CLIENT).unwrap();
-        let arguments = arguments.replace("PEER", PEER_ADDRESS);
-        command.args(arguments.split(' '));
-        command.args(["-n", "20", "-z", "5", SERVER_ADDRESS]);
-        Program::start(command).unwrap()
+        client(&self.world, self.host, &format!("{arguments} -n 20 -z 5"))
     }
-}
-
-/// What a client says, until it has said `verdict` or has ended.
-fn hear(client: &mut Program, verdict: &str) -> String {
-    hear_for(client, verdict, LIMIT)
-}
-
-/// The same, but no longer than it is not silent for so long.
-fn hear_for(client: &mut Program, verdict: &str, patience: Duration) -> String {
-    let mut said = String::new();
-    while let Some(line) = client.line(patience) {
-        said = said + &line + "\n";
-        if line.contains(verdict) {
-            return said;
-        }
-    }
-    said + &client.complaints()
-}
-
-/// A server with so many IPv4 addresses, a client's host and a peer.
-fn world(addresses: u8) -> World {
-    let mut servers = ["server", "client", "peer"].map(Server::new).to_vec();
-    servers[0].addresses = addresses;
-    let topology = Topology {
-        servers,
-        ..Topology::default()
-    };
-    World::build(&topology).unwrap()
 }
 
 fn serving(world: &World, listen: &[IpAddr]) -> Command {
@@ -321,14 +251,5 @@ fn serving(world: &World, listen: &[IpAddr]) -> Command {
     for address in listen {
         command.args(["--listen", &address.to_string()]);
     }
-    command
-}
-
-fn peer(world: &World) -> Command {
-    let mut command = world.command("peer", PEER).unwrap();
-    for address in world.addresses("peer").unwrap() {
-        command.args(["-L", &address.to_string()]);
-    }
-    command.args(["-p", "3480"]);
     command
 }

@@ -10,11 +10,19 @@ mod client;
 mod deny;
 #[cfg(target_os = "linux")]
 mod interop;
+#[cfg(target_os = "linux")]
+mod operator;
+#[cfg(target_os = "linux")]
+mod scene;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    interop::main()
+    if !scene::can_run() {
+        return std::process::ExitCode::SUCCESS;
+    }
+    let cases = [interop::CASES, client::CASES, deny::CASES, operator::CASES].concat();
+    postern_lab::netns::run_cases(&cases)
 }

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use postern_proto::signal::{
-    ClientId, Mailboxes as Machine, MailboxesConfig, MailboxesEvent, RelayOffer,
+    ClientId, Mailboxes as Machine, MailboxesConfig, MailboxesEvent, MailboxesStats, RelayOffer,
 };
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::clock::{self, until};
 use crate::rendezvous::MAX_WAIT;
@@ -28,6 +27,7 @@ const WAIT_MARGIN: Duration = Duration::from_secs(60);
 const MAX_MEETING: Duration = Duration::from_secs(30 * 60);
 
 /// What connections tell the task.
+#[derive(Debug)]
 enum Input {
     Connected {
         address: IpAddr,
@@ -36,10 +36,25 @@ enum Input {
     },
     Frame(ClientId, Vec<u8>),
     Disconnected(ClientId),
+    /// From now on these relays are offered.
+    Offer(RelayOffer),
+    /// Nobody is taken any more.
+    Drain,
+    /// Everybody has to go.
+    ShutDown,
+    Count(tokio::sync::oneshot::Sender<Census>),
+}
+
+/// How much there is now, and what has been counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Census {
+    pub(super) clients: usize,
+    pub(super) mailboxes: usize,
+    pub(super) stats: MailboxesStats,
 }
 
 /// A handle to the mailboxes.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Mailboxes(mpsc::Sender<Input>);
 
 /// One connected client.
@@ -64,6 +79,28 @@ impl Mailboxes {
         let id = id.await.ok()?;
         Some(Client { id, input, frames })
     }
+
+    /// Offers these relays to those who meet from now on.
+    pub(super) async fn offer(&self, offer: RelayOffer) {
+        let _ = self.0.send(Input::Offer(offer)).await;
+    }
+
+    /// Takes nobody any more; see the machine.
+    pub(super) async fn drain(&self) {
+        let _ = self.0.send(Input::Drain).await;
+    }
+
+    /// Tells everybody that the server is going down.
+    pub(super) async fn shut_down(&self) {
+        let _ = self.0.send(Input::ShutDown).await;
+    }
+
+    /// What there is; nothing when the server is going down.
+    pub(super) async fn census(&self) -> Census {
+        let (sender, census) = tokio::sync::oneshot::channel();
+        let _ = self.0.send(Input::Count(sender)).await;
+        census.await.unwrap_or_default()
+    }
 }
 
 impl Client {
@@ -87,14 +124,26 @@ impl Drop for Client {
     }
 }
 
-/// Starts the task.
-pub(super) fn spawn(
-    tasks: &mut JoinSet<()>,
+/// The task that owns the machine, before it runs.
+#[derive(Debug)]
+pub(super) struct Task {
+    driver: Driver,
+    inputs: mpsc::Receiver<Input>,
+}
+
+impl Task {
+    pub(super) async fn run(self) {
+        self.driver.run(self.inputs).await;
+    }
+}
+
+/// Mailboxes without clients, and the task that has to run.
+pub(super) fn new(
     seed: [u8; 32],
     stun: Vec<String>,
     relays: Option<RelayOffer>,
-) -> Mailboxes {
-    let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
+) -> (Mailboxes, Task) {
+    let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
     let config = MailboxesConfig {
         stun,
         join_timeout: MAX_WAIT + WAIT_MARGIN,
@@ -110,10 +159,10 @@ pub(super) fn spawn(
         clients: BTreeMap::new(),
         next: 0,
     };
-    tasks.spawn(driver.run(receiver));
-    Mailboxes(sender)
+    (Mailboxes(sender), Task { driver, inputs })
 }
 
+#[derive(Debug)]
 struct Driver {
     machine: Machine,
     clients: BTreeMap<ClientId, mpsc::Sender<String>>,
@@ -154,6 +203,21 @@ impl Driver {
                 self.clients.remove(&client);
                 self.machine.disconnected(now, client);
             }
+            Input::Offer(offer) => self.machine.offer_relays(offer),
+            Input::Drain => self.machine.drain(now),
+            Input::ShutDown => {
+                self.machine.drain(now);
+                self.machine.shutdown(now);
+            }
+            Input::Count(sender) => drop(sender.send(self.census())),
+        }
+    }
+
+    fn census(&self) -> Census {
+        Census {
+            clients: self.machine.client_count(),
+            mailboxes: self.machine.mailbox_count(),
+            stats: *self.machine.stats(),
         }
     }
 
@@ -211,8 +275,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_other_side_hears_that_a_client_was_cut_off_because_it_did_not_read() {
-        let mut tasks = JoinSet::new();
-        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new(), None);
+        let (mailboxes, task) = new([7; 32], Vec::new(), None);
+        let _task = tokio::spawn(task.run());
         let (mut creator, mut joiner) = meet(&mailboxes).await;
         for _ in 0..=OUTPUT_QUEUE {
             let put = br#"{"type":"put","body":"AAAA"}"#;
@@ -229,8 +293,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_mailbox_waits_as_long_as_a_program_may() {
-        let mut tasks = JoinSet::new();
-        let mailboxes = spawn(&mut tasks, [7; 32], Vec::new(), None);
+        let (mailboxes, task) = new([7; 32], Vec::new(), None);
+        let _task = tokio::spawn(task.run());
         let mut creator = connect(&mailboxes).await;
         creator.send(br#"{"type":"allocate"}"#.to_vec()).await;
         creator.next().await.unwrap();

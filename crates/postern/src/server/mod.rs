@@ -3,8 +3,10 @@
 //!
 //! Nothing here decides what the protocols mean: the machines in `postern-proto` do.
 
+mod control;
 mod discovery;
 mod mailboxes;
+mod metrics;
 mod names;
 mod slots;
 mod sockets;
@@ -18,7 +20,6 @@ mod tests;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use dimpl::DtlsCertificate;
 use postern_wire::signal::{Fingerprint, MAX_STUN_SERVERS};
@@ -27,17 +28,19 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use self::control::Tls;
 use self::discovery::Discovery;
 use crate::dtls;
 use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
 
-use turn::DtlsIdentity;
+pub use control::{Control, Usage};
 pub use turn::{
-    Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, Issuer, TimeLimited,
-    TooLong, TurnConfig,
+    Alternates, Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, Issuer,
+    TimeLimited, TooLong, TurnConfig,
 };
+use turn::{DtlsIdentity, Own};
 
 /// What a network may be sent in ten seconds beyond what came from it, before it has proven
 /// that it is there: bytes.
@@ -71,6 +74,10 @@ pub struct ServerConfig {
     pub alternate_port: Option<u16>,
     /// Relays; `None` if there are to be none.
     pub turn: Option<TurnConfig>,
+    /// Where Prometheus can ask for metrics.
+    pub metrics: Option<SocketAddr>,
+    /// Whether that may be an address that the public internet leads to.
+    pub metrics_public: bool,
     /// How many bytes a network, a /24 or a /56, may be sent in ten seconds beyond what
     /// came from it, before it has proven that it is there; `None` is no limit, for load
     /// tests.
@@ -88,6 +95,8 @@ impl Default for ServerConfig {
             alternate_ips: Vec::new(),
             alternate_port: None,
             turn: None,
+            metrics: None,
+            metrics_public: false,
             unproven_rate: Some(DEFAULT_UNPROVEN_RATE),
         }
     }
@@ -124,6 +133,11 @@ pub enum ServerError {
         "{0} cannot be the alternate address; it must differ from another address of the same family that the server listens on"
     )]
     Alternate(IpAddr),
+    /// Metrics would be for everybody.
+    #[error(
+        "metrics at {0} would be open to the public internet; choose a private address, or say that they are to be public"
+    )]
+    PublicMetrics(SocketAddr),
     /// The certificate or the key cannot be used.
     #[error("the server has no usable certificate")]
     Certificate(#[from] CertificateFileError),
@@ -150,18 +164,14 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     relay: turn::Running,
     streams: streams::Listeners,
-    tls: Arc<TlsConfig>,
-    dtls: DtlsIdentity,
+    metrics: Option<TcpListener>,
+    control: Control,
+    mailboxes: mailboxes::Task,
     dtls_pin: Option<Fingerprint>,
     url: ServerUrl,
     stun_uris: Vec<String>,
     turn_uris: Vec<String>,
-    /// Where clients reach the relay over TCP and TLS.
-    turn_streams: Vec<(SocketAddr, String)>,
     issuer: Option<Issuer>,
-    /// Where clients reach the UDP sockets.
-    udp: Vec<SocketAddr>,
-    seed: [u8; 32],
 }
 
 impl Server {
@@ -185,7 +195,9 @@ impl Server {
         let port = addresses.first().map(SocketAddr::port);
         let host = names::url_host(credentials.certificate.as_ref(), &addresses);
         let (host, port) = host.zip(port).ok_or(ServerError::NoAddress)?;
-        let (mut plan, issuer) = plan(&config, &bound(&stun)?)?;
+        let metrics = bind_metrics(&config)?;
+        let own = own(&config, &bound(&stun)?)?;
+        let (mut plan, issuer) = plan(&config, own.as_ref())?;
         plan.discover(discovery.alternates);
         plan.listen(bound(&listeners)?.into_iter().chain(bound(&stun)?));
         plan.listen(streams.bound()?);
@@ -195,24 +207,45 @@ impl Server {
             None => Vec::new(),
         };
         let udp = names::advertised(&udp, &config.public);
+        let stun_uris = stun_uris(&udp);
+        let offer = issuer
+            .clone()
+            .map(|issuer| issuer.offer(&udp, &turn_streams));
+        let (mailboxes, task) = mailboxes::new(seed()?, stun_uris.clone(), offer);
         let over_udp = udp.iter().filter(|_| config.turn.is_some());
         let over_udp = over_udp.map(|address| format!("turn:{address}?transport=udp"));
         let over_streams = turn_streams.iter().map(|(_, uri)| uri.clone());
+        let turn_uris = over_udp.chain(over_streams).collect();
+        let control = Control {
+            relay: relay.remote().clone(),
+            own,
+            tls: Tls::new(credentials.tls),
+            dtls: credentials.dtls,
+            listen: config.listen,
+            mailboxes,
+            places: control::Places::new(),
+            udp,
+            turn_streams,
+        };
+
         Ok(Self {
             url: ServerUrl::new(host, port, credentials.pin),
-            stun_uris: stun_uris(&udp),
-            turn_uris: over_udp.chain(over_streams).collect(),
-            turn_streams,
-            udp,
+            stun_uris,
+            turn_uris,
             issuer,
             listeners,
             relay,
             streams,
-            tls: Arc::new(credentials.tls),
-            dtls: credentials.dtls,
+            metrics,
+            control,
+            mailboxes: task,
             dtls_pin: credentials.dtls_pin,
-            seed: seed()?,
         })
+    }
+
+    /// What an operator can do to the server from now on.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// What clients are to be told: the URL, with a pin if the certificate is self-signed.
@@ -228,6 +261,11 @@ impl Server {
     /// The TURN URIs (RFC 7065), one per address and transport; empty without relays.
     pub fn turn_uris(&self) -> &[String] {
         &self.turn_uris
+    }
+
+    /// Where Prometheus can ask for metrics, at the path `/metrics`.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.local_addr().ok()
     }
 
     /// The fingerprint of the certificate that TURN over DTLS shows, if that is another one
@@ -246,20 +284,19 @@ impl Server {
     pub async fn run(self) {
         tracing::info!(url = %self.url.websocket(), stun = ?self.stun_uris, "the server runs");
         let mut tasks = JoinSet::new();
-        let relay = self.issuer.as_ref().map(|_| self.relay.remote().clone());
-        let offer = self
-            .issuer
-            .map(|issuer| issuer.offer(&self.udp, &self.turn_streams));
-        let mailboxes = mailboxes::spawn(&mut tasks, self.seed, self.stun_uris, offer);
-        let slots = slots::Slots::new();
+        let relay = self.issuer.is_some().then(|| self.control.relay.clone());
+        tasks.spawn(self.mailboxes.run());
         if let Some(relay) = &relay {
-            self.streams.spawn(&mut tasks, &self.tls, &self.dtls, relay);
+            self.streams.spawn(&mut tasks, &self.control, relay);
+        }
+        if let Some(listener) = self.metrics {
+            tasks.spawn(metrics::serve(listener, self.control.clone()));
         }
         for listener in self.listeners {
             let web = web::Web {
-                tls: self.tls.clone().into(),
-                mailboxes: mailboxes.clone(),
-                slots: slots.clone(),
+                tls: self.control.tls.clone(),
+                mailboxes: self.control.mailboxes.clone(),
+                slots: self.control.places.web.clone(),
                 relay: relay.clone(),
             };
             tasks.spawn(web::serve(listener, web));
@@ -273,6 +310,16 @@ fn seed() -> Result<[u8; 32], ServerError> {
     crate::entropy::seed().map_err(ServerError::Entropy)
 }
 
+fn bind_metrics(config: &ServerConfig) -> Result<Option<TcpListener>, ServerError> {
+    let Some(address) = config.metrics else {
+        return Ok(None);
+    };
+    if !config.metrics_public && !metrics::is_private(address) {
+        return Err(ServerError::PublicMetrics(address));
+    }
+    Ok(bind_each(&[address], sockets::listen)?.pop())
+}
+
 /// The UDP sockets: where TURN is to be, else where STUN is.
 fn bind_stun(config: &ServerConfig) -> Result<Vec<UdpSocket>, ServerError> {
     let turn = config.turn.as_ref().map(|turn| &turn.listen);
@@ -282,16 +329,26 @@ fn bind_stun(config: &ServerConfig) -> Result<Vec<UdpSocket>, ServerError> {
     }
 }
 
+fn own(config: &ServerConfig, udp: &[SocketAddr]) -> Result<Option<Own>, ServerError> {
+    if config.turn.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Own {
+        secret: seed()?,
+        listen: names::advertised(udp, &[]),
+        public: config.public.clone(),
+    }))
+}
+
 fn plan(
     config: &ServerConfig,
-    udp: &[SocketAddr],
+    own: Option<&Own>,
 ) -> Result<(turn::Plan, Option<Issuer>), ServerError> {
-    let Some(turn) = &config.turn else {
-        return Ok((turn::Plan::stun(config.unproven_rate), None));
-    };
-    let listen = names::advertised(udp, &[]);
     let rate = config.unproven_rate;
-    let (plan, issuer) = turn::Plan::relays(turn, seed()?, &listen, &config.public, rate)?;
+    let Some((turn, own)) = config.turn.as_ref().zip(own) else {
+        return Ok((turn::Plan::stun(rate), None));
+    };
+    let (plan, issuer) = turn::Plan::relays(turn, own, rate)?;
     Ok((plan, Some(issuer)))
 }
 

@@ -50,6 +50,18 @@ impl Slots {
         self.free.clone().acquire_owned().await.ok()
     }
 
+    /// Whether nobody has a place.
+    pub(super) fn are_free(&self) -> bool {
+        let taken = self.taken.lock();
+        taken.unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// How many places are taken.
+    pub(super) fn count(&self) -> usize {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.values().sum()
+    }
+
     /// A place for a connection from `address`, if there is one at once.
     pub(super) fn try_seat(&self, address: IpAddr) -> Option<Slot> {
         let place = self.free.clone().try_acquire_owned().ok()?;
@@ -126,6 +138,7 @@ mod tests {
         }
         assert!(seat(&slots, "2001:db8::ffff").await.is_none());
         assert!(seat(&slots, "2001:db8:0:1::1").await.is_some());
+        assert_eq!(slots.count(), MAX_PER_SOURCE);
     }
 
     #[tokio::test]

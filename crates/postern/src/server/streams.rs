@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_proto::turn::server::{ClientAddr, FiveTuple, Transport};
-use rustls::ServerConfig as TlsConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::control::{Control, Tls};
 use super::slots::{Slot, Slots};
-use super::turn::{self, Dtls, DtlsIdentity, Remote, TurnConfig, Wire};
+use super::turn::{self, Dtls, Remote, TurnConfig, Wire};
 use super::{LocalAddress, ServerError, bind_all, bind_each, bound, names, sockets};
 use crate::tls::accept;
 
@@ -90,23 +90,18 @@ impl Listeners {
     }
 
     /// Accepts clients for ever.
-    pub(super) fn spawn(
-        self,
-        tasks: &mut JoinSet<()>,
-        tls: &Arc<TlsConfig>,
-        dtls: &DtlsIdentity,
-        relay: &Remote,
-    ) {
-        let dtls = Dtls::new(dtls.clone(), relay.clone());
+    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, control: &Control, relay: &Remote) {
+        let Control { tls, places, .. } = control;
+        let dtls = Dtls::new(control.dtls.clone(), places.dtls.clone(), relay.clone());
         for wire in self.dtls {
             tasks.spawn(dtls.clone().serve(wire));
         }
-        let slots = Slots::new();
+        let slots = &places.turn;
         for listener in self.tcp.into_iter().chain(self.more) {
             tasks.spawn(serve(listener, slots.clone(), None, relay.clone()));
         }
         for listener in self.tls {
-            let tls = Some(TlsAcceptor::from(tls.clone()));
+            let tls = Some(tls.clone());
             tasks.spawn(serve(listener, slots.clone(), tls, relay.clone()));
         }
     }
@@ -122,7 +117,7 @@ fn bind_wire(address: SocketAddr) -> io::Result<Arc<Wire>> {
     Wire::new(sockets::bind_udp(address)?).map(Arc::new)
 }
 
-async fn serve(listener: TcpListener, slots: Slots, tls: Option<TlsAcceptor>, relay: Remote) {
+async fn serve(listener: TcpListener, slots: Slots, tls: Option<Tls>, relay: Remote) {
     while let Some(place) = slots.free().await {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -136,7 +131,7 @@ async fn serve(listener: TcpListener, slots: Slots, tls: Option<TlsAcceptor>, re
             tracing::debug!(%address, "too many connections from one source, refused");
             continue;
         };
-        let (tls, relay) = (tls.clone(), relay.clone());
+        let (tls, relay) = (tls.as_ref().map(Tls::acceptor), relay.clone());
         tokio::spawn(async move {
             if let Err(error) = serve_one(stream, tls, relay, slot).await {
                 tracing::debug!(%error, "a client of the relay could not be served");

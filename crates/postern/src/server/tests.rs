@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_proto::signal::RendezvousEvent;
+use postern_proto::signal::{Failure, RendezvousEvent};
+use postern_wire::signal::{CloseReason, Fingerprint};
 use postern_wire::stun::{Builder, Class, Message, Method, TransactionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -15,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Server, ServerConfig, TurnConfig};
 use crate::dialer::Introducer;
+use crate::quic::Identity;
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
 use crate::tls;
@@ -204,6 +206,96 @@ async fn the_server_issues_credentials_for_its_relays() {
         .issue(Duration::from_secs(60), Some("alice"))
         .unwrap();
     assert!(issued.username.ends_with(":alice") && !issued.password.is_empty());
+}
+
+/// The files of a certificate that names the loopback address.
+fn certificate_files(directory: &std::path::Path) -> (super::CertificateFiles, Fingerprint) {
+    let identity = Identity::generate(vec!["127.0.0.1".to_owned()]).unwrap();
+    let pem = |label: &str, der: &[u8]| {
+        let text = data_encoding::BASE64.encode(der);
+        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    };
+    let files = super::CertificateFiles {
+        chain: directory.join("chain.pem"),
+        key: directory.join("key.pem"),
+    };
+    let chain = pem("CERTIFICATE", identity.chain().first().unwrap());
+    std::fs::write(&files.chain, chain).unwrap();
+    let key = pem("PRIVATE KEY", identity.key().secret_der());
+    std::fs::write(&files.key, key).unwrap();
+    (files, identity.fingerprint())
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_after_a_reload_and_a_broken_one_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, first) = certificate_files(directory.path());
+    let config = ServerConfig {
+        listen: vec!["127.0.0.1".parse().unwrap()],
+        port: 0,
+        stun_port: 0,
+        certificate: Some(files.clone()),
+        ..ServerConfig::default()
+    };
+    let server = Server::bind(config.clone()).unwrap();
+    let (control, url) = (server.control(), server.url().clone());
+    let _running = tokio::spawn(server.run());
+    let pinned = |pin| {
+        let host = url::Host::parse(&url.host()).unwrap();
+        ServerUrl::new(host, url.port(), Some(pin))
+    };
+    tls::connect(&pinned(first), None).await.unwrap();
+    let (_, second) = certificate_files(directory.path());
+    control.reload(&config).await.unwrap();
+    tls::connect(&pinned(second), None).await.unwrap();
+    assert!(tls::connect(&pinned(first), None).await.is_err());
+    std::fs::write(&files.chain, "nonsense").unwrap();
+    let refused = control.reload(&config).await.unwrap_err();
+    assert!(matches!(refused, super::ServerError::Certificate(_)));
+    tls::connect(&pinned(second), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn those_who_wait_are_told_when_the_server_drains() {
+    let config = ServerConfig {
+        listen: vec!["127.0.0.1".parse().unwrap()],
+        port: 0,
+        stun_port: 0,
+        ..ServerConfig::default()
+    };
+    let server = Server::bind(config).unwrap();
+    let (control, url) = (server.control(), server.url().clone());
+    let server = Running {
+        url,
+        stun: server.stun_uris().to_vec(),
+        task: tokio::spawn(server.run()),
+    };
+    let mut client = server.client().await;
+    let waits = control.usage().await;
+    assert_eq!((waits.allocations, waits.meetings), (0, 1));
+    control.drain(super::Alternates::default()).await;
+    let told = client.events.recv().await.unwrap();
+    let reason = CloseReason::Shutdown;
+    let down = RendezvousEvent::Failed(Failure::ServerClosed { reason });
+    assert_eq!(told, down);
+    let left = timeout(Duration::from_secs(5), control.usage_but(waits));
+    assert_eq!(left.await.unwrap(), super::Usage::NONE);
+    control.farewell().await;
+}
+
+#[tokio::test]
+async fn metrics_are_not_for_the_public_internet_unless_told() {
+    let mut config = ServerConfig {
+        listen: vec!["127.0.0.1".parse().unwrap()],
+        port: 0,
+        stun_port: 0,
+        metrics: Some("0.0.0.0:0".parse().unwrap()),
+        ..ServerConfig::default()
+    };
+    let refused = Server::bind(config.clone()).unwrap_err();
+    assert!(matches!(refused, super::ServerError::PublicMetrics(_)));
+    config.metrics_public = true;
+    assert!(Server::bind(config).unwrap().metrics_address().is_some());
 }
 
 /// A TLS stream to the one port of a server with relays, for a client that offers these.

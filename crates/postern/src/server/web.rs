@@ -18,9 +18,9 @@ use postern_wire::signal::MAX_FRAME;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::control::Tls;
 use super::mailboxes::{Client, Mailboxes};
 use super::slots::{Slot, Slots};
 use super::streams::five_tuple;
@@ -54,7 +54,7 @@ const NOT_HTTP_2: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
 /// What every connection needs.
 #[derive(Clone)]
 pub(super) struct Web {
-    pub(super) tls: TlsAcceptor,
+    pub(super) tls: Tls,
     pub(super) mailboxes: Mailboxes,
     pub(super) slots: Slots,
     /// The relay, if there is one: TURN over TLS shares the port.
@@ -131,7 +131,7 @@ async fn serve_http(
 ) -> io::Result<Option<ToRelay>> {
     stream.set_nodelay(true)?;
     let client = five_tuple(&stream, Transport::Tls)?;
-    let stream = accept(&web.tls, stream).await?;
+    let stream = accept(&web.tls.acceptor(), stream).await?;
     let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
     if let Some(relay) = web.relay
         && begins_with_stun(&mut stream).await?

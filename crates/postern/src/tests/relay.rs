@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use postern_proto::stun::Credentials;
 use postern_proto::turn::server::{
-    ClientAddr, Config, Event, FiveTuple, Framing, Handled, PeerAddr, RelayAddress, RelayId,
+    ClientAddr, Config, Event, FiveTuple, Framing, Handled, Load, PeerAddr, RelayAddress, RelayId,
     Server, Transport,
 };
 use postern_proto::{Datagram, Transmit};
@@ -134,7 +134,10 @@ impl Relay {
 
     fn on_peer(&mut self, now: Instant, relay: RelayId, peer: SocketAddr, data: &[u8]) {
         let peer = PeerAddr(peer);
-        let Some(backward) = self.server.peer_data(now, relay, peer, data.len()) else {
+        let Some(backward) = self
+            .server
+            .peer_data(now, relay, peer, Load::one(data.len()))
+        else {
             return;
         };
         self.relayed += 1;

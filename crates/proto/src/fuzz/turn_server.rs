@@ -10,7 +10,7 @@ use postern_wire::turn::ConnectionId;
 
 use crate::stun::{Credentials, Key};
 use crate::turn::server::{
-    ClientAddr, Config, ConnectError, Event, FiveTuple, Handled, Limits, OpenError, PeerAddr,
+    ClientAddr, Config, ConnectError, Event, FiveTuple, Handled, Limits, Load, OpenError, PeerAddr,
     PeerConnection, Quotas, RelayAddress, RelayId, Server, Transport,
 };
 
@@ -161,7 +161,8 @@ impl Run {
     fn peer_sends(&mut self, who: u8, payload: &[u8]) {
         let peer = peer(payload);
         for relay in self.relays.clone() {
-            self.server.peer_data(self.now, relay, peer, payload.len());
+            self.server
+                .peer_data(self.now, relay, peer, Load::one(payload.len()));
             if who & 1 != 0 {
                 let came = self.server.handle_peer_connected(self.now, relay, peer);
                 self.connections.extend(came);

@@ -11,8 +11,9 @@ const MIN_SOCKETS: u32 = 16;
 /// A birthday shall be over after so many probes in 99 of 100 cases where ports are few, which
 /// decides how many sockets it takes.
 const QUICK_PROBES: f64 = 250.0;
-/// Plain checks have this long before an attempt begins that is certainly needed.
-const GRACE: Duration = Duration::from_millis(100);
+/// Plain checks have this long before an attempt begins that seems to be needed: filters are not
+/// known, and where one is open a plain pair is valid after two round trips.
+const GRACE: Duration = Duration::from_millis(250);
 /// The same before one that costs a datagram or two.
 const SHORT_GRACE: Duration = Duration::from_millis(200);
 /// The same before one that costs many and is perhaps not needed.

@@ -61,6 +61,16 @@ pub(super) enum Source {
     V6(u64),
 }
 
+impl Source {
+    /// Its bytes: 4 of IPv4, 8 of IPv6.
+    pub(super) fn octets(self) -> Vec<u8> {
+        match self {
+            Self::V4(ip) => ip.to_be_bytes().to_vec(),
+            Self::V6(ip) => ip.to_be_bytes().to_vec(),
+        }
+    }
+}
+
 impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {

@@ -75,6 +75,7 @@ pub struct Stats {
 pub struct Mailboxes {
     config: MailboxesConfig,
     relays: Option<RelayOffer>,
+    draining: bool,
     clients: BTreeMap<ClientId, Client>,
     mailboxes: BTreeMap<u32, Mailbox>,
     numbers: Numbers,
@@ -123,6 +124,7 @@ const NO_MAILBOX: Reject = Reject(ErrorKind::NoSuchMailbox, "there is no such ma
 const CROWDED: Reject = Reject(ErrorKind::Crowded, "the mailbox has two sides already");
 const TOO_OFTEN: Reject = Reject(ErrorKind::RateLimited, "too often from this address");
 const TOO_MANY: Reject = Reject(ErrorKind::RateLimited, "too many from this address");
+const GOING_DOWN: Reject = Reject(ErrorKind::Full, "the server is going down");
 const FULL: Reject = Reject(ErrorKind::Full, "the server has no room");
 const KEPT_TOO_MUCH: Reject = Reject(ErrorKind::TooLarge, "too much before the other side came");
 
@@ -156,6 +158,7 @@ impl Mailboxes {
             events: VecDeque::new(),
             config,
             relays: None,
+            draining: false,
         }
     }
 
@@ -232,6 +235,28 @@ impl Mailboxes {
         }
     }
 
+    /// Takes nobody any more and disconnects whoever is not meeting somebody: who waits is
+    /// told that the server is going down. Those that have met go on.
+    pub fn drain(&mut self, now: Instant) {
+        self.draining = true;
+        let waiting: Vec<_> = self
+            .mailboxes
+            .iter()
+            .filter(|(_, mailbox)| mailbox.joiner.is_none())
+            .map(|(number, _)| *number)
+            .collect();
+        for number in waiting {
+            self.end_mailbox(now, number, CloseReason::Shutdown);
+        }
+        let idle = self.clients.iter();
+        let idle = idle.filter(|(_, client)| client.mailbox.is_none());
+        let idle: Vec<_> = idle.map(|(id, _)| *id).collect();
+        for id in idle {
+            self.refuse(id, GOING_DOWN);
+            self.drop_client(now, id);
+        }
+    }
+
     /// Ends every mailbox and disconnects every client.
     pub fn shutdown(&mut self, now: Instant) {
         while let Some(number) = self.mailboxes.keys().next().copied() {
@@ -259,6 +284,9 @@ impl Mailboxes {
     }
 
     fn admit(&mut self, now: Instant, id: ClientId, source: Source) -> Result<(), Reject> {
+        if self.draining {
+            return Err(GOING_DOWN);
+        }
         if self.clients.len() >= self.config.max_clients {
             return Err(FULL);
         }
@@ -396,8 +424,9 @@ impl Mailboxes {
     ) {
         self.stats.joins = self.stats.joins.saturating_add(1);
         for client in [creator, joiner] {
-            if let Some(offer) = &self.relays {
-                let relays = offer.issue(now, client);
+            let source = self.clients.get(&client).map(|client| client.source);
+            if let Some((offer, source)) = self.relays.as_ref().zip(source) {
+                let relays = offer.issue(now, source);
                 self.transmit(client, &ServerMessage::Relays { relays });
             }
         }

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use mio::Waker;
+use postern_proto::stun::Credentials;
 use postern_proto::turn::server::{
-    ConnectError, FiveTuple, PeerAddr, PeerConnection, RelayId, ShardIndex,
+    Alternates, ConnectError, FiveTuple, PeerAddr, PeerConnection, PeerPolicy, Quotas, RelayId,
+    Server, ShardIndex, Stats,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -36,10 +39,18 @@ pub(super) enum Command {
         bytes: usize,
         answer: oneshot::Sender<bool>,
     },
+    /// So much has passed on joined connections.
+    Carried { to_peers: u64, to_clients: u64 },
     /// A client's stream has ended, and the peer's connection that was joined to it.
     Closed { client: FiveTuple },
     /// A peer has connected to the listener of a TCP relay.
     PeerArrived { relay: RelayId, stream: TcpStream },
+    /// What an operator changes.
+    Change(Box<Change>),
+    /// No new allocations; clients are sent to these servers.
+    Drain(Alternates),
+    /// What has been counted is wanted.
+    Count(oneshot::Sender<Stats>),
     /// A message or a train of a client whose allocation is here, though it came to another
     /// shard.
     Train {
@@ -61,6 +72,24 @@ pub(super) enum Command {
         connection: PeerConnection,
         result: Result<TcpStream, ConnectError>,
     },
+}
+
+/// What can change while the relay runs.
+#[derive(Debug, Clone)]
+pub(in crate::server) struct Change {
+    pub(super) credentials: Credentials,
+    pub(super) quotas: Quotas,
+    pub(super) policy: PeerPolicy,
+    pub(super) overflow: Alternates,
+}
+
+impl Change {
+    pub(super) fn make(self, now: Instant, machine: &mut Server) {
+        machine.set_credentials(self.credentials);
+        machine.set_quotas(self.quotas);
+        machine.set_policy(now, self.policy);
+        machine.set_overflow(self.overflow);
+    }
 }
 
 /// The shards, as tasks and other shards see them.
@@ -136,8 +165,39 @@ impl Remote {
     }
 
     pub(super) fn wake_all(&self) {
-        std::iter::once(&self.first)
-            .chain(self.others.iter())
-            .for_each(Link::wake);
+        self.links().for_each(Link::wake);
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        std::iter::once(&self.first).chain(self.others.iter())
+    }
+
+    /// Lets this hold from now on.
+    pub(in crate::server) async fn change(&self, change: Change) {
+        for link in self.links() {
+            link.tell(Command::Change(Box::new(change.clone()))).await;
+        }
+    }
+
+    /// Sends away whoever wants a new allocation.
+    pub(in crate::server) async fn drain(&self, alternates: Alternates) {
+        for link in self.links() {
+            link.tell(Command::Drain(alternates)).await;
+        }
+    }
+
+    /// What all shards have counted; a shard that has stopped has counted nothing.
+    pub(in crate::server) async fn stats(&self) -> Stats {
+        let mut answers = Vec::new();
+        for link in self.links() {
+            let (sender, stats) = oneshot::channel();
+            link.tell(Command::Count(sender)).await;
+            answers.push(stats);
+        }
+        let mut sum = Stats::default();
+        for stats in answers {
+            sum.add(&stats.await.unwrap_or_default());
+        }
+        sum
     }
 }

@@ -7,10 +7,11 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postern_proto::stun::Credentials;
-use postern_proto::turn::server::{Config, Limits, PeerPolicy, Quotas, RelayAddress};
+use postern_proto::turn::server::{Alternates, Config, Limits, PeerPolicy, Quotas, RelayAddress};
 
 pub use postern_proto::turn::server::{Cidr, CidrError};
 
+use super::commands::Change;
 use crate::net::all_host_addresses;
 
 /// The port of TURN over TLS (RFC 8656 section 3).
@@ -67,6 +68,8 @@ pub struct TurnConfig {
     /// How many threads relay; `None` is as many as there are processors. Only Linux has
     /// more than one.
     pub threads: Option<NonZeroUsize>,
+    /// Where clients are sent for which there is no room (ALTERNATE-SERVER).
+    pub alternate_servers: Alternates,
 }
 
 impl Default for TurnConfig {
@@ -87,6 +90,7 @@ impl Default for TurnConfig {
             quota_total: 0,
             max_rate: 0,
             threads: None,
+            alternate_servers: Alternates::default(),
         }
     }
 }
@@ -144,8 +148,24 @@ impl TurnConfig {
             ports: self.relay_ports.clone(),
             policy: self.policy(listen, public),
             quotas: self.quotas(),
+            overflow: self.alternate_servers,
             unix: unix_now(),
             ..Config::default()
+        }
+    }
+
+    /// What of it can change while the relay runs.
+    pub(super) fn change(
+        &self,
+        credentials: Credentials,
+        listen: &[SocketAddr],
+        public: &[IpAddr],
+    ) -> Change {
+        Change {
+            credentials,
+            quotas: self.quotas(),
+            policy: self.policy(listen, public),
+            overflow: self.alternate_servers,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use postern_proto::turn::server::{
-    Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, PeerAddr, RelayId, ShardIndex,
-    Transport,
+    Backward, ClientAddr, FiveTuple, Forward, Framing, Handled, Load, PeerAddr, RelayId,
+    ShardIndex, Transport,
 };
 use postern_wire::turn::{
     CHANNEL_HEADER_LEN, ChannelData, ChannelNumber, DataHeader, Icmp, channel_header,
@@ -101,16 +101,17 @@ impl Shard {
             return;
         }
         if let Handled::Forward(forward, data) = self.machine.handle_input(now, client, payload) {
-            self.forward(now, &forward, data.len(), std::iter::once(data));
+            let load = Load::one(data.len());
+            self.forward(now, &forward, load, std::iter::once(data));
         } else {
             self.drain(now);
         }
     }
 
     fn on_run(&mut self, now: Instant, client: &FiveTuple, run: &Run<'_>) {
-        let bytes = run.bytes();
-        if let Some(forward) = self.machine.client_data(now, client, run.channel, bytes) {
-            self.forward(now, &forward, bytes, run.data());
+        let load = run.load();
+        if let Some(forward) = self.machine.client_data(now, client, run.channel, load) {
+            self.forward(now, &forward, load, run.data());
         }
     }
 
@@ -119,7 +120,7 @@ impl Shard {
         &mut self,
         now: Instant,
         forward: &Forward,
-        bytes: usize,
+        load: Load,
         data: impl Iterator<Item = &'a [u8]>,
     ) {
         if let Some(relay) = forward.own {
@@ -128,7 +129,7 @@ impl Shard {
                 self.hand_over(relay, source, data);
                 return;
             }
-            if let Some(backward) = self.machine.peer_data(now, relay, source, bytes) {
+            if let Some(backward) = self.machine.peer_data(now, relay, source, load) {
                 self.backward(&backward, data);
             }
             return;
@@ -174,7 +175,11 @@ impl Shard {
         lengths: &[usize],
         bytes: &[u8],
     ) {
-        let Some(backward) = self.machine.peer_data(now, relay, source, bytes.len()) else {
+        let load = Load {
+            packets: lengths.len(),
+            bytes: bytes.len(),
+        };
+        let Some(backward) = self.machine.peer_data(now, relay, source, load) else {
             return;
         };
         let mut rest = bytes;
@@ -189,7 +194,11 @@ impl Shard {
     /// A train from one peer.
     pub(super) fn on_peer_train(&mut self, now: Instant, relay: RelayId, train: &Train<'_>) {
         let (peer, data) = (PeerAddr(train.from), train.bytes);
-        let Some(backward) = self.machine.peer_data(now, relay, peer, data.len()) else {
+        let load = Load {
+            packets: data.len().div_ceil(train.stride.max(1)).max(1),
+            bytes: data.len(),
+        };
+        let Some(backward) = self.machine.peer_data(now, relay, peer, load) else {
             return;
         };
         if data.is_empty() {
@@ -316,9 +325,11 @@ impl<'a> Run<'a> {
         datagrams.filter_map(|datagram| ChannelData::parse(datagram).ok().map(|parsed| parsed.data))
     }
 
-    fn bytes(&self) -> usize {
-        let headers = self.train.len().div_ceil(self.stride) * CHANNEL_HEADER_LEN;
-        self.train.len().saturating_sub(headers)
+    fn load(&self) -> Load {
+        let packets = self.train.len().div_ceil(self.stride);
+        let headers = packets * CHANNEL_HEADER_LEN;
+        let bytes = self.train.len().saturating_sub(headers);
+        Load { packets, bytes }
     }
 }
 

@@ -84,33 +84,40 @@ impl<S: ClientStream> Joined<'_, S> {
             shard: self.shard,
             connection: self.connection,
             moved: AtomicU64::new(0),
+            to_peer: AtomicU64::new(0),
+            to_client: AtomicU64::new(0),
         };
         let way = Way {
             meter: &meter,
             stop: &stop,
         };
         let mut relaying = pin!(self.run(&way));
-        tokio::select! {
-            () = &mut relaying => return,
-            _ = end => stop.cancel(),
+        let ended = tokio::select! {
+            () = &mut relaying => true,
+            _ = end => false,
+        };
+        if !ended {
+            stop.cancel();
+            if timeout(DELIVERY, relaying).await.is_err() {
+                tracing::debug!("a connection ended with bytes that nobody took");
+            }
         }
-        if timeout(DELIVERY, relaying).await.is_err() {
-            tracing::debug!("a connection ended with bytes that nobody took");
-        }
+        meter.report().await;
     }
 
     async fn run(self, way: &Way<'_>) {
-        let (early, none) = (self.early, &[][..]);
+        let (early, none, meter) = (self.early, &[][..], way.meter);
         if let Some(client) = self.client.plain() {
             let peer = &*self.peer;
-            let forward = way.spliced(client, peer, early);
-            way.both(forward, way.spliced(peer, client, none)).await;
+            let forward = way.spliced(client, peer, early, meter.to_peer());
+            let backward = way.spliced(peer, client, none, meter.to_client());
+            way.both(forward, backward).await;
         } else {
             let (from_client, to_client) = tokio::io::split(self.client);
             let (from_peer, to_peer) = self.peer.split();
-            let forward = way.copied(from_client, to_peer, early);
-            way.both(forward, way.copied(from_peer, to_client, none))
-                .await;
+            let forward = way.copied(from_client, to_peer, early, meter.to_peer());
+            let backward = way.copied(from_peer, to_client, none, meter.to_client());
+            way.both(forward, backward).await;
         }
     }
 }
@@ -151,14 +158,25 @@ impl Way<'_> {
 
     /// However the bytes end, the other side is told: who resets a connection, or leaves TLS
     /// without a word, says no more either.
-    async fn spliced(&self, from: &TcpStream, to: &TcpStream, early: &[u8]) -> io::Result<()> {
-        let ended = self.splice(from, to, early).await;
+    async fn spliced(
+        &self,
+        from: &TcpStream,
+        to: &TcpStream,
+        early: &[u8],
+        credit: Credit<'_>,
+    ) -> io::Result<()> {
+        let ended = self.splice(from, to, early, credit).await;
         let told = SockRef::from(to).shutdown(Shutdown::Write);
         ended.and(told)
     }
 
-    async fn splice(&self, from: &TcpStream, to: &TcpStream, early: &[u8]) -> io::Result<()> {
-        let mut credit = Credit::new(self.meter);
+    async fn splice(
+        &self,
+        from: &TcpStream,
+        to: &TcpStream,
+        early: &[u8],
+        mut credit: Credit<'_>,
+    ) -> io::Result<()> {
         pipes::write(to, early).await?;
         credit.pay(early.len(), self.stop).await?;
         let mut carrier = None;
@@ -189,8 +207,9 @@ impl Way<'_> {
         from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
         early: &[u8],
+        credit: Credit<'_>,
     ) -> io::Result<()> {
-        let ended = self.copy(from, &mut to, early).await;
+        let ended = self.copy(from, &mut to, early, credit).await;
         let told = to.shutdown().await;
         ended.and(told)
     }
@@ -200,8 +219,8 @@ impl Way<'_> {
         mut from: impl AsyncRead + Unpin,
         to: &mut (impl AsyncWrite + Unpin),
         early: &[u8],
+        mut credit: Credit<'_>,
     ) -> io::Result<()> {
-        let mut credit = Credit::new(self.meter);
         to.write_all(early).await?;
         credit.pay(early.len(), self.stop).await?;
         let mut buffer = vec![0; SMALL_BUFFER];
@@ -231,15 +250,40 @@ struct Meter<'a> {
     shard: &'a Remote,
     connection: PeerConnection,
     moved: AtomicU64,
+    /// What has moved each way and has not been reported.
+    to_peer: AtomicU64,
+    to_client: AtomicU64,
 }
 
 impl Meter<'_> {
+    fn to_peer(&self) -> Credit<'_> {
+        Credit::new(self, &self.to_peer)
+    }
+
+    fn to_client(&self) -> Credit<'_> {
+        Credit::new(self, &self.to_client)
+    }
+
     fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
     }
 
+    /// Tells the shard what has moved: before more is asked for, and at the end.
+    async fn report(&self) {
+        let to_peers = self.to_peer.swap(0, Ordering::Relaxed);
+        let to_clients = self.to_client.swap(0, Ordering::Relaxed);
+        if to_peers > 0 || to_clients > 0 {
+            let carried = Command::Carried {
+                to_peers,
+                to_clients,
+            };
+            self.shard.tell(carried).await;
+        }
+    }
+
     /// Whether so many bytes may pass.
     async fn ask(&self, bytes: usize) -> io::Result<bool> {
+        self.report().await;
         let (answer, answered) = oneshot::channel();
         let connection = self.connection;
         let command = Command::Spend {
@@ -259,14 +303,17 @@ impl Meter<'_> {
 /// nothing is taken before: who sends too fast is not read from.
 struct Credit<'a> {
     meter: &'a Meter<'a>,
+    /// Where it is noted what has passed.
+    unreported: &'a AtomicU64,
     left: usize,
     ask: usize,
 }
 
 impl<'a> Credit<'a> {
-    const fn new(meter: &'a Meter<'a>) -> Self {
+    const fn new(meter: &'a Meter<'a>, unreported: &'a AtomicU64) -> Self {
         Self {
             meter,
+            unreported,
             left: 0,
             ask: FIRST,
         }
@@ -280,6 +327,7 @@ impl<'a> Credit<'a> {
     async fn pay(&mut self, bytes: usize, stop: &CancellationToken) -> io::Result<()> {
         let moved = u64::try_from(bytes).unwrap_or_default();
         self.meter.moved.fetch_add(moved, Ordering::Relaxed);
+        self.unreported.fetch_add(moved, Ordering::Relaxed);
         while self.left < bytes {
             if stop.is_cancelled() {
                 return Ok(());

@@ -19,7 +19,7 @@ mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,9 +37,10 @@ pub use config::{
     Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, TooLong, TurnConfig,
 };
 pub use postern_proto::stun::TimeLimited;
+pub use postern_proto::turn::server::Alternates;
 
 pub(super) use client::serve as serve_client;
-pub(super) use commands::Remote;
+pub(super) use commands::{Change, Remote};
 pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
 use commands::{Command, Link};
@@ -118,14 +119,12 @@ impl Plan {
     /// With relays.
     pub(super) fn relays(
         config: &TurnConfig,
-        own_secret: [u8; 32],
-        listen: &[SocketAddr],
-        public: &[std::net::IpAddr],
+        own: &Own,
         unproven_allowance: Option<u64>,
     ) -> Result<(Self, Issuer), TooLong> {
-        let credentials = config.credentials(&own_secret)?;
+        let credentials = config.credentials(&own.secret)?;
         let issuer = Issuer(credentials.clone());
-        let mut machine = config.machine(credentials, listen, public);
+        let mut machine = config.machine(credentials, &own.listen, &own.public);
         machine.unproven_allowance = unproven_allowance;
         let plan = Self {
             machine,
@@ -143,6 +142,28 @@ impl Plan {
     /// Where the server itself listens: relays do not reach it.
     pub(super) fn listen(&mut self, endpoints: impl IntoIterator<Item = SocketAddr>) {
         self.machine.own_endpoints.extend(endpoints);
+    }
+}
+
+/// What a server has that its configuration does not say.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    /// Of credentials, where the configuration has none.
+    pub(super) secret: [u8; 32],
+    /// Where clients come, without unspecified addresses.
+    pub(super) listen: Vec<SocketAddr>,
+    /// How clients call it.
+    pub(super) public: Vec<IpAddr>,
+}
+
+impl Own {
+    /// What becomes of a new configuration while the relay runs, and who issues
+    /// credentials from now on.
+    pub(super) fn change(&self, config: &TurnConfig) -> Result<(Change, Issuer), TooLong> {
+        let credentials = config.credentials(&self.secret)?;
+        let issuer = Issuer(credentials.clone());
+        let change = config.change(credentials, &self.listen, &self.public);
+        Ok((change, issuer))
     }
 }
 

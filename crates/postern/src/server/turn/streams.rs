@@ -169,6 +169,10 @@ impl Shard {
                 // Who asked may have ended.
                 let _ = answer.send(may);
             }
+            Command::Carried {
+                to_peers,
+                to_clients,
+            } => self.machine.connections_carried(to_peers, to_clients),
             Command::Closed { client } => {
                 if let Some(connection) = self.streams.remove(&client) {
                     self.connections.close(connection);
@@ -191,6 +195,9 @@ impl Shard {
                 bytes,
             } => self.on_relayed(now, relay, source, &lengths, &bytes),
             Command::ToStream { client, bytes } => self.streams.send(&client, bytes),
+            Command::Change(change) => change.make(now, &mut self.machine),
+            Command::Drain(alternates) => self.machine.drain(alternates),
+            Command::Count(sender) => drop(sender.send(self.machine.stats().clone())),
             Command::PeerArrived { relay, stream } => self.on_peer(now, relay, stream),
             Command::Connected { connection, result } => {
                 self.on_connected(now, connection, result);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use postern_wire::signal::RelayServer;
 
-use super::ClientId;
+use super::Source;
 use crate::stun::Credentials;
 
 /// How long the credentials of one meeting are good. An allocation has to be refreshed with
@@ -33,11 +33,13 @@ pub struct OfferedServer {
 }
 
 impl RelayOffer {
-    /// The relays for one client.
-    pub(super) fn issue(&self, now: Instant, client: ClientId) -> Vec<RelayServer> {
+    /// The relays for a client at this address. All clients there are one user of the
+    /// relay, so that its quotas bound strangers, too: who asks for more meetings gets no
+    /// more of the relay. The name shows the address to nobody else.
+    pub(super) fn issue(&self, now: Instant, source: Source) -> Vec<RelayServer> {
         let (start, since_1970) = self.epoch;
         let unix = since_1970.saturating_add(now.saturating_duration_since(start));
-        let id = client.0.to_string();
+        let id = self.credentials.pseudonym(&source.octets());
         let Some(issued) = self.credentials.issue(unix, LIFETIME, Some(&id)) else {
             return Vec::new();
         };

@@ -244,6 +244,22 @@ fn a_server_that_goes_down_says_so() {
 }
 
 #[test]
+fn a_server_that_drains_lets_those_go_on_that_have_met() {
+    let mut world = meet();
+    world.server.drain(world.now);
+    world.run();
+    assert_eq!(world.server.mailbox_count(), 1);
+    let mut waiting = World::new();
+    waiting.create();
+    waiting.server.drain(waiting.now);
+    waiting.run();
+    let reason = CloseReason::Shutdown;
+    let down = RendezvousEvent::Failed(Failure::ServerClosed { reason });
+    assert_eq!(waiting.last_event(CREATOR), &down);
+    assert_eq!(waiting.server.mailbox_count(), 0);
+}
+
+#[test]
 fn messages_wait_for_the_key_up_to_a_bound() {
     let mut world = World::new();
     let code = world.create();

@@ -9,7 +9,10 @@ use proptest::prelude::*;
 
 use super::epoch;
 use super::world::put;
-use crate::signal::{ClientId, Mailboxes, MailboxesConfig, MailboxesEvent, Rate};
+use crate::signal::{
+    ClientId, Mailboxes, MailboxesConfig, MailboxesEvent, OfferedServer, Rate, RelayOffer,
+};
+use crate::stun::Credentials;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,6 +107,51 @@ fn kind(message: Option<ServerMessage>) -> ErrorKind {
 
 fn host() -> Host {
     Host::new(MailboxesConfig::default())
+}
+
+/// So that quotas of the relay bound whoever comes from there.
+#[test]
+fn all_clients_at_one_address_are_one_user_of_the_relay_and_nobody_sees_the_address() {
+    let mut host = host();
+    let credentials = Credentials::new("realm").unwrap().with_secret(b"secret");
+    host.server.offer_relays(RelayOffer {
+        servers: vec![OfferedServer {
+            uri: "turn:192.0.2.99:3478".to_owned(),
+            also: Vec::new(),
+        }],
+        credentials,
+        epoch: (host.now, SECOND),
+    });
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let (creator, joiner, _) = host.couple();
+        for id in [creator, joiner] {
+            let offered = host.said[&id].iter().find_map(|message| match message {
+                ServerMessage::Relays { relays } => Some(relays[0].username.clone()),
+                _ => None,
+            });
+            names.push(offered.unwrap());
+        }
+    }
+    assert_eq!(names[0], names[2]);
+    assert_eq!(names[1], names[3]);
+    assert_ne!(names[0], names[1]);
+    assert!(names.iter().all(|name| !name.contains("192.0.2")));
+}
+
+#[test]
+fn a_server_that_drains_takes_nobody_and_says_why() {
+    let mut host = host();
+    let idle = host.connect("192.0.2.1");
+    let (creator, joiner, _) = host.couple();
+    host.server.drain(host.now);
+    host.drain();
+    assert_eq!(host.disconnected, [idle]);
+    let late = host.connect("192.0.2.3");
+    let refused = Some(host.last(late).clone());
+    assert_eq!(kind(refused), ErrorKind::Full);
+    host.say_raw(creator, &put(b"one"));
+    assert!(matches!(host.last(joiner), ServerMessage::Message { .. }));
 }
 
 #[test]

@@ -3,13 +3,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, Mac};
 use postern_wire::stun::{Algorithm, Realm, Userhash, Username, ValueError};
 use sha1::Sha1;
 use zeroize::Zeroizing;
 
 use super::Key;
+
+/// Bytes of a pseudonym: two among a million are the same once in 10^7 times.
+const PSEUDONYM: usize = 8;
 
 /// Whom a server knows: users with a password, and secrets from which passwords with a
 /// time limit are made.
@@ -103,6 +106,19 @@ impl Credentials {
         let password = password(self.secrets.first()?, &username);
         let password = password.to_string();
         Some(TimeLimited { username, password })
+    }
+
+    /// A name for what is only told in confidence: the same for the same bytes as long as
+    /// the first secret is, and without the secret no way back.
+    #[must_use]
+    pub fn pseudonym(&self, bytes: &[u8]) -> String {
+        let secret = self.secrets.first().map_or(&[][..], |secret| secret);
+        let mac = Hmac::<Sha1>::new_from_slice(secret)
+            .map(|mac| mac.chain_update([0]).chain_update(bytes))
+            .map(|mac| mac.finalize().into_bytes());
+        // HMAC takes keys of every length: the error is not reachable.
+        let mac = mac.unwrap_or_default();
+        HEXLOWER.encode(mac.get(..PSEUDONYM).unwrap_or_default())
     }
 
     /// Whether users can stay anonymous: the name behind a USERHASH is found among those

@@ -134,6 +134,11 @@ impl Accounts {
         fits
     }
 
+    /// Whether all together have as many allocations as they may.
+    pub(super) const fn are_full(&self, quotas: &Quotas) -> bool {
+        !self.total.fits(&quotas.total, Resource::Allocation)
+    }
+
     pub(super) fn give_back(&mut self, holder: Holder, what: Resource) {
         self.change(holder, |usage| {
             let count = usage.count(what);

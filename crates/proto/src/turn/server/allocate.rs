@@ -90,12 +90,15 @@ impl Server {
     ) -> Answer {
         self.check_willing(caller, &request)?;
         let source = Source::from(caller.client.client.0.ip());
+        let account = &session.account;
         let holder = self
             .shared
             .accounts()
-            .open(now, &self.config.quotas, &session.account, source)
-            .ok_or_else(|| Reject::new(ErrorCode::ALLOCATION_QUOTA_REACHED))?;
-        match self.plan(now, &request, &session) {
+            .open(now, &self.config.quotas, account, source);
+        // The lock is not held any more: the answer to who gets none needs it, too.
+        let holder = holder.ok_or_else(|| self.no_quota(caller))?;
+        let plan = self.plan(now, &request, &session);
+        match plan.map_err(|reject| self.or_elsewhere(caller, &request, reject)) {
             Ok(plan) => {
                 self.start(now, caller, session, &request, plan, holder);
                 Ok(None)
@@ -105,6 +108,31 @@ impl Server {
                 Err(reject)
             }
         }
+    }
+
+    /// Of a user or an address that has enough, another server is not to take more.
+    fn no_quota(&self, caller: &Caller) -> Reject {
+        let quota = Reject::new(ErrorCode::ALLOCATION_QUOTA_REACHED);
+        if self.shared.accounts().are_full(&self.config.quotas) {
+            self.alternate(caller).unwrap_or(quota)
+        } else {
+            quota
+        }
+    }
+
+    /// Without a port here another server may have one; not that of a token.
+    fn or_elsewhere(&self, caller: &Caller, request: &Allocate, reject: Reject) -> Reject {
+        let drawn = matches!(request.port, PortWish::Draw(_));
+        if drawn && reject == Reject::NO_CAPACITY {
+            self.alternate(caller).unwrap_or(reject)
+        } else {
+            reject
+        }
+    }
+
+    fn alternate(&self, caller: &Caller) -> Option<Reject> {
+        let other = self.config.overflow.of(caller.client.client.0);
+        other.map(Reject::alternate)
     }
 
     fn check_willing(&self, caller: &Caller, request: &Allocate) -> Result<(), Reject> {
@@ -302,6 +330,8 @@ impl Server {
             holder,
             due: expires,
         });
+        self.stats
+            .allocated(caller.client.transport, request.transport);
         self.deadlines.add(expires, Deadline::Allocation(id));
         for family in [AddressFamily::V4, AddressFamily::V6] {
             self.open(relay_id(id, family));
@@ -407,11 +437,14 @@ impl Server {
         let pending = opening.pending;
         if allocation.relays.is_empty() {
             let response = Builder::new(Class::Error, Method::ALLOCATE, pending.id);
+            self.stats
+                .answered(Method::ALLOCATE, Reject::NO_CAPACITY.error.code());
             self.answer_late(id, pending, Reject::NO_CAPACITY.describe(response));
             self.end_allocation(id);
             return;
         }
         tracing::info!(allocation = id.index(), user = %allocation.session.user, "allocated");
+        self.stats.answered(Method::ALLOCATE, 0);
         let response = Builder::new(Class::Success, Method::ALLOCATE, pending.id);
         if let Some(response) = self.describe(id, response) {
             self.answer_late(id, pending, response);
@@ -453,6 +486,8 @@ impl Server {
         let Some(allocation) = self.table.remove(id) else {
             return;
         };
+        self.stats
+            .ended(allocation.client.transport, allocation.transport);
         self.deadlines
             .remove(allocation.due, Deadline::Allocation(id));
         for (family, relay) in allocation.relays.iter() {

@@ -42,6 +42,9 @@ pub struct Config {
     pub tcp_relays: bool,
     /// The second addresses for NAT behaviour discovery (RFC 5780).
     pub discovery: Vec<Alternate>,
+    /// Where clients are sent for which there is no room: the quota of all together is
+    /// reached, or there is no port.
+    pub overflow: Alternates,
     /// How many bytes a network may be sent in ten seconds beyond what came from it before
     /// it has proven that it is there; `None` is no limit, for load tests. 16,384 unless
     /// told.
@@ -68,6 +71,7 @@ impl Default for Config {
             mobility: true,
             tcp_relays: true,
             discovery: Vec::new(),
+            overflow: Alternates::default(),
             unproven_allowance: Some(16 * 1024),
             unix: Duration::ZERO,
         }

@@ -13,7 +13,7 @@ use super::dispatch::{Caller, Handled};
 use super::permit::canonical;
 use super::policy::PeerVerdict;
 use super::types::{
-    AllocationId, Backward, FiveTuple, Forward, Framing, PeerAddr, RelayId, RelayTransport,
+    AllocationId, Backward, FiveTuple, Forward, Framing, Load, PeerAddr, RelayId, RelayTransport,
 };
 use super::{Server, Transport};
 use crate::Datagram;
@@ -44,47 +44,69 @@ impl Server {
             payload,
         };
         let is_datagram = client.transport == Transport::Udp;
-        is_datagram
+        let answer = is_datagram
             .then(|| self.binding.answer_bare(now, &datagram))
-            .flatten()
+            .flatten()?;
+        self.stats.bindings = self.stats.bindings.wrapping_add(1);
+        Some(answer)
     }
 
-    /// Where data on a channel goes, `bytes` of it: of one ChannelData message, or of a
-    /// train of them. `None` drops it: there is no allocation, no such channel, no
+    /// Where data on a channel goes: that of one ChannelData message, or of a train of them. `None` drops it: there is no allocation, no such channel, no
     /// permission, or no bandwidth left.
     pub fn client_data(
         &mut self,
         now: Instant,
         client: &FiveTuple,
         channel: ChannelNumber,
-        bytes: usize,
+        load: Load,
     ) -> Option<Forward> {
+        let Some((id, forward)) = self.on_channel(now, client, channel) else {
+            self.stats.without_permission.count(load);
+            return None;
+        };
+        self.settle_data(id, client);
+        self.spend_to_peer(now, id, load).then_some(forward)
+    }
+
+    fn on_channel(
+        &self,
+        now: Instant,
+        client: &FiveTuple,
+        channel: ChannelNumber,
+    ) -> Option<(AllocationId, Forward)> {
         let id = self.table.of_client(client)?;
         let allocation = self.table.get(id)?;
         let peer = allocation.channels.peer(now, channel)?;
         let forward = self.forward(now, id, allocation, peer, false)?;
-        self.settle_data(id, client);
-        self.spend(now, id, bytes).then_some(forward)
+        Some((id, forward))
     }
 
-    /// Where data from a peer goes, `bytes` of it: of one datagram, or of a train. `None`
-    /// drops it: the relay is gone, there is no permission, or no bandwidth left.
+    /// Where data from a peer goes: that of one datagram, or of a train. `None` drops it: the relay is gone, there is no permission, or no bandwidth left.
     pub fn peer_data(
         &mut self,
         now: Instant,
         relay: RelayId,
         peer: PeerAddr,
-        bytes: usize,
+        load: Load,
     ) -> Option<Backward> {
         let peer = canonical(peer);
-        let allocation = self.receiver(now, relay, peer)?;
+        let Some(allocation) = self.receiver(now, relay, peer) else {
+            self.stats.without_permission.count(load);
+            return None;
+        };
         let client = allocation.client;
         let framing = match allocation.channels.channel(now, peer) {
             Some(channel) => Framing::Channel(channel),
             None => Framing::Indication(peer),
         };
-        self.spend(now, relay.allocation, bytes)
-            .then_some(Backward { client, framing })
+        let may = self.spend(now, relay.allocation, load.bytes);
+        let counter = if may {
+            &mut self.stats.to_clients
+        } else {
+            &mut self.stats.beyond_rate
+        };
+        counter.count(load);
+        may.then_some(Backward { client, framing })
     }
 
     /// A transaction id for a Data indication.
@@ -136,13 +158,28 @@ impl Server {
         }
         let XorPeerAddress(peer) = message.get().ok()??;
         let Data(data) = message.get().ok()??;
+        let load = Load::one(data.len());
         let dont_fragment = message.contains(AttributeType::DONT_FRAGMENT);
         let peer = canonical(PeerAddr(peer));
+        let Some((id, forward)) = self.towards(now, client, peer, dont_fragment) else {
+            self.stats.without_permission.count(load);
+            return None;
+        };
+        self.settle_data(id, client);
+        self.spend_to_peer(now, id, load).then_some((forward, data))
+    }
+
+    fn towards(
+        &self,
+        now: Instant,
+        client: &FiveTuple,
+        peer: PeerAddr,
+        dont_fragment: bool,
+    ) -> Option<(AllocationId, Forward)> {
         let id = self.table.of_client(client)?;
         let allocation = self.table.get(id)?;
         let forward = self.forward(now, id, allocation, peer, dont_fragment)?;
-        self.settle_data(id, client);
-        self.spend(now, id, data.len()).then_some((forward, data))
+        Some((id, forward))
     }
 
     /// All that must hold before data goes to a peer.
@@ -207,6 +244,17 @@ impl Server {
         self.shared
             .accounts()
             .spend(now, &self.config.quotas, holder, bytes)
+    }
+
+    fn spend_to_peer(&mut self, now: Instant, id: AllocationId, load: Load) -> bool {
+        let may = self.spend(now, id, load.bytes);
+        let counter = if may {
+            &mut self.stats.to_peers
+        } else {
+            &mut self.stats.beyond_rate
+        };
+        counter.count(load);
+        may
     }
 
     /// Word from where a client moved to: nothing more will come from where it was.

@@ -12,7 +12,7 @@ use super::reject::Reject;
 use super::request::{
     Allocate, Authenticated, ChannelBind, Connect, ConnectionBind, CreatePermission, Refresh,
 };
-use super::types::{AllocationId, FiveTuple, Forward};
+use super::types::{AllocationId, FiveTuple, Forward, Load};
 use super::{MAX_QUEUED, Server, Transmit};
 use crate::stun::Session;
 use crate::{Datagram, Verdict};
@@ -80,7 +80,7 @@ impl Server {
         let Ok(ChannelData { channel, data }) = ChannelData::parse(payload) else {
             return Handled::Consumed;
         };
-        match self.client_data(now, client, channel, data.len()) {
+        match self.client_data(now, client, channel, Load::one(data.len())) {
             Some(forward) => Handled::Forward(forward, data),
             None => Handled::Consumed,
         }
@@ -116,6 +116,7 @@ impl Server {
             remote: client.client.0,
             payload,
         };
+        self.stats.bindings = self.stats.bindings.wrapping_add(1);
         if client.transport.is_stream() {
             if let Some(payload) = self.binding.answer_on_stream(&datagram) {
                 self.send(*client, payload);
@@ -181,9 +182,13 @@ impl Server {
             request: *message,
         };
         match self.carry_out(now, caller, authenticated) {
-            Ok(Some(response)) => self.answer(caller, &session, response),
+            Ok(Some(response)) => {
+                self.stats.answered(caller.method, 0);
+                self.answer(caller, &session, response);
+            }
             Ok(None) => {}
             Err(reject) => {
+                self.stats.answered(caller.method, reject.error.code());
                 let response = Builder::new(Class::Error, caller.method, caller.id);
                 self.answer(caller, &session, reject.describe(response));
             }
@@ -267,6 +272,7 @@ impl Server {
     /// The one place where strangers are answered: with a challenge where one helps, and
     /// only as much as their network has earned.
     fn refuse(&mut self, now: Instant, caller: &Caller, reject: &Reject, received: usize) {
+        self.stats.answered(caller.method, reject.error.code());
         let response = Builder::new(Class::Error, caller.method, caller.id);
         let response = reject.describe(response);
         let challenges = [ErrorCode::UNAUTHENTICATED, ErrorCode::STALE_NONCE];

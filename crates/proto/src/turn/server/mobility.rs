@@ -130,6 +130,7 @@ impl Server {
             return;
         };
         let old = std::mem::replace(&mut allocation.client, caller.client);
+        let relay = allocation.transport;
         let dropped = allocation.former.replace(Box::new(old));
         allocation.session = session.clone();
         allocation.ticket = Some(ticket);
@@ -138,6 +139,8 @@ impl Server {
             self.table.forget_client(id, &dropped);
         }
         self.table.add_client(id, caller.client);
+        self.stats.ended(old.transport, relay);
+        self.stats.allocated(caller.client.transport, relay);
         tracing::info!(allocation = id.index(), "moved");
     }
 }

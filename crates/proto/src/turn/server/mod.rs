@@ -52,6 +52,7 @@ mod reject;
 mod request;
 mod shard;
 mod shared;
+mod stats;
 mod table;
 mod tcp;
 mod types;
@@ -75,9 +76,10 @@ pub use accounts::{Limits, Quotas};
 pub use config::{Alternates, Config, RelayAddress};
 pub use dispatch::Handled;
 pub use policy::{Cidr, CidrError, PeerPolicy};
+pub use stats::{Stats, Traffic};
 pub use types::{
-    AllocationId, Backward, ClientAddr, FiveTuple, Forward, Framing, PeerAddr, PeerConnection,
-    RelayId, RelayPort, RelayTransport, RelayedAddr, ShardIndex, Transport,
+    AllocationId, Backward, ClientAddr, FiveTuple, Forward, Framing, Load, PeerAddr,
+    PeerConnection, RelayId, RelayPort, RelayTransport, RelayedAddr, ShardIndex, Transport,
 };
 
 use deadlines::Deadlines;
@@ -182,6 +184,7 @@ pub struct Server {
     departed: BTreeMap<FiveTuple, TransactionId>,
     deadlines: Deadlines,
     draining: Option<Alternates>,
+    stats: Stats,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -227,6 +230,7 @@ impl Server {
             departed: BTreeMap::new(),
             deadlines: Deadlines::default(),
             draining: None,
+            stats: Stats::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -254,9 +258,20 @@ impl Server {
         self.shared.accounts().allocations()
     }
 
+    /// What there is at this shard, and what has been counted here.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
     /// From now on these are the users. Those that have an allocation keep it.
     pub fn set_credentials(&mut self, credentials: Credentials) {
         self.auth.set_credentials(credentials);
+    }
+
+    /// Where clients are sent from now on for which there is no room.
+    pub const fn set_overflow(&mut self, alternates: Alternates) {
+        self.config.overflow = alternates;
     }
 
     /// From now on these quotas hold. What is had already stays.

@@ -135,6 +135,7 @@ impl Server {
         connection.state = state;
         self.deadlines.remove(until, Deadline::Connection(id));
         self.watch(id, state);
+        self.stats.answered(Method::CONNECT, 0);
         let response =
             Builder::new(Class::Success, Method::CONNECT, pending.id).attribute(&ConnectionId(id));
         self.answer_late(allocation, pending, response);
@@ -142,6 +143,7 @@ impl Server {
 
     fn refuse_connect(&mut self, allocation: AllocationId, pending: Pending) {
         let reject = Reject::new(ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE);
+        self.stats.answered(Method::CONNECT, reject.error.code());
         let response = Builder::new(Class::Error, Method::CONNECT, pending.id);
         self.answer_late(allocation, pending, reject.describe(response));
     }
@@ -166,6 +168,7 @@ impl Server {
             && self.may_come(peer);
         let client = allocation.client;
         if !may {
+            self.stats.attempts_refused = self.stats.attempts_refused.wrapping_add(1);
             return None;
         }
         let until = later(now, TIMEOUT);
@@ -231,6 +234,13 @@ impl Server {
         self.spend(now, connection.relay.allocation, bytes)
     }
 
+    /// So many bytes have passed on connections, which may have ended since.
+    pub const fn connections_carried(&mut self, to_peers: u64, to_clients: u64) {
+        let stats = &mut self.stats;
+        stats.carried_to_peers = stats.carried_to_peers.wrapping_add(to_peers);
+        stats.carried_to_clients = stats.carried_to_clients.wrapping_add(to_clients);
+    }
+
     /// A connection with a peer has ended, or the client's that is joined to it.
     pub fn handle_connection_closed(&mut self, PeerConnection(id): PeerConnection) {
         let Some(connection) = self.connections.by_id.get(&id) else {
@@ -275,6 +285,7 @@ impl Server {
         let id = self.draw_connection_id();
         let connection = Connection { relay, peer, state };
         self.connections.by_id.insert(id, connection);
+        self.stats.connections = self.stats.connections.saturating_add(1);
         if let Some(allocation) = self.table.get_mut(relay.allocation) {
             allocation.connections.insert(peer, id);
         }
@@ -310,6 +321,7 @@ impl Server {
         let Some(connection) = self.connections.by_id.remove(&id) else {
             return;
         };
+        self.stats.connections = self.stats.connections.saturating_sub(1);
         if let Some(until) = connection.state.until() {
             self.deadlines.remove(until, Deadline::Connection(id));
         }

@@ -192,3 +192,20 @@ impl From<IpAddr> for Source {
         }
     }
 }
+
+/// How much data comes at once: one datagram, or a train of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// How many datagrams.
+    pub packets: usize,
+    /// The bytes of data in all of them.
+    pub bytes: usize,
+}
+
+impl Load {
+    /// One datagram with so much data.
+    #[must_use]
+    pub const fn one(bytes: usize) -> Self {
+        Self { packets: 1, bytes }
+    }
+}

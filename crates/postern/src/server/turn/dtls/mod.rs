@@ -58,6 +58,15 @@ impl DtlsIdentity {
         })
     }
 
+    /// Shows what `new` shows, to whoever connects from now on.
+    pub(in crate::server) fn replace(&self, new: &Self) {
+        let mut certificate = self
+            .certificate
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *certificate = new.current();
+    }
+
     fn current(&self) -> DtlsCertificate {
         let certificate = self
             .certificate
@@ -76,10 +85,10 @@ pub(in crate::server) struct Dtls {
 }
 
 impl Dtls {
-    pub(in crate::server) fn new(identity: DtlsIdentity, shard: Remote) -> Self {
+    pub(in crate::server) fn new(identity: DtlsIdentity, slots: Slots, shard: Remote) -> Self {
         Self {
             identity,
-            slots: Slots::new(),
+            slots,
             shard,
         }
     }

@@ -8,7 +8,7 @@ use super::super::stream::Reassembly;
 use super::*;
 use crate::stun;
 use crate::turn::server::{
-    self, Alternates, ClientAddr, FiveTuple, Framing, Handled, PeerAddr, PeerConnection,
+    self, Alternates, ClientAddr, FiveTuple, Framing, Handled, Load, PeerAddr, PeerConnection,
     RelayAddress, RelayId, Server,
 };
 
@@ -179,7 +179,9 @@ impl Together {
         let relayed = self.client.allocation().unwrap().relayed;
         let peer = PeerAddr(at(peer));
         let relay = self.relays[&relayed];
-        let backward = self.server.peer_data(self.now, relay, peer, data.len());
+        let backward = self
+            .server
+            .peer_data(self.now, relay, peer, Load::one(data.len()));
         let Some(backward) = backward else {
             return;
         };

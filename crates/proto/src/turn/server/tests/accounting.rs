@@ -387,7 +387,9 @@ fn a_new_allocation_does_not_bring_new_bandwidth() {
             assert_eq!(world.bind(&alice(), 0x4000, PEER), 0);
             let (now, at) = (world.now, alice().at);
             let spend = |_: &_| {
-                let forward = world.server.client_data(now, &at, channel(0x4000), 1000);
+                let forward = world
+                    .server
+                    .client_data(now, &at, channel(0x4000), Load::one(1000));
                 forward.is_some()
             };
             let passed = (0..100).filter(spend).count();

@@ -116,9 +116,16 @@ fn two_clients_of_one_server_reach_each_other_in_process() {
     assert_eq!(forward.own, Some(b_relay));
     assert_eq!(forward.source, RelayedAddr(a));
     let source = PeerAddr(forward.source.0);
-    assert_eq!(world.server.peer_data(world.now, b_relay, source, 4), None);
+    assert_eq!(
+        world
+            .server
+            .peer_data(world.now, b_relay, source, Load::one(4)),
+        None
+    );
     assert_eq!(world.bind(&bob(), 0x4000, &a.to_string()), 0);
-    let backward = world.server.peer_data(world.now, b_relay, source, 4);
+    let backward = world
+        .server
+        .peer_data(world.now, b_relay, source, Load::one(4));
     assert_eq!(backward.unwrap().client, bob().at);
     let back = world.channel_data(&bob(), 0x4000).unwrap();
     assert_eq!(back.own, Some(a_relay));

@@ -25,4 +25,5 @@ mod properties;
 mod quotas;
 mod refreshing;
 mod shards;
+mod stats;
 mod world;

@@ -236,7 +236,7 @@ impl Witness {
         let shard = usize::from(own.allocation.shard().0);
         let came = self.shards[shard]
             .server
-            .peer_data(now, own, source, 4)
+            .peer_data(now, own, source, Load::one(4))
             .is_some();
         prop_assert!(!came || self.is_permitted(own.allocation, source.0.ip()));
         Ok(())

@@ -1,5 +1,7 @@
 //! How much one may have.
 
+use postern_wire::stun::AlternateServer;
+
 use super::super::*;
 use super::world::*;
 
@@ -159,7 +161,10 @@ fn bandwidth_is_a_second_ahead_and_no_more() {
     let (at, number) = (alice().at, channel(0x4000));
     let spend = |world: &mut World, bytes| {
         let now = world.now;
-        world.server.client_data(now, &at, number, bytes).is_some()
+        world
+            .server
+            .client_data(now, &at, number, Load::one(bytes))
+            .is_some()
     };
     let passed = (0..100).filter(|_| spend(&mut world, 1000)).count();
     assert_eq!(passed, 10);
@@ -167,4 +172,38 @@ fn bandwidth_is_a_second_ahead_and_no_more() {
     world.now += std::time::Duration::from_millis(500);
     let passed = (0..100).filter(|_| spend(&mut world, 1000)).count();
     assert_eq!(passed, 5);
+}
+
+#[test]
+fn clients_without_room_are_sent_elsewhere_and_others_are_not() {
+    let mut config = config();
+    config.quotas.total = ONE_ALLOCATION;
+    config.quotas.user = ONE_ALLOCATION;
+    config.overflow.v4 = Some(addr("192.0.2.99:3478"));
+    let mut world = World::with(config);
+    world.allocate(&alice());
+    let reply = world.try_allocate(&bob());
+    assert_eq!(reply.code(), 300);
+    let other = reply.message().get::<AlternateServer>().unwrap().unwrap();
+    assert_eq!(other.0, addr("192.0.2.99:3478"));
+    let v6 = client(Transport::Udp, "[2600::1]:1", "bob");
+    assert_eq!(world.try_allocate(&v6).code(), 486);
+    world.server.set_quotas(Quotas {
+        user: ONE_ALLOCATION,
+        ..Quotas::default()
+    });
+    assert_eq!(world.try_allocate(&at(2, "alice")).code(), 486);
+    assert_eq!(world.try_allocate(&bob()).code(), 0);
+}
+
+#[test]
+fn clients_without_a_port_are_sent_elsewhere() {
+    let mut config = config();
+    config.ports = 5000..=5000;
+    config.overflow.v4 = Some(addr("192.0.2.99:3478"));
+    let mut world = World::with(config);
+    world.allocate(&alice());
+    assert_eq!(world.try_allocate(&bob()).code(), 300);
+    world.server.set_overflow(Alternates::default());
+    assert_eq!(world.try_allocate(&bob()).code(), 508);
 }

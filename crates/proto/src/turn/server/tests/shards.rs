@@ -119,7 +119,7 @@ fn a_rate_is_that_of_all_shards() {
         let now = world.now;
         world
             .server
-            .client_data(now, &client.at, channel(0x4000), bytes)
+            .client_data(now, &client.at, channel(0x4000), Load::one(bytes))
     };
     assert!(spend(&mut first, &alice(), 2000).is_some());
     assert!(spend(&mut second, &at(NEW_PLACE), 1).is_none());
@@ -188,10 +188,23 @@ fn a_relay_of_another_shard_is_a_peer_with_the_same_checks() {
     let source = PeerAddr(forward.source.0);
     assert_eq!(source.0, mine);
     // Not before Bob has permitted it; never at the wrong shard.
-    assert!(second.server.peer_data(now, relay, source, 4).is_none());
+    assert!(
+        second
+            .server
+            .peer_data(now, relay, source, Load::one(4))
+            .is_none()
+    );
     assert_eq!(second.permit(&bob(), &[&mine.to_string()]), 0);
-    assert!(first.server.peer_data(now, relay, source, 4).is_none());
-    let backward = second.server.peer_data(now, relay, source, 4).unwrap();
+    assert!(
+        first
+            .server
+            .peer_data(now, relay, source, Load::one(4))
+            .is_none()
+    );
+    let backward = second
+        .server
+        .peer_data(now, relay, source, Load::one(4))
+        .unwrap();
     assert_eq!(backward.client, bob().at);
     // And the host's other ports stay out of reach.
     second.refresh(&bob(), 0);

@@ -409,7 +409,8 @@ impl World {
 
     /// Lets a peer send to a relay, and says where it goes.
     pub(super) fn peer_sends(&mut self, relay: RelayId, from: &str) -> Option<Backward> {
-        self.server.peer_data(self.now, relay, peer(from), 4)
+        self.server
+            .peer_data(self.now, relay, peer(from), Load::one(4))
     }
 
     /// The relays that were asked for, in order.

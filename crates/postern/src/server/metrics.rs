@@ -1,0 +1,369 @@
+//! What Prometheus asks for, on a port of its own.
+//!
+//! Nothing is shared between threads for it: every machine counts for itself, and is asked
+//! when somebody wants to know.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use postern_proto::turn::server::{RelayTransport, Stats, Traffic, Transport};
+use postern_wire::stun::Method;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+use super::control::Control;
+use super::mailboxes::Census;
+use super::slots::Slots;
+
+/// One scrape must be over after so long.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept, which usually means that file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The format that is answered in.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Answers for ever.
+pub(super) async fn serve(listener: TcpListener, control: Control) {
+    let router = Router::new().route("/metrics", get(scrape));
+    let router = router.with_state(control);
+    let slots = Slots::new();
+    while let Some(place) = slots.free().await {
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(slot) = slots.seat(place, address.ip()) else {
+            continue;
+        };
+        let answer = answer(stream, router.clone());
+        tokio::spawn(async move {
+            if let Err(error) = answer.await {
+                tracing::debug!(%error, "metrics could not be told");
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn answer(stream: TcpStream, router: Router) -> io::Result<()> {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    timeout(TIMEOUT, connection)
+        .await?
+        .map_err(io::Error::other)
+}
+
+async fn scrape(State(control): State<Control>) -> Response {
+    let now = Snapshot {
+        relay: control.relay.stats().await,
+        signalling: control.mailboxes.census().await,
+        connected: [
+            ("web", wide(control.places.web.count())),
+            ("turn", wide(control.places.turn.count())),
+            ("dtls", wide(control.places.dtls.count())),
+        ],
+    };
+    let mut registry = Registry::with_prefix("postern");
+    registry.register_collector(Box::new(now));
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(fmt::Error) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// Where metrics may be without being asked for twice: an address that the public internet
+/// does not lead to.
+pub(super) fn is_private(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    !ip.is_unspecified() && !crate::stun_servers::is_global(ip)
+}
+
+/// What there was at one moment.
+#[derive(Debug)]
+struct Snapshot {
+    relay: Stats,
+    signalling: Census,
+    /// Connections by where they are.
+    connected: [(&'static str, u64); 3],
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(&mut encoder);
+        let help = "Connections of clients over TCP and TLS, and sessions over DTLS.";
+        out.gauges("connections", help, labelled("at", self.connected))?;
+        self.relay(&mut out)?;
+        self.signalling(&mut out)
+    }
+}
+
+impl Snapshot {
+    fn relay(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let relay = &self.relay;
+        let allocations = relay
+            .allocations
+            .iter()
+            .map(|((client, transport), count)| {
+                let labels = [
+                    ("client", of_client(*client)),
+                    ("relay", of_relay(*transport)),
+                ];
+                (labels, u64::from(*count))
+            });
+        out.gauges("turn_allocations", "Allocations.", allocations)?;
+        let connections = u64::from(relay.connections);
+        let help = "Binding requests of STUN.";
+        out.counter("stun_bindings", help, relay.bindings)?;
+        let help = "Connections with peers of TCP relays.";
+        out.gauge("turn_connections", help, connections)?;
+        let answers = relay.answers.iter().map(|((method, code), count)| {
+            let labels = [("method", of_method(*method)), ("result", result(*code))];
+            (labels, *count)
+        });
+        out.counters(
+            "turn_answers",
+            "Answers to requests, by error code.",
+            answers,
+        )?;
+        self.data(out)?;
+        let help = "Peers turned away from TCP relays.";
+        out.counter("turn_refused_peers", help, relay.attempts_refused)
+    }
+
+    fn data(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let relay = &self.relay;
+        let data = [("peer", relay.to_peers), ("client", relay.to_clients)];
+        let help = "Datagrams passed on.";
+        out.counters("turn_data_packets", help, labelled("to", packets(data)))?;
+        let help = "Bytes of data in them.";
+        out.counters("turn_data_bytes", help, labelled("to", bytes(data)))?;
+        let dropped = [
+            ("permission", relay.without_permission),
+            ("rate", relay.beyond_rate),
+        ];
+        let help = "Datagrams dropped: without a permission, or beyond a rate.";
+        let samples = labelled("reason", packets(dropped));
+        out.counters("turn_dropped_packets", help, samples)?;
+        let help = "Bytes of data in them.";
+        let samples = labelled("reason", bytes(dropped));
+        out.counters("turn_dropped_bytes", help, samples)?;
+        let carried = [
+            ("peer", relay.carried_to_peers),
+            ("client", relay.carried_to_clients),
+        ];
+        let help = "Bytes passed on by TCP relays.";
+        out.counters("turn_stream_bytes", help, labelled("to", carried))
+    }
+
+    fn signalling(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let Census {
+            clients,
+            mailboxes,
+            stats,
+        } = self.signalling;
+        out.gauge("signalling_clients", "Clients connected.", wide(clients))?;
+        out.gauge("signalling_mailboxes", "Mailboxes.", wide(mailboxes))?;
+        out.counter("signalling_meetings", "Pairs that met.", stats.joins)?;
+        let help = "Bytes passed on between those that met.";
+        out.counter("signalling_bytes", help, stats.relayed_bytes)?;
+        let help = "Messages and connections refused.";
+        out.counter("signalling_refused", help, stats.refused)
+    }
+}
+
+/// Labels with their values.
+type Labels<const N: usize> = [(&'static str, String); N];
+
+/// Writes metrics.
+struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Out<'_, '_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        let metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        gauge.encode(metric)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        let metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        counter.encode(metric)
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels<N>, u64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels<N>, u64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn packets(samples: [(&'static str, Traffic); 2]) -> [(&'static str, u64); 2] {
+    samples.map(|(name, traffic)| (name, traffic.packets))
+}
+
+fn bytes(samples: [(&'static str, Traffic); 2]) -> [(&'static str, u64); 2] {
+    samples.map(|(name, traffic)| (name, traffic.bytes))
+}
+
+fn labelled<const N: usize>(
+    label: &'static str,
+    samples: [(&'static str, u64); N],
+) -> [(Labels<1>, u64); N] {
+    samples.map(|(name, value)| ([(label, name.to_owned())], value))
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn of_client(transport: Transport) -> String {
+    let name = match transport {
+        Transport::Udp => "udp",
+        Transport::Dtls => "dtls",
+        Transport::Tcp => "tcp",
+        Transport::Tls => "tls",
+    };
+    name.to_owned()
+}
+
+fn of_relay(transport: RelayTransport) -> String {
+    let name = match transport {
+        RelayTransport::Udp => "udp",
+        RelayTransport::Tcp => "tcp",
+    };
+    name.to_owned()
+}
+
+fn of_method(method: Method) -> String {
+    let name = match method {
+        Method::ALLOCATE => "allocate",
+        Method::REFRESH => "refresh",
+        Method::CREATE_PERMISSION => "create_permission",
+        Method::CHANNEL_BIND => "channel_bind",
+        Method::CONNECT => "connect",
+        Method::CONNECTION_BIND => "connection_bind",
+        _ => "other",
+    };
+    name.to_owned()
+}
+
+fn result(code: u16) -> String {
+    if code == 0 {
+        "success".to_owned()
+    } else {
+        code.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(relay: Stats) -> String {
+        let signalling = Census::default();
+        let mut registry = Registry::with_prefix("postern");
+        registry.register_collector(Box::new(Snapshot {
+            relay,
+            signalling,
+            connected: [("web", 1), ("turn", 2), ("dtls", 3)],
+        }));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn every_sample_has_its_name_and_its_labels() {
+        let relay = Stats {
+            allocations: [((Transport::Tls, RelayTransport::Udp), 3)].into(),
+            answers: [((Method::ALLOCATE, 401), 7), ((Method::ALLOCATE, 0), 3)].into(),
+            to_peers: Traffic {
+                packets: 2,
+                bytes: 1200,
+            },
+            carried_to_clients: 7,
+            ..Stats::default()
+        };
+        let text = text(relay);
+        for line in [
+            "# TYPE postern_turn_allocations gauge",
+            "postern_turn_allocations{client=\"tls\",relay=\"udp\"} 3",
+            "postern_turn_answers_total{method=\"allocate\",result=\"success\"} 3",
+            "postern_turn_answers_total{method=\"allocate\",result=\"401\"} 7",
+            "postern_turn_data_bytes_total{to=\"peer\"} 1200",
+            "postern_turn_data_packets_total{to=\"peer\"} 2",
+            "postern_turn_dropped_bytes_total{reason=\"rate\"} 0",
+            "postern_turn_stream_bytes_total{to=\"client\"} 7",
+            "postern_connections{at=\"dtls\"} 3",
+            "postern_signalling_clients 0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|said| said == line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_public_internet_leads_to_no_private_address() {
+        for address in ["127.0.0.1:1", "[::1]:1", "10.0.0.1:1", "[fd00::1]:1"] {
+            assert!(is_private(address.parse().unwrap()), "{address}");
+        }
+        for address in ["0.0.0.0:1", "[::]:1", "8.8.8.8:1", "[2600::1]:1"] {
+            assert!(!is_private(address.parse().unwrap()), "{address}");
+        }
+    }
+}

@@ -20,6 +20,7 @@ pub(crate) struct Failure {
     message: String,
     code: u8,
     json: bool,
+    object: bool,
 }
 
 impl Failure {
@@ -30,6 +31,7 @@ impl Failure {
             message: message.into(),
             code: FAILED,
             json: false,
+            object: false,
         }
     }
 
@@ -91,9 +93,21 @@ impl Failure {
         Self { json, ..self }
     }
 
+    /// The same failure, told to programs as an object with the one member `error`.
+    pub(crate) fn into_object(self) -> Self {
+        Self {
+            object: true,
+            ..self
+        }
+    }
+
     /// Tells the error and yields the exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
-        output::report_error(self.json, self.kind, &self.message);
+        if self.object && self.json {
+            output::report_object(self.kind, &self.message);
+        } else {
+            output::report_error(self.json, self.kind, &self.message);
+        }
         ExitCode::from(self.code)
     }
 }

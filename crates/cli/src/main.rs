@@ -10,6 +10,7 @@ mod generate;
 mod interrupt;
 #[cfg(feature = "lab")]
 mod lab;
+mod map;
 mod output;
 mod progress;
 mod receive;
@@ -40,6 +41,8 @@ enum Command {
     Send(send::Arguments),
     /// Receive the files that somebody sends
     Receive(receive::Arguments),
+    /// Let a port of the home router lead to this machine (UPnP, NAT-PMP, PCP)
+    Map(map::Arguments),
     /// Introduce peers to each other: run this on a machine that both can reach
     Server(Box<server::Arguments>),
     /// Open ports on request: run this on a Linux router
@@ -85,6 +88,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
+        Command::Map(arguments) => on_runtime(map::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
         #[cfg(target_os = "linux")]
         Command::Gateway(arguments) => on_one_thread(gateway::run(*arguments)),

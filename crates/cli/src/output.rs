@@ -118,6 +118,11 @@ impl Output {
         let _ = self.print(event, line);
     }
 
+    /// The same for an object that is not an [`Event`].
+    pub(crate) fn say_any(self, object: &impl Serialize, line: &str) {
+        let _ = self.print(object, line);
+    }
+
     /// The same for what somebody has to read, or nothing will come of it.
     pub(crate) fn must_say(self, event: &Event<'_>, line: &str) -> Result<(), Failure> {
         self.print(event, line).map_err(|error| {
@@ -152,6 +157,13 @@ impl Output {
         writeln!(stdout, "{text}")?;
         stdout.flush()
     }
+}
+
+/// Prints an error of `postern map`: a sentence on standard error, and an object for programs.
+pub(crate) fn report_object(kind: &str, message: &str) {
+    let object = serde_json::json!({"error": {"kind": kind, "message": message}});
+    let _ = writeln!(io::stdout().lock(), "{object}");
+    report_error(false, kind, message);
 }
 
 /// Prints an error: a sentence on standard error, and for programs a line as well.

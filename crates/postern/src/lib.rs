@@ -18,7 +18,7 @@
 //!
 //! It assumes a tokio runtime. It never trusts the server with content, never lets an
 //! address that has not passed an authenticated check speak to QUIC, and never writes outside
-//! the directory that it was given. Out of scope so far: port mapping, TCP paths.
+//! the directory that it was given. Out of scope so far: TCP paths.
 
 mod clock;
 mod connection;
@@ -32,6 +32,7 @@ pub mod gateway;
 mod links;
 mod net;
 mod os;
+pub mod portmap;
 mod quic;
 mod race;
 mod rendezvous;

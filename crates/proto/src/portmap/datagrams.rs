@@ -232,6 +232,8 @@ impl Client {
                 self.on_removed(now, id, Ok(()));
             }
             (pcp::ResultCode::SUCCESS, Kind::Remove) => {}
+            // Of what is not there some say this in place of SUCCESS (RFC 6887 section 15.1).
+            (pcp::ResultCode::NO_RESOURCES, Kind::Remove) => self.on_removed(now, id, Ok(())),
             (pcp::ResultCode::SUCCESS, Kind::Add | Kind::Renew)
                 if response.lifetime == 0 || map.external_port == 0 =>
             {

@@ -189,6 +189,13 @@ impl Client {
         }
     }
 
+    /// Leaves it to its lease: it is neither renewed nor removed, and nothing follows.
+    pub fn release(&mut self, id: MappingId) {
+        self.mappings.remove(&id);
+        self.timers.clear(Timer::Mapping(id));
+        self.timers.clear(Timer::Expiry(id));
+    }
+
     /// Removes it and makes it again: it is there, and does not work.
     pub fn heal(&mut self, now: Instant, id: MappingId) {
         let Some(entry) = self.mappings.get_mut(&id) else {
@@ -216,9 +223,7 @@ impl Client {
     }
 
     fn forget(&mut self, id: MappingId, result: Result<(), Failure>) {
-        self.mappings.remove(&id);
-        self.timers.clear(Timer::Mapping(id));
-        self.timers.clear(Timer::Expiry(id));
+        self.release(id);
         self.events.push_back(Event::Removed(id, result));
     }
 

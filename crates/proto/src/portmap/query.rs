@@ -26,7 +26,11 @@ pub(super) struct Queries {
 struct Listing {
     entries: Vec<Entry>,
     route: Option<Route>,
+    /// Which of the gateway's services is asked.
+    service: usize,
     retried: bool,
+    /// Whether any service has answered.
+    heard: bool,
 }
 
 impl Client {
@@ -109,7 +113,9 @@ impl Client {
             return;
         };
         let arguments = Arguments::default().with("NewPortMappingIndex", list.entries.len());
-        let service = list.route.and_then(|route| self.service(route, 0));
+        let service = list
+            .route
+            .and_then(|route| self.service(route, list.service));
         if let Some((urn, control)) = service.map(|s| (s.urn.clone(), s.control.clone())) {
             let question = ("GetGenericPortMappingEntry", arguments);
             self.call(now, (&urn, &control), question, CALL_TIMEOUT, Purpose::List);
@@ -132,6 +138,7 @@ impl Client {
             Some(Reply::Fault(_)) | None => None,
         };
         let silent = reply.is_none() && status.is_none();
+        list.heard |= !silent;
         match entry {
             // A table that repeats itself has no end.
             Some(entry)
@@ -145,18 +152,30 @@ impl Client {
                 list.retried = true;
                 self.ask_for_entry(now);
             }
-            Some(_) | None => {
-                let entries = std::mem::take(&mut list.entries);
-                self.queries.list = None;
-                let nothing = silent && entries.is_empty();
-                let result = if nothing {
-                    Err(Failure::Silent)
-                } else {
-                    Ok(entries)
-                };
-                self.events.push_back(Event::Listed(result));
-            }
+            Some(_) | None => self.on_end_of_list(now),
         }
+    }
+
+    /// A service that does not work says "the end" as an empty one does: the gateway's next
+    /// service may have a table.
+    fn on_end_of_list(&mut self, now: Instant) {
+        let Some(mut list) = self.queries.list.take() else {
+            return;
+        };
+        let next = list.service.saturating_add(1);
+        let more = list.route.and_then(|route| self.service(route, next));
+        if list.entries.is_empty() && more.is_some() {
+            list.service = next;
+            list.retried = false;
+            self.queries.list = Some(list);
+            return self.ask_for_entry(now);
+        }
+        let result = if list.heard {
+            Ok(list.entries)
+        } else {
+            Err(Failure::Silent)
+        };
+        self.events.push_back(Event::Listed(result));
     }
 
     pub(super) fn on_called(&mut self, reply: Option<Reply>) {

@@ -11,6 +11,8 @@ mod places;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use postern_wire::pcp;
+
 use super::*;
 
 /// The client's socket and its router.
@@ -165,4 +167,79 @@ fn a_renewal_comes_between_a_half_and_five_eighths_of_the_lifetime() {
     assert_eq!(to_router(&mut client).len(), 0);
     client.handle_timeout(after(2251));
     assert_eq!(to_router(&mut client).len(), 1);
+}
+
+/// A mapping that stands, by PCP, and its nonce.
+fn held_by_pcp(start: Instant) -> (Client, MappingId, pcp::Map) {
+    let mut client = client(start, Protocols::only(Protocol::Pcp));
+    let id = client.map(start, wish());
+    answer_pcp(&mut client, start, pcp::ResultCode::SUCCESS, 0, None);
+    let sent = to_router(&mut client);
+    let request = pcp::Request::parse(sent.last().unwrap()).unwrap();
+    let pcp::Operation::Map(mut map) = request.operation else {
+        panic!("{request:?}");
+    };
+    map.external_address = [45, 45, 1, 1].into();
+    answer_pcp(
+        &mut client,
+        start,
+        pcp::ResultCode::SUCCESS,
+        3600,
+        Some(map),
+    );
+    assert!(std::iter::from_fn(|| client.poll_event()).any(|e| matches!(e, Event::Made(..))));
+    (client, id, map)
+}
+
+/// The router answers MAP, or ANNOUNCE if there is none.
+fn answer_pcp(
+    client: &mut Client,
+    now: Instant,
+    result: pcp::ResultCode,
+    lifetime: u32,
+    map: Option<pcp::Map>,
+) {
+    let operation = map.map_or(pcp::Operation::Announce, pcp::Operation::Map);
+    let response = pcp::Response {
+        opcode: operation.opcode(),
+        result,
+        lifetime,
+        epoch: 9,
+        operation: Some(operation),
+        options: pcp::Options::default(),
+    };
+    let datagram = crate::Datagram {
+        local: at(LOCAL),
+        remote: at(ROUTER),
+        payload: &response.to_bytes(),
+    };
+    client.handle_input(now, datagram);
+}
+
+#[test]
+fn what_a_pcp_server_does_not_have_is_removed_though_it_calls_that_a_lack_of_resources() {
+    let start = Instant::now();
+    let (mut client, id, map) = held_by_pcp(start);
+    client.unmap(start, id);
+    answer_pcp(
+        &mut client,
+        start,
+        pcp::ResultCode::NO_RESOURCES,
+        30,
+        Some(map),
+    );
+    assert_eq!(client.poll_event(), Some(Event::Removed(id, Ok(()))));
+}
+
+#[test]
+fn what_is_left_to_its_lease_is_not_removed_when_the_client_closes() {
+    let start = Instant::now();
+    let (mut client, id, _) = held_by_pcp(start);
+    to_router(&mut client);
+    client.release(id);
+    assert!(client.is_idle());
+    client.close(start);
+    client.handle_timeout(start + Duration::from_secs(3600));
+    assert_eq!(to_router(&mut client), Vec::<Vec<u8>>::new());
+    assert_eq!(client.poll_event(), None);
 }

@@ -1,16 +1,16 @@
 //! Candidates over TCP (RFC 6544), and simultaneous open through NATs.
 //!
-//! 1. Bind and listen, with SO_REUSEADDR and SO_REUSEPORT, and call [`Agent::add_tcp_host`]; name
-//!    STUN servers that answer on TCP with [`Agent::add_tcp_stun_server`].
-//! 2. Do what [`Agent::poll_tcp`] says: open connections *from that port*, since its mapping is what
+//! 1. Bind and listen, with SO_REUSEADDR and SO_REUSEPORT, and call [`Agent::add_tcp_host`](super::Agent::add_tcp_host); name
+//!    STUN servers that answer on TCP with [`Agent::add_tcp_stun_server`](super::Agent::add_tcp_stun_server).
+//! 2. Do what [`Agent::poll_tcp`](super::Agent::poll_tcp) says: open connections *from that port*, since its mapping is what
 //!    the peer has been told, and close them.
-//! 3. Tell [`Agent::handle_tcp`] what came of it, and which connections the port has accepted.
+//! 3. Tell [`Agent::handle_tcp`](super::Agent::handle_tcp) what came of it, and which connections the port has accepted.
 //! 4. A connection that is wanted gets a *base*, an address that stands for it. What has it as
 //!    `local` goes over the connection, each message behind its length (RFC 4571,
 //!    [`postern_wire::framing`]); what arrives is handed over with it as `local`.
 //!
 //! Everything else is as with a relayed candidate: paths have the base as `local`, and
-//! [`Agent::tcp_ends`] tells what is behind it. Without a TCP host the agent does nothing of this.
+//! [`Agent::tcp_ends`](super::Agent::tcp_ends) tells what is behind it. Without a TCP host the agent does nothing of this.
 //!
 //! Connections are opened from [`Config::tcp_delay`](super::Config::tcp_delay) after the checks
 //! over UDP began, and a pair over UDP takes the place of one over TCP when it becomes valid. A

@@ -25,6 +25,7 @@ use super::sockets::Sockets;
 use super::store::{Saved, Store};
 use super::supervisor::Supervisor;
 use super::watch::{changed, waitable};
+use super::writer::{Writer, written};
 use crate::clock::{self, until};
 use crate::entropy;
 
@@ -33,9 +34,6 @@ const WAITING: usize = 256;
 
 /// How often the interfaces are looked at.
 const LOOK: Duration = Duration::from_millis(400);
-
-/// Leases are written down so long after a change: a thousand changes are one write.
-const WRITE_DELAY: Duration = Duration::from_millis(500);
 
 /// What comes to the task.
 #[derive(Debug)]
@@ -90,9 +88,8 @@ pub struct Gateway {
     sender: mpsc::Sender<Input>,
     exchanges: BTreeMap<ExchangeId, oneshot::Sender<Response>>,
     next_exchange: u64,
-    store: Option<Store>,
+    writer: Option<Writer>,
     identity: Identity,
-    write: Option<Instant>,
     supervisor: Option<Supervisor>,
     /// Chains of other tables that drop what we let in.
     obstacles: Vec<String>,
@@ -127,9 +124,8 @@ impl Gateway {
             sender,
             exchanges: BTreeMap::new(),
             next_exchange: 0,
-            store,
+            writer: store.map(Writer::new),
             identity,
-            write: Some(now),
             supervisor: Supervisor::of_environment(),
             obstacles: Vec::new(),
             config,
@@ -174,7 +170,8 @@ impl Gateway {
         let mut end = std::pin::pin!(end);
         let watched = self.kernel.watched().and_then(waitable);
         loop {
-            let timeout = [self.machine.poll_timeout(), self.write];
+            let write = self.writer.as_ref().and_then(Writer::due);
+            let timeout = [self.machine.poll_timeout(), write];
             let timeout = timeout.into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -183,6 +180,7 @@ impl Gateway {
                 _ = look.tick() => self.look(),
                 _ = alive.tick() => self.say("WATCHDOG=1"),
                 () = until(timeout) => {}
+                () = written(self.writer.as_mut()) => {}
                 Some(input) = self.inputs.recv() => self.take(input),
             }
             self.work();
@@ -205,7 +203,10 @@ impl Gateway {
         self.say("STOPPING=1");
         self.machine.say_goodbye();
         self.drain(clock::now());
-        self.save(clock::now());
+        let saved = self.saved(clock::now());
+        if let Some(writer) = self.writer {
+            writer.finish(saved).await;
+        }
         tokio::time::sleep(GOODBYE).await;
     }
 
@@ -219,8 +220,12 @@ impl Gateway {
         }
         self.machine.handle_timeout(now);
         self.drain(now);
-        if self.write.is_some_and(|due| due <= now) {
-            self.save(now);
+        let due = self.writer.as_ref().and_then(Writer::due);
+        if due.is_some_and(|due| due <= now) {
+            let saved = self.saved(now);
+            if let Some(writer) = &mut self.writer {
+                writer.begin(saved);
+            }
         }
     }
 
@@ -343,7 +348,9 @@ impl Gateway {
             Event::EndFlows(opening) => self.end_flows(&opening),
             Event::KeepFlow(opening, life) => self.keep_flow(&opening, life),
             Event::Store => {
-                self.write = self.write.or_else(|| now.checked_add(WRITE_DELAY));
+                if let Some(writer) = &mut self.writer {
+                    writer.want(now);
+                }
             }
             Event::Reinstall => self.reinstall(now, "the outside address changed"),
             Event::Respond { exchange, response } => {
@@ -489,20 +496,14 @@ impl Gateway {
         Ok(())
     }
 
-    fn save(&mut self, now: Instant) {
-        self.write = None;
-        let Some(store) = &self.store else { return };
+    /// What is written down of the leases.
+    fn saved(&self, now: Instant) -> Saved {
         let identity = (
             self.identity.boot_id,
             format!("{:032x}", self.identity.uuid),
         );
         let epoch = self.machine.epoch(now);
-        let saved = Saved::new(now, epoch, identity, self.machine.leases());
-        if let Err(error) = store.save(&saved) {
-            let path = store.path().display();
-            tracing::warn!(%error, %path, "the leases could not be written");
-            self.write = now.checked_add(WRITE_DELAY * 10);
-        }
+        Saved::new(now, epoch, identity, self.machine.leases())
     }
 }
 

@@ -23,6 +23,7 @@ mod sockets;
 mod store;
 mod supervisor;
 mod watch;
+mod writer;
 
 pub use config::{DEFAULT_HTTP_PORT, DEFAULT_MARK, GatewayConfig, GatewayError};
 pub use control::{Handle, LeaseInfo, Status, describe_obstacle};

@@ -22,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use dimpl::DtlsCertificate;
+use postern_proto::stun::Alternate;
 use postern_wire::signal::{Fingerprint, MAX_STUN_SERVERS};
 use rustls::ServerConfig as TlsConfig;
 use rustls::pki_types::CertificateDer;
@@ -184,12 +185,12 @@ impl Server {
     pub fn bind(config: ServerConfig) -> Result<Self, ServerError> {
         let credentials = Credentials::of(&config)?;
         let listeners = bind_all(&config.listen, config.port, sockets::listen)?;
-        let mut stun = bind_stun(&config)?;
-        let udp = bound(&stun)?;
-        let discovery = Discovery::bind(&config, &udp)?;
-        let more = bound(&discovery.sockets)?;
-        stun.extend(discovery.sockets);
-        let streams = streams::Listeners::bind(config.turn.as_ref(), &udp, &more)?;
+        let Entrances {
+            udp: stun,
+            first: udp,
+            alternates,
+            streams,
+        } = Entrances::bind(&config)?;
         let addresses = names::advertised(&bound(&listeners)?, &config.public);
         let addresses = preferred(addresses, &config.public);
         let port = addresses.first().map(SocketAddr::port);
@@ -198,7 +199,7 @@ impl Server {
         let metrics = bind_metrics(&config)?;
         let own = own(&config, &bound(&stun)?)?;
         let (mut plan, issuer) = plan(&config, own.as_ref())?;
-        plan.discover(discovery.alternates);
+        plan.discover(alternates);
         plan.listen(bound(&listeners)?.into_iter().chain(bound(&stun)?));
         plan.listen(streams.bound()?);
         let relay = turn::Running::start(stun, seed()?, plan).map_err(ServerError::Start)?;
@@ -318,6 +319,57 @@ fn bind_metrics(config: &ServerConfig) -> Result<Option<TcpListener>, ServerErro
         return Err(ServerError::PublicMetrics(address));
     }
     Ok(bind_each(&[address], sockets::listen)?.pop())
+}
+
+/// How clients of STUN and TURN come in.
+struct Entrances {
+    udp: Vec<UdpSocket>,
+    /// Where those are bound that clients are told.
+    first: Vec<SocketAddr>,
+    alternates: Vec<Alternate>,
+    streams: streams::Listeners,
+}
+
+impl Entrances {
+    /// Where the system chooses the port, it knows that UDP has it free; TCP may not, and then
+    /// it is asked again.
+    fn bind(config: &ServerConfig) -> Result<Self, ServerError> {
+        const TRIES: usize = 16;
+        let told = config.turn.iter().flat_map(|turn| &turn.listen);
+        let open = told.into_iter().any(|address| address.port() == 0);
+        let tries = if config.stun_port == 0 || open {
+            TRIES
+        } else {
+            1
+        };
+        let mut result = Self::try_bind(config);
+        for _ in 1..tries {
+            match &result {
+                Err(ServerError::Listen { source, .. })
+                    if source.kind() == io::ErrorKind::AddrInUse =>
+                {
+                    result = Self::try_bind(config);
+                }
+                Ok(_) | Err(_) => break,
+            }
+        }
+        result
+    }
+
+    fn try_bind(config: &ServerConfig) -> Result<Self, ServerError> {
+        let mut udp = bind_stun(config)?;
+        let first = bound(&udp)?;
+        let discovery = Discovery::bind(config, &first)?;
+        let more = bound(&discovery.sockets)?;
+        udp.extend(discovery.sockets);
+        let streams = streams::Listeners::bind(config.turn.as_ref(), &first, &more)?;
+        Ok(Self {
+            udp,
+            first,
+            alternates: discovery.alternates,
+            streams,
+        })
+    }
 }
 
 /// The UDP sockets: where TURN is to be, else where STUN is.

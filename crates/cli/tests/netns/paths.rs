@@ -171,7 +171,7 @@ fn stop(mut server: Program, signal: Signal) {
         return server.kill();
     }
     server.signal(signal);
-    server.ends_well();
+    server.drains();
 }
 
 fn address(path: &Value, field: &str) -> SocketAddr {

@@ -128,6 +128,22 @@ impl Program {
         assert_eq!(stderr, "", "{} succeeded with complaints", self.name);
     }
 
+    /// Waits for the success of a server that was told to stop: it may say who is left, and
+    /// complains of nothing.
+    pub(crate) fn drains(&mut self) {
+        let code = self.exit_code();
+        assert_eq!(code, Some(0), "{}'s exit code", self.name);
+        for line in self.stderr().lines() {
+            let parts = ["postern: takes no new clients", "postern: still in use"];
+            let says_who_is_left = parts.iter().any(|part| line.starts_with(part));
+            assert!(
+                says_who_is_left,
+                "{} drained with complaints: {line}",
+                self.name
+            );
+        }
+    }
+
     /// Waits for the end, whatever it is.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.exit_within(LIMIT)

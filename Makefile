@@ -25,8 +25,8 @@ SEEDS ?= 1200
 sim: ## Let 100,000 pairs of peers meet in the simulated internet (SEEDS=1200 each)
 	cargo run --release -p postern-cli --locked -- lab matrix --seeds $(SEEDS)
 
-matrix: ## Draw docs/matrix.svg from 100 meetings of each pair
-	cargo run --release -p postern-cli --locked -- lab matrix --seeds 100 --svg docs/matrix.svg
+matrix: ## Draw docs/matrix.svg from 1,000 meetings of each pair
+	cargo run --release -p postern-cli --locked -- lab matrix --seeds 1000 --svg docs/matrix.svg
 
 demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")
 	cargo run --release -p postern-cli --locked -- demo $(ARGS)

@@ -26,6 +26,7 @@ pub mod portmap;
 pub mod punch;
 pub mod signal;
 pub mod stun;
+mod timers;
 pub mod turn;
 
 use std::net::SocketAddr;

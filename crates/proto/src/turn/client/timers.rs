@@ -1,8 +1,6 @@
-//! All deadlines of the client, in one ordered structure.
+//! What the client has deadlines for.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
 
 use postern_wire::turn::{ChannelNumber, ConnectionId};
 
@@ -24,41 +22,4 @@ pub(super) enum Timer {
 }
 
 /// One deadline for each thing.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    queue: BTreeSet<(Instant, Timer)>,
-    set: BTreeMap<Timer, Instant>,
-}
-
-impl Timers {
-    /// Sets a deadline in place of the one there was.
-    pub(super) fn set(&mut self, timer: Timer, at: Instant) {
-        self.clear(timer);
-        self.set.insert(timer, at);
-        self.queue.insert((at, timer));
-    }
-
-    pub(super) fn clear(&mut self, timer: Timer) {
-        if let Some(at) = self.set.remove(&timer) {
-            self.queue.remove(&(at, timer));
-        }
-    }
-
-    pub(super) fn clear_all(&mut self) {
-        self.set.clear();
-        self.queue.clear();
-    }
-
-    /// Takes a deadline that has come.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Timer> {
-        let (at, timer) = *self.queue.first()?;
-        (at <= now).then(|| {
-            self.clear(timer);
-            timer
-        })
-    }
-
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
-    }
-}
+pub(super) type Timers = crate::timers::Timers<Timer>;

@@ -54,7 +54,6 @@ pub(super) fn describe(identity: &Identity, version: u8) -> String {
             device_type: urn(name, version),
             friendly_name: identity.name.clone(),
             manufacturer: "postern".to_owned(),
-            manufacturer_url: "https://github.com/postern".to_owned(),
             model_description: "Opens ports on request".to_owned(),
             model_name: "postern gateway".to_owned(),
             model_number: env!("CARGO_PKG_VERSION").to_owned(),

@@ -3,8 +3,11 @@
 //! A session is a task. Each turn of its loop waits for one thing, hands it to the
 //! [`Connector`], and does what the connector says. It holds no protocol decision.
 
+mod commands;
+mod error;
+mod inputs;
+
 use std::future::pending;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,11 +15,11 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
-use noq::{ConnectionError, PathEvent, PathStatus};
-use postern_proto::connect::{Connector, ConnectorConfig, Event, Failure, LinkId, Relay, Traffic};
+use noq::{ConnectionError, PathEvent};
+use postern_proto::Transmit;
+use postern_proto::connect::{Connector, ConnectorConfig, Event, Relay};
 use postern_proto::ice;
 use postern_proto::signal::RendezvousEvent;
-use postern_proto::{Datagram, Transmit};
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -24,24 +27,15 @@ use tokio::time::timeout;
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
-use crate::explain::{explain, explain_relayed};
 use crate::links::{Links, News};
-use crate::net::{
-    AddressPair, Found, Link, LinkInput, Opened, SessionId, StunDatagram, Train, Unchannelled,
-};
-use crate::quic;
-use crate::rendezvous::{Signalling, SignallingError};
+use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
+use crate::rendezvous::Signalling;
 
-/// Handshakes that a peer may have under way at a time: it tries one path after the
-/// other, and some of them may still be on their way.
-const MAX_HANDSHAKES: usize = 4;
+pub use error::EstablishError;
 
 /// Datagrams of QUIC that wait to be framed by the session: those of the first round trip
 /// through a relay.
 const SLOW_QUEUE: usize = 64;
-
-/// A path that is to be added to a connection opens within so long, or not at all.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A STUN datagram that a full socket does not take within so long is dropped: checks are
 /// repeated, and the others must not wait.
@@ -56,58 +50,6 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// The paths of a connection outlive it by so much, so that its farewell, and the
 /// repetition of it if the peer asks again, find their way.
 const LINGER: Duration = Duration::from_secs(3);
-
-/// Why there is no connection to the peer.
-#[derive(Debug, thiserror::Error)]
-pub enum EstablishError {
-    /// The rendezvous could not begin.
-    #[error(transparent)]
-    Signalling(#[from] SignallingError),
-    /// The rendezvous failed.
-    #[error(transparent)]
-    Rendezvous(#[from] postern_proto::signal::Failure),
-    /// The peer left before there was a connection.
-    #[error("the other side went away before a connection was made")]
-    PeerLeft,
-    /// The server closed the connection before both sides were connected.
-    #[error("the connection to the server was lost before the two sides were connected")]
-    ServerLost,
-    /// The two networks let no direct path through; the sentence says what they did.
-    #[error("{0}")]
-    NoPath(String),
-    /// A path was found, but no encrypted connection could be made over it.
-    #[error("a path was found, but no encrypted connection could be made over it")]
-    Handshake,
-    /// The session ended early, because the endpoint is being closed.
-    #[error("the session ended before a connection was made")]
-    Ended,
-    /// Cryptography could not be set up.
-    #[error("the encrypted connection could not be set up")]
-    Crypto(#[from] rustls::Error),
-    /// The system has no randomness to give.
-    #[error("the system gave no random numbers")]
-    Entropy(#[from] getrandom::Error),
-}
-
-impl From<Failure> for EstablishError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Rendezvous(failure) => failure.into(),
-            Failure::ServerLost => Self::ServerLost,
-            Failure::PeerLeft | Failure::PeerSilent => Self::PeerLeft,
-            Failure::NoPath {
-                ours,
-                theirs,
-                relay,
-                looked,
-            } => Self::NoPath(match looked {
-                true => explain(&ours, theirs.as_ref(), &relay),
-                false => explain_relayed(&relay),
-            }),
-            Failure::Handshake => Self::Handshake,
-        }
-    }
-}
 
 /// Where the outcome of a session goes.
 pub(crate) type Outcome = Result<Connection, EstablishError>;
@@ -323,323 +265,6 @@ impl Session {
             let _ = timeout(FAREWELL, async { while signals.recv().await.is_some() {} }).await;
         }
     }
-}
-
-/// What the connector wants.
-impl Session {
-    fn obey(&mut self, event: Event) -> Result<(), EstablishError> {
-        match event {
-            Event::Tell(message) => self.tell(message),
-            Event::CodeReady(code) => self.show(code),
-            Event::Admit(path) => drop(self.admit(path)),
-            Event::Revoke(path) => self.shared.paths().revoke(pair_of(path), self.inbox.id),
-            Event::Accept(peer) => self.accept(peer)?,
-            Event::Connect { path, peer } => self.connect(path, peer)?,
-            Event::OpenPath(path) => self.open_path(path),
-            Event::SettleOn(path) => self.settle_on(path),
-            Event::Measure => self.measure(),
-            Event::LeaveMailbox => self.outgoing = None,
-            Event::OpenSockets {
-                base,
-                count,
-                attempt,
-            } => self.open_sockets(base, count, attempt),
-            Event::CloseSockets(sockets) => self.close_sockets(&sockets),
-            Event::AttemptEnded => self.shared.punch_budget().end(&self.inbox.id),
-            Event::SendLimited { transmit, ttl } => self.send_limited(&transmit, ttl),
-            Event::OpenLink {
-                link,
-                transport,
-                server,
-            } => {
-                let dialer = self.shared.dialer();
-                self.links.dial(dialer, link, transport, server);
-            }
-            Event::CloseLink(link) => self.links.close(link),
-            Event::Relay(relay) => self.on_relay(relay),
-            Event::RelayChannel {
-                relayed,
-                peer,
-                channel,
-            } => {
-                self.shared.relays().set_channel(relayed, peer, channel);
-            }
-            Event::RelayData {
-                relayed,
-                peer,
-                payload,
-            } => {
-                let pair = AddressPair {
-                    local: relayed,
-                    remote: peer,
-                };
-                let train = Train::of(pair, payload.into());
-                self.shared.inlets().try_inject(train);
-            }
-            Event::RelayEnded(relayed) => {
-                self.relayed.retain(|relay| relay.relayed != relayed);
-                self.shared.relays().close(relayed);
-            }
-            Event::Failed(failure) => return Err(failure.into()),
-        }
-        Ok(())
-    }
-
-    fn measure(&mut self) {
-        let established = self.established.as_ref();
-        if let Some(quic) = established.and_then(|established| established.quic.upgrade()) {
-            let stats = quic.stats();
-            let traffic = Traffic {
-                sent: stats.udp_tx.datagrams,
-                received: stats.udp_rx.datagrams,
-            };
-            self.connector.handle_traffic(clock::now(), traffic);
-        }
-    }
-
-    fn open_sockets(&mut self, base: SocketAddr, count: usize, attempt: bool) {
-        let now = clock::now();
-        let allowed = !attempt || self.shared.punch_budget().begin(now, &self.inbox.id);
-        let opened = allowed.then(|| {
-            let inlets = self.shared.inlets();
-            self.shared.punched().open(base.ip(), count, inlets)
-        });
-        let opened = opened.and_then(|opened| {
-            opened
-                .inspect_err(|error| tracing::debug!(%error, "sockets could not be opened"))
-                .ok()
-        });
-        self.punched.extend(opened.iter().flatten());
-        self.connector.handle_sockets_opened(now, opened);
-    }
-
-    fn close_sockets(&mut self, sockets: &[SocketAddr]) {
-        self.punched.retain(|socket| !sockets.contains(socket));
-        self.shared.punched().close(sockets);
-    }
-
-    fn send_limited(&self, transmit: &Transmit, ttl: u8) {
-        if let Err(error) = self.shared.punched().send_limited(transmit, ttl) {
-            tracing::debug!(%error, "a datagram with a low time to live was not sent");
-        }
-    }
-
-    fn on_relay(&mut self, relay: Relay) {
-        if let Some(link) = self.links.get(relay.link) {
-            self.relayed.push(relay);
-            let slow = self.slow.0.clone();
-            self.shared.relays().open(relay.relayed, link, slow);
-        }
-    }
-
-    fn tell(&self, message: PeerMessage) {
-        let Some(outgoing) = &self.outgoing else {
-            return;
-        };
-        if outgoing.try_send(message).is_err() {
-            tracing::debug!("signalling is gone or full, message dropped");
-        }
-    }
-
-    fn show(&mut self, code: Code) {
-        let listener = self
-            .listener
-            .as_mut()
-            .and_then(|listener| listener.code.take());
-        if let Some(listener) = listener {
-            let _ = listener.send(code);
-        }
-    }
-
-    /// Lets QUIC datagrams of this path through; yields the address QUIC knows it by.
-    fn admit(&self, path: ice::Path) -> Option<SocketAddr> {
-        let table = self.shared.paths();
-        let address = table.admit(pair_of(path), self.inbox.id)?;
-        if [path.local_kind, path.remote_kind].contains(&ice::CandidateKind::Relayed) {
-            let mut relayed = self.relayed.iter();
-            let ours = relayed.find(|relay| relay.relayed == path.local);
-            table.mark_relayed(pair_of(path), ours.map(|relay| relay.transport));
-        }
-        let (technique, probes, sockets) = self.connector.technique(&path);
-        let found = Found {
-            technique,
-            probes,
-            sockets,
-        };
-        table.mark_found(pair_of(path), found);
-        Some(address)
-    }
-
-    fn accept(&mut self, peer: Fingerprint) -> Result<(), EstablishError> {
-        self.accept = Some(peer);
-        match self.early.take() {
-            Some(incoming) => self.on_incoming(incoming),
-            None => Ok(()),
-        }
-    }
-
-    fn connect(&mut self, path: ice::Path, peer: Fingerprint) -> Result<(), EstablishError> {
-        self.handshakes.clear();
-        let round_trip = self.connector.round_trip();
-        let config = quic::client_config(self.shared.identity(), peer, round_trip)?;
-        let Some(address) = self.admit(path) else {
-            return Ok(());
-        };
-        let name = quic::server_name();
-        match self.shared.quic().connect_with(config, address, name) {
-            Ok(connecting) => self.handshakes.push(Box::pin(connecting)),
-            Err(error) => tracing::debug!(%error, "QUIC refused the path"),
-        }
-        Ok(())
-    }
-
-    fn open_path(&self, path: ice::Path) {
-        let established = self.established.as_ref();
-        let quic = established.and_then(|established| established.quic.upgrade());
-        let (Some(quic), Some(address)) = (quic, self.admit(path)) else {
-            return;
-        };
-        let opening = quic.open_path_ensure(address, PathStatus::Available);
-        self.openings.push(Box::pin(async move {
-            let opened = timeout(OPEN_TIMEOUT, opening).await;
-            (path, matches!(opened, Ok(Ok(_))))
-        }));
-    }
-
-    fn settle_on(&self, path: ice::Path) {
-        let address = self.shared.paths().address_of(pair_of(path));
-        if let (Some(established), Some(address)) = (&self.established, address) {
-            established.follower.settle_on(address);
-        }
-    }
-}
-
-/// What the session waited for.
-impl Session {
-    fn on_signal(&mut self, event: Option<RendezvousEvent>) {
-        let now = clock::now();
-        match event {
-            Some(event) => {
-                if event == RendezvousEvent::Authenticated {
-                    self.authenticated = now;
-                }
-                self.connector.handle_signal(now, event);
-            }
-            None => {
-                self.signals = None;
-                self.connector.handle_signalling_lost(now);
-            }
-        }
-    }
-
-    fn on_stun(&mut self, datagram: &StunDatagram) {
-        let AddressPair { local, remote } = datagram.pair;
-        let payload = &datagram.payload;
-        let datagram = Datagram {
-            local,
-            remote,
-            payload,
-        };
-        self.connector.handle_input(clock::now(), datagram);
-    }
-
-    fn on_dialled(&mut self, link: LinkId, opened: io::Result<Opened>) {
-        let now = clock::now();
-        match self.links.opened(link, opened, self.shared.inlets()) {
-            Ok(Some(local)) => self.connector.handle_link_opened(now, link, local),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::debug!(%error, "a relay cannot be reached");
-                self.connector.handle_link_closed(now, link);
-            }
-        }
-    }
-
-    fn on_link_input(&mut self, input: LinkInput) {
-        let now = clock::now();
-        match input {
-            LinkInput::Message(link, payload) => {
-                self.connector.handle_link_input(now, link, &payload);
-            }
-            LinkInput::Closed(link) => {
-                self.links.close(link);
-                self.connector.handle_link_closed(now, link);
-            }
-        }
-    }
-
-    fn on_incoming(&mut self, incoming: noq::Incoming) -> Result<(), EstablishError> {
-        let wanted = !self.is_creator && self.established.is_none();
-        if !wanted || self.handshakes.len() >= MAX_HANDSHAKES {
-            incoming.ignore();
-            return Ok(());
-        }
-        let Some(peer) = self.accept else {
-            self.early = Some(incoming);
-            return Ok(());
-        };
-        let round_trip = self.connector.round_trip();
-        let config = quic::server_config(self.shared.identity(), peer, round_trip)?;
-        match incoming.accept_with(Arc::new(config)) {
-            Ok(connecting) => self.handshakes.push(Box::pin(connecting)),
-            Err(error) => tracing::debug!(%error, "an incoming handshake was dropped"),
-        }
-        Ok(())
-    }
-
-    fn on_handshake(&mut self, result: Result<noq::Connection, ConnectionError>) {
-        let now = clock::now();
-        match result {
-            Ok(quic) => self.on_connected(quic),
-            Err(error) => {
-                tracing::debug!(%error, "a handshake failed");
-                let is_final = !is_silence(&error);
-                self.connector.handle_handshake_failed(now, is_final);
-            }
-        }
-    }
-
-    fn on_connected(&mut self, quic: noq::Connection) {
-        let table = self.shared.paths().clone();
-        let events = quic.path_events();
-        let Some((follower, path)) = PathFollower::begin(&quic, table, self.authenticated) else {
-            let now = clock::now();
-            return self.connector.handle_handshake_failed(now, false);
-        };
-        let closed = quic.on_closed();
-        self.established = Some(Established {
-            quic: quic.weak_handle(),
-            follower,
-            events: Box::pin(events.filter_map(async |event| event.ok())),
-            closed: Box::pin(async move { drop(closed.await) }),
-        });
-        self.handshakes.clear();
-        self.attempt = None;
-        self.connector.handle_connected(clock::now());
-        if let Some(listener) = self.listener.take() {
-            let _ = listener
-                .outcome
-                .send(Ok(Connection::new(quic, path, self.is_creator)));
-        }
-    }
-
-    fn on_path_event(&mut self, event: &PathEvent) {
-        let Some(established) = &mut self.established else {
-            return;
-        };
-        if let Some(lost) = established.follower.on_event(event) {
-            self.connector
-                .handle_path_abandoned(lost.local, lost.remote);
-        }
-    }
-}
-
-/// Whether the peer did not answer, so that another path may help.
-fn is_silence(error: &ConnectionError) -> bool {
-    matches!(
-        error,
-        ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed
-    )
 }
 
 async fn send(shared: &Shared, transmit: &Transmit) {

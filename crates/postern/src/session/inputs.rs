@@ -1,0 +1,147 @@
+//! What the session waited for, handed to the connector.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use noq::{ConnectionError, PathEvent};
+use postern_proto::Datagram;
+use postern_proto::connect::LinkId;
+use postern_proto::signal::RendezvousEvent;
+
+use super::{EstablishError, Established, Session};
+use crate::clock;
+use crate::connection::{Connection, PathFollower};
+use crate::net::{AddressPair, LinkInput, Opened, StunDatagram};
+use crate::quic;
+
+/// Handshakes that a peer may have under way at a time: it tries one path after the
+/// other, and some of them may still be on their way.
+const MAX_HANDSHAKES: usize = 4;
+
+impl Session {
+    pub(super) fn on_signal(&mut self, event: Option<RendezvousEvent>) {
+        let now = clock::now();
+        match event {
+            Some(event) => {
+                if event == RendezvousEvent::Authenticated {
+                    self.authenticated = now;
+                }
+                self.connector.handle_signal(now, event);
+            }
+            None => {
+                self.signals = None;
+                self.connector.handle_signalling_lost(now);
+            }
+        }
+    }
+
+    pub(super) fn on_stun(&mut self, datagram: &StunDatagram) {
+        let AddressPair { local, remote } = datagram.pair;
+        let payload = &datagram.payload;
+        let datagram = Datagram {
+            local,
+            remote,
+            payload,
+        };
+        self.connector.handle_input(clock::now(), datagram);
+    }
+
+    pub(super) fn on_dialled(&mut self, link: LinkId, opened: io::Result<Opened>) {
+        let now = clock::now();
+        match self.links.opened(link, opened, self.shared.inlets()) {
+            Ok(Some(local)) => self.connector.handle_link_opened(now, link, local),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a relay cannot be reached");
+                self.connector.handle_link_closed(now, link);
+            }
+        }
+    }
+
+    pub(super) fn on_link_input(&mut self, input: LinkInput) {
+        let now = clock::now();
+        match input {
+            LinkInput::Message(link, payload) => {
+                self.connector.handle_link_input(now, link, &payload);
+            }
+            LinkInput::Closed(link) => {
+                self.links.close(link);
+                self.connector.handle_link_closed(now, link);
+            }
+        }
+    }
+
+    pub(super) fn on_incoming(&mut self, incoming: noq::Incoming) -> Result<(), EstablishError> {
+        let wanted = !self.is_creator && self.established.is_none();
+        if !wanted || self.handshakes.len() >= MAX_HANDSHAKES {
+            incoming.ignore();
+            return Ok(());
+        }
+        let Some(peer) = self.accept else {
+            self.early = Some(incoming);
+            return Ok(());
+        };
+        let round_trip = self.connector.round_trip();
+        let config = quic::server_config(self.shared.identity(), peer, round_trip)?;
+        match incoming.accept_with(Arc::new(config)) {
+            Ok(connecting) => self.handshakes.push(Box::pin(connecting)),
+            Err(error) => tracing::debug!(%error, "an incoming handshake was dropped"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_handshake(&mut self, result: Result<noq::Connection, ConnectionError>) {
+        let now = clock::now();
+        match result {
+            Ok(quic) => self.on_connected(quic),
+            Err(error) => {
+                tracing::debug!(%error, "a handshake failed");
+                let is_final = !is_silence(&error);
+                self.connector.handle_handshake_failed(now, is_final);
+            }
+        }
+    }
+
+    fn on_connected(&mut self, quic: noq::Connection) {
+        let table = self.shared.paths().clone();
+        let events = quic.path_events();
+        let Some((follower, path)) = PathFollower::begin(&quic, table, self.authenticated) else {
+            let now = clock::now();
+            return self.connector.handle_handshake_failed(now, false);
+        };
+        let closed = quic.on_closed();
+        self.established = Some(Established {
+            quic: quic.weak_handle(),
+            follower,
+            events: Box::pin(events.filter_map(async |event| event.ok())),
+            closed: Box::pin(async move { drop(closed.await) }),
+        });
+        self.handshakes.clear();
+        self.attempt = None;
+        self.connector.handle_connected(clock::now());
+        if let Some(listener) = self.listener.take() {
+            let _ = listener
+                .outcome
+                .send(Ok(Connection::new(quic, path, self.is_creator)));
+        }
+    }
+
+    pub(super) fn on_path_event(&mut self, event: &PathEvent) {
+        let Some(established) = &mut self.established else {
+            return;
+        };
+        if let Some(lost) = established.follower.on_event(event) {
+            self.connector
+                .handle_path_abandoned(lost.local, lost.remote);
+        }
+    }
+}
+
+/// Whether the peer did not answer, so that another path may help.
+fn is_silence(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::TimedOut | ConnectionError::Reset | ConnectionError::LocallyClosed
+    )
+}

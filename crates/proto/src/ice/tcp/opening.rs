@@ -167,7 +167,7 @@ impl Agent {
 
     fn plan(&mut self, due: Instant, ends: TcpEnds, purpose: Purpose) {
         if let Some(base) = self.tcp.base_of(ends) {
-            let known = self.list.keys_from(base).first().is_some();
+            let known = !self.list.keys_from(base).is_empty();
             if !known && purpose != Purpose::Gather {
                 self.check_connection(due, base); // of a session before
             }

@@ -181,7 +181,7 @@ impl Discovery {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let choosing = match self.stage {
             Stage::Choosing(until) => Some(until),
-            _ => None,
+            Stage::Asking | Stage::Testing | Stage::Hairpin | Stage::Done => None,
         };
         let probes = self.probes.poll_timeout();
         [choosing, probes].into_iter().flatten().min()
@@ -489,20 +489,12 @@ impl Filters {
 }
 
 fn request(id: TransactionId, test: Test) -> Vec<u8> {
-    let change = match test {
-        Test::FilterAddress => Some(ChangeRequest {
-            ip: true,
-            port: true,
-        }),
-        Test::FilterPort => Some(ChangeRequest {
-            ip: false,
-            port: true,
-        }),
-        _ => None,
-    };
-    let padding = match test {
-        Test::Fragments => Padding::new(LARGE).ok(),
-        _ => None,
+    let from = |ip| ChangeRequest { ip, port: true };
+    let (change, padding) = match test {
+        Test::FilterAddress => (Some(from(true)), None),
+        Test::FilterPort => (Some(from(false)), None),
+        Test::Fragments => (None, Padding::new(LARGE).ok()),
+        Test::Map | Test::FilterBase | Test::Sample | Test::Hairpin => (None, None),
     };
     Builder::new(Class::Request, Method::BINDING, id)
         .maybe_attribute(change.as_ref())

@@ -164,7 +164,7 @@ impl Lifetime {
         }
         let idle = self.trials.iter().filter_map(|trial| match trial.state {
             State::Idle { until, .. } => Some(until),
-            _ => None,
+            State::Opening | State::Asking | State::Ended(_) => None,
         });
         [idle.min(), self.probes.poll_timeout()]
             .into_iter()
@@ -250,7 +250,7 @@ impl Lifetime {
             .iter()
             .filter_map(|trial| match trial.state {
                 State::Ended(Some(alive)) => Some((trial.idle, alive)),
-                _ => None,
+                State::Opening | State::Idle { .. } | State::Asking | State::Ended(None) => None,
             })
             .collect();
         if results.is_empty() {

@@ -16,7 +16,7 @@ use postern_wire::pcp::{self, Map, Nonce, Operation, Options};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
+pub(crate) const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 
 /// The router, outside and inside.
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(45, 45, 2, 2);

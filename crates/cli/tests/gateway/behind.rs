@@ -22,6 +22,13 @@ pub(crate) const CASES: &[Case] = crate::cases![
     another_address_of_the_next_router_is_told,
 ];
 
+/// What PCP grants: address and port outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Granted {
+    Mapping(IpAddr, u16),
+    Nothing(ResultCode),
+}
+
 /// The inner router from outside and inside, its host, and a neighbour of the inner router.
 const INNER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 10);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
@@ -171,7 +178,7 @@ impl Behind {
         (node, client, router): (&str, Ipv4Addr, Ipv4Addr),
         port: u16,
         lifetime: u32,
-    ) -> Result<(IpAddr, u16), ResultCode> {
+    ) -> Granted {
         let request = pcp::Request {
             lifetime,
             client: client.into(),
@@ -189,13 +196,13 @@ impl Behind {
         match (response.result, response.operation) {
             (ResultCode::SUCCESS, Some(Operation::Map(map))) => {
                 let address = map.external_address.to_canonical();
-                Ok((address, map.external_port))
+                Granted::Mapping(address, map.external_port)
             }
-            (code, _) => Err(code),
+            (code, _) => Granted::Nothing(code),
         }
     }
 
-    fn ask_inner(&self, port: u16, lifetime: u32) -> Result<(IpAddr, u16), ResultCode> {
+    fn ask_inner(&self, port: u16, lifetime: u32) -> Granted {
         self.pcp(("host", HOST, ROUTER), port, lifetime)
     }
 
@@ -237,10 +244,16 @@ fn what_is_mapped_behind_miniupnpd_is_reached_from_the_internet() {
 fn is_reached_from_the_internet(behind: &Behind) {
     behind.wait_for_address(OUTSIDE);
     assert!(!behind.is_reached(OUTSIDE, 4001));
-    assert_eq!(behind.ask_inner(4001, 600), Ok((OUTSIDE.into(), 4001)));
+    assert_eq!(
+        behind.ask_inner(4001, 600),
+        Granted::Mapping(OUTSIDE.into(), 4001)
+    );
     assert!(behind.is_reached(OUTSIDE, 4001));
-    assert_eq!(behind.ask_inner(4001, 600), Ok((OUTSIDE.into(), 4001)));
-    assert!(behind.ask_inner(4001, 0).is_ok());
+    assert_eq!(
+        behind.ask_inner(4001, 600),
+        Granted::Mapping(OUTSIDE.into(), 4001)
+    );
+    assert!(matches!(behind.ask_inner(4001, 0), Granted::Mapping(..)));
     behind.is_reached_in_the_end(OUTSIDE, 4001, false);
 
     // UPnP and NAT-PMP say the same.
@@ -279,7 +292,10 @@ impl Behind {
 fn a_port_that_the_next_router_has_given_away_is_another_one_here_too() {
     let mut behind = Behind::with_ours();
     let neighbour = ("neighbour", NEIGHBOUR, Ipv4Addr::new(192, 168, 1, 1));
-    assert_eq!(behind.pcp(neighbour, 4001, 600), Ok((OUTSIDE.into(), 4001)));
+    assert_eq!(
+        behind.pcp(neighbour, 4001, 600),
+        Granted::Mapping(OUTSIDE.into(), 4001)
+    );
     behind.start_inner();
     behind.wait_for_address(OUTSIDE);
     let mut command = behind.world.command("host", "upnpc").unwrap();
@@ -287,7 +303,9 @@ fn a_port_that_the_next_router_has_given_away_is_another_one_here_too() {
     let output = command.args(words.split(' ')).output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(said.contains("718"), "{said}");
-    let (address, port) = behind.ask_inner(4001, 600).unwrap();
+    let Granted::Mapping(address, port) = behind.ask_inner(4001, 600) else {
+        panic!("nothing")
+    };
     assert_eq!(address, OUTSIDE);
     assert_ne!(port, 4001);
     assert!(behind.is_reached(OUTSIDE, port));
@@ -300,7 +318,7 @@ fn without_a_router_that_answers_nothing_is_promised() {
     let mut behind = Behind::new();
     behind.start_inner();
     let refused = behind.ask_inner(4001, 600);
-    assert_eq!(refused, Err(ResultCode::NO_RESOURCES));
+    assert_eq!(refused, Granted::Nothing(ResultCode::NO_RESOURCES));
     assert_eq!(behind.ask("inner", "list"), Vec::<Value>::new());
     let status = behind.ask("inner", "status").swap_remove(0);
     assert_eq!(status["double_nat"], true);
@@ -311,7 +329,8 @@ fn another_address_of_the_next_router_is_told() {
     let mut behind = Behind::with_ours();
     behind.start_inner();
     behind.wait_for_address(OUTSIDE);
-    behind.ask_inner(4001, 600).unwrap();
+    let granted = behind.ask_inner(4001, 600);
+    assert_eq!(granted, Granted::Mapping(OUTSIDE.into(), 4001));
     let another = Ipv4Addr::new(45, 45, 2, 9);
     let change = format!(
         "addr del {OUTSIDE}/24 dev wan\naddr add {another}/24 dev wan\n\

@@ -106,14 +106,17 @@ impl Upstream {
     }
 
     /// Asks for a port, and keeps who waits for it; gives it back if there is no room.
-    pub(super) fn ask(&mut self, key: Key, waiting: Waiting) -> Result<(), Waiting> {
+    pub(super) fn ask(&mut self, key: Key, waiting: Waiting) -> Option<Waiting> {
         if !self.wanted.contains_key(&key) && !self.order(key, false) {
-            return Err(waiting);
+            return Some(waiting);
         }
-        if let Some(wanted) = self.wanted.get_mut(&key) {
-            wanted.waiting.push(waiting);
+        match self.wanted.get_mut(&key) {
+            Some(wanted) => {
+                wanted.waiting.push(waiting);
+                None
+            }
+            None => Some(waiting),
         }
-        Ok(())
     }
 
     fn order(&mut self, key: Key, patient: bool) -> bool {

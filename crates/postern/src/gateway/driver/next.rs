@@ -54,7 +54,7 @@ impl Gateway {
             return false;
         };
         let add = add.clone();
-        if let Err(waiting) = upstream.ask(key, Waiting { id, remove, add }) {
+        if let Some(waiting) = upstream.ask(key, Waiting { id, remove, add }) {
             self.take_again(now, waiting, ChangeError::Full);
         }
         true

@@ -247,7 +247,7 @@ fn looks_for(expressions: &[&[u8]], bit: u32) -> bool {
                 false
             }
             "bitwise" => {
-                mask = mask.and(mark_in(data, BITWISE_MASK));
+                mask = mask.and_then(|_| mark_in(data, BITWISE_MASK));
                 false
             }
             "cmp" => {

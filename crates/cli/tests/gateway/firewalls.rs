@@ -94,13 +94,13 @@ fn lets_in_what_is_mapped(firewall: &Firewall) {
     (firewall.load)(&house);
     assert_eq!(house.start(&[])["obstacles"], json!(firewall.chains));
     open(&house);
-    assert_eq!(let_in(&house), firewall.alone, "without the rule");
+    assert_let_in(&house, firewall.alone, "without the rule");
     house.stop(Signal::SIGTERM);
 
     let ready = house.start(&["--integrate", firewall.name]);
     assert_eq!(ready["integrated"], json!(firewall.chains));
     assert_eq!(ready["obstacles"], json!([]));
-    assert_eq!(let_in(&house), (true, true), "with the rule");
+    assert_let_in(&house, (true, true), "with the rule");
     assert_eq!(house.reached_from(Udp, 4001, 4000), EVERYWHERE);
     assert_eq!(rules_of_ours(&house), firewall.chains.len());
 
@@ -109,12 +109,12 @@ fn lets_in_what_is_mapped(firewall: &Firewall) {
     while rules_of_ours(&house) < firewall.chains.len() {
         assert!(begin.elapsed() < A_SECOND, "after a reload");
     }
-    assert_eq!(let_in(&house), (true, true), "after a reload");
+    assert_let_in(&house, (true, true), "after a reload");
     assert_eq!(rules_of_ours(&house), firewall.chains.len());
 
     house.stop(Signal::SIGTERM);
     assert_eq!(rules_of_ours(&house), 0);
-    assert_eq!(let_in(&house), firewall.alone, "when the gateway has ended");
+    assert_let_in(&house, firewall.alone, "when the gateway has ended");
 
     // A run that ended badly leaves its rule behind, for the next one.
     house.start(&["--integrate", firewall.name]);
@@ -138,7 +138,7 @@ fn a_firewall_that_comes_later_gets_the_rule() {
         assert!(begin.elapsed() < LIMIT);
     }
     assert_eq!(status()["obstacles"], json!([]));
-    assert_eq!(let_in(&house), (true, true));
+    assert_let_in(&house, (true, true), "when it has come");
 }
 
 /// A house whose router keeps nobody out.
@@ -162,13 +162,14 @@ fn open(house: &House) {
 }
 
 /// Whether the mapping, and the pinhole, lead in from the internet.
-fn let_in(house: &House) -> (bool, bool) {
+#[track_caller]
+fn assert_let_in(house: &House, expected: (bool, bool), when: &str) {
     let outside = SocketAddr::from((OUTSIDE, 4001));
-    let mapped = house.reaches(Tcp, ("server", SERVER.into()), outside, 4000);
+    let mapped = house.reaches_soon(Tcp, ("server", SERVER.into()), outside, 4000);
     let server = house.world.addresses("server").unwrap()[2];
     let alice = SocketAddr::new(ALICE6.parse::<IpAddr>().unwrap(), 4000);
-    let pinhole = house.reaches(Tcp, ("server", server), alice, 4000);
-    (mapped, pinhole)
+    let pinhole = house.reaches_soon(Tcp, ("server", server), alice, 4000);
+    assert_eq!((mapped, pinhole), expected, "{when}");
 }
 
 fn rules_of_ours(house: &House) -> usize {

@@ -236,6 +236,17 @@ impl House {
         }
     }
 
+    /// The same soon: until neighbours know each other, packets wait, or are lost.
+    pub(crate) fn reaches_soon(
+        &self,
+        over: Over,
+        from: (&str, IpAddr),
+        to: SocketAddr,
+        port: u16,
+    ) -> bool {
+        (0..5).any(|_| self.reaches(over, from, to, port))
+    }
+
     /// What arrives at a mapped port of Alice from the server, from the second address of
     /// the server, and from inside.
     pub(crate) fn reached_from(&self, over: Over, outside: u16, port: u16) -> [bool; 3] {

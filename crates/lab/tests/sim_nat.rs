@@ -186,6 +186,29 @@ fn an_answer_to_a_stranger_leaves_from_the_port_that_was_hit() {
 }
 
 #[test]
+fn a_nat_that_does_not_track_answers_a_stranger_from_the_port_of_a_new_flow() {
+    let nat = Nat {
+        tracks_inbound: false,
+        ..Nat::new(
+            Mapping::AddressAndPortDependent,
+            Filtering::EndpointIndependent,
+        )
+    };
+    let mut lab = home(nat);
+    let hit = lab.mapped(5000, "45.45.0.1:3478");
+    assert!(lab.reaches("45.45.0.2:9000", hit));
+    assert_ne!(lab.mapped(5000, "45.45.0.2:9000"), hit);
+    // Where the new flow would have had the port, nothing changes.
+    let mut lab = home(Nat {
+        mapping: Mapping::EndpointIndependent,
+        ..nat
+    });
+    let hit = lab.mapped(5000, "45.45.0.1:3478");
+    assert!(lab.reaches("45.45.0.2:9000", hit));
+    assert_eq!(lab.mapped(5000, "45.45.0.2:9000"), hit);
+}
+
+#[test]
 fn two_flows_to_one_remote_are_told_apart_by_another_source_port() {
     let mut lab = home(Nat::new(
         Mapping::AddressAndPortDependent,

@@ -43,7 +43,8 @@
 //! }
 //! ```
 //!
-//! [`scenario`] holds ready-made worlds as data.
+//! [`scenario`] holds ready-made worlds as data, [`matrix`] the table of NAT pairs, [`survey`] random
+//! worlds.
 //!
 //! The world carries UDP, and [TCP](TcpCall) as far as hole punching needs it. It never
 //! fragments, and a host accepts every UDP port: which are open is the driver's business.
@@ -56,6 +57,7 @@ mod random;
 mod router;
 mod runner;
 pub mod scenario;
+pub mod survey;
 mod tcp;
 mod topology;
 mod trace;

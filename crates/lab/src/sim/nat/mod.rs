@@ -6,7 +6,7 @@
 //! session of its own, so the answer leaves from the external port that was hit,
 //! whatever the mapping behaviour would give a new flow. Without it an
 //! endpoint-dependent mapping with endpoint-independent filtering could never answer a
-//! stranger; Linux NATs do.
+//! stranger; Linux NATs do. [`Nat::tracks_inbound`] turns it off.
 //!
 //! External ports are not overloaded (RFC 4787, REQ-3) unless told: at one moment an
 //! external endpoint belongs to one internal endpoint.
@@ -172,6 +172,10 @@ pub struct Nat {
     /// Whether flows to different remote endpoints may share an external port, against
     /// REQ-3 but as Linux does. It matters where ports are few.
     pub overload: bool,
+    /// Whether a flow that began outside keeps the external port by which it came in, whatever
+    /// the mapping behaviour gives a new flow. Connection trackers, Linux's for one, work like
+    /// that; a NAT that asks its mappings alone answers from another port.
+    pub tracks_inbound: bool,
     /// New flows a second of everybody else behind the NAT, at random times. They take
     /// ports where those are given in order.
     pub foreign_flows: u16,
@@ -205,6 +209,7 @@ impl Nat {
             allocation,
             parity: false,
             overload: false,
+            tracks_inbound: true,
             foreign_flows: 0,
             hairpin: Hairpin::Off,
             unsolicited: Unsolicited::Drop,

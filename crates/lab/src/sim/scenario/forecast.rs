@@ -128,6 +128,7 @@ impl Dice {
         Home {
             routers: layers.collect(),
             access: self.pipe(),
+            back: None,
             ipv4: true,
             ipv6: v6 != Gate::Closed,
             bridges: self.pick(&[0, 0, 0, 1, 2]),

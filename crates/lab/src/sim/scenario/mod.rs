@@ -68,6 +68,8 @@ pub struct Home {
     pub routers: Vec<Layer>,
     /// The link between the home and the core, in each direction.
     pub access: Pipe,
+    /// The direction from the core to the home, where it is another.
+    pub back: Option<Pipe>,
     /// Whether the host has an IPv4 address.
     pub ipv4: bool,
     /// Whether the host has an IPv6 address.
@@ -112,9 +114,19 @@ impl Home {
                 latency: Duration::from_millis(15),
                 ..Pipe::default()
             },
+            back: None,
             ipv4: true,
             ipv6: false,
             bridges: 0,
+        }
+    }
+
+    /// Its link to the core.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        Link {
+            up: self.access,
+            down: self.back.unwrap_or(self.access),
         }
     }
 
@@ -181,7 +193,7 @@ impl TwoHomes {
         let home = &self.homes[usize::from(side)];
         let name = NAMES[usize::from(side)];
         let outermost = u8::from(self.carrier.is_some());
-        let mut link = Link::symmetric(home.access);
+        let mut link = home.link();
         let mut network = network;
         let mut routers = Vec::new();
         for (depth, layer) in (outermost..).zip(&home.routers) {

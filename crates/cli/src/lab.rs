@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use clap::{Args, Subcommand};
-use postern_lab::sim::matrix::{Cell, End, Figures, Situation, situations, svg};
+use postern_lab::sim::matrix::{Cell, Figures, Situation, situations, svg};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -191,7 +191,7 @@ fn sentences(cells: &[Figures]) -> String {
             cell.most_datagrams
         );
     }
-    let direct = cells.iter().filter(|cell| cell.end != End::Relayed).count();
+    let direct = cells.iter().filter(|cell| cell.end.is_direct()).count();
     let _ = write!(text, "\n{direct} of {} pairs connect directly", cells.len());
     text
 }

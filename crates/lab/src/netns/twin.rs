@@ -70,6 +70,9 @@ fn stun_servers(world: &World, vantages: u8) -> Result<Vec<SocketAddr>, BuildErr
 }
 
 fn topology(homes: &TwoHomes) -> Result<Topology, BuildError> {
+    if homes.relay || homes.tcp {
+        return Err(BuildError::Unsupported("agents with a relay or TCP"));
+    }
     let mut all = Vec::new();
     if let Some(layer) = &homes.carrier {
         let inside = |side: &usize| homes.homes[*side].routers.is_empty();
@@ -128,7 +131,9 @@ fn home(name: &str, hosts: &[&str], lan: u8, layer: &Layer) -> Result<Home, Buil
     let ipv6 = match layer.v6 {
         Gate::Closed => Ipv6::None,
         Gate::Firewall(_) => Ipv6::Firewalled,
-        Gate::Open | Gate::Nat(_) => return Err(BuildError::Unsupported("this kind of IPv6")),
+        Gate::Open | Gate::Nat(_) | Gate::Nat64(_) => {
+            return Err(BuildError::Unsupported("this kind of IPv6"));
+        }
     };
     Ok(Home {
         ipv6,
@@ -139,7 +144,7 @@ fn home(name: &str, hosts: &[&str], lan: u8, layer: &Layer) -> Result<Home, Buil
 fn foreign_flows(layer: &Layer) -> u16 {
     match layer.v4 {
         Gate::Nat(nat) => nat.foreign_flows,
-        Gate::Closed | Gate::Open | Gate::Firewall(_) => 0,
+        Gate::Closed | Gate::Open | Gate::Firewall(_) | Gate::Nat64(_) => 0,
     }
 }
 

@@ -67,11 +67,12 @@ pub(crate) use link::Conduit;
 pub use link::{Link, Pipe};
 pub use nat::{
     Allocation, Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Ports, Timeouts, Unsolicited,
+    synthesised,
 };
 pub use packet::{Body, Delivery, Packet};
 pub(crate) use random::Stream;
 pub use random::seed;
-pub use router::Router;
+pub use router::{Egress, Router};
 pub use runner::{Machine, MachineId, Occurrence, Runner};
 pub use tcp::{ConnectError, Segment, TcpCall, TcpDelivery, TcpEvent};
 pub use topology::{HostId, InterfaceId, NetworkId, RouterId};

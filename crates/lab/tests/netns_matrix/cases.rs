@@ -49,7 +49,8 @@ fn real_nats_and_simulated_ones_let_the_same_pairs_meet_in_the_same_way() {
     let surprises = Mutex::new(Vec::new());
     let work = || {
         while let Some(situation) = next(&waiting) {
-            surprises.lock().unwrap().extend(surprise(situation));
+            let found = surprise(situation);
+            surprises.lock().unwrap().extend(found);
         }
     };
     std::thread::scope(|scope| (0..WORLDS).for_each(|_| drop(scope.spawn(work))));

@@ -11,11 +11,13 @@ const ROWS: usize = 9;
 /// Those that are not in it are below, so many in a row, under their names.
 const PER_LINE: usize = 5;
 const SLOT: (usize, usize) = (262, 70);
-const LEGEND: [(End, &str, &str); 4] = [
+const LEGEND: [(End, &str, &str); 6] = [
     (End::Plain, "#8fd08f", "plain ICE"),
     (End::Predicted, "#8fbfe8", "predicted port"),
     (End::Birthday, "#c9b3e6", "birthday"),
+    (End::Tcp, "#f2d08f", "TCP"),
     (End::Relayed, "#dddddd", "relayed"),
+    (End::Apart, "#dddddd", ""),
 ];
 
 /// Draws cells as an SVG table, the pairs of [`kinds`] with a row for each left NAT and a column for
@@ -63,7 +65,7 @@ pub fn svg(cells: &[Figures], caption: &str) -> String {
 
 fn legend(out: &mut String) {
     let mut x = 8;
-    for (_, colour, name) in LEGEND {
+    for (_, colour, name) in LEGEND.iter().filter(|entry| !entry.2.is_empty()) {
         rectangle(out, (x, 44), (14, 14), colour);
         text(out, (x + 19, 55), 11, name);
         x += 110;
@@ -76,10 +78,18 @@ fn draw(out: &mut String, (x, y): (usize, usize), cell: &Figures) {
     rectangle(out, (x + 1, y + 1), (CELL.0 - 2, CELL.1 - 2), fill);
     let rate = format!("{:.1} % direct", cell.rate * 100.0);
     text(out, (x + 6, y + 14), 11, &rate);
-    if let Some(median) = cell.median_ms.filter(|_| cell.end != End::Relayed) {
+    if let Some(median) = cell.median_ms.filter(|_| cell.end.is_direct()) {
         let p99 = cell.p99_ms.unwrap_or(median);
         let times = format!("{median:.0} ms, 99 %: {p99:.0} ms");
         text(out, (x + 6, y + 27), 10, &times);
+    }
+    if let Some(median) = cell.relayed_ms.filter(|_| !cell.end.is_direct()) {
+        text(
+            out,
+            (x + 6, y + 27),
+            10,
+            &format!("relayed after {median:.0} ms"),
+        );
     }
     let sockets = match cell.most_sockets {
         0 => String::new(),

@@ -28,6 +28,10 @@ pub struct Run {
     /// From the moment when the later side had the other's credentials and candidates to that
     /// at which both had a valid pair, and how the pair was found; `None` without one.
     pub direct: Option<(Duration, Technique)>,
+    /// The same where the pair that was selected leads through a relay.
+    pub relayed: Option<Duration>,
+    /// Whether the path is a TCP connection.
+    pub is_tcp: bool,
     /// Probes beyond plain checks, of the side that sent more.
     pub probes: u32,
     /// Sockets opened for them, of the side that opened more.
@@ -51,27 +55,37 @@ pub fn run(homes: &TwoHomes, number: u64) -> Run {
         Some(meeting.agent(side).technique(&path))
     });
     let [left, right] = techniques;
-    let direct = outcome
+    let found = outcome
         .both_valid_after()
         .zip(left.max(right))
         .map(|(time, technique)| (time.saturating_sub(stagger), technique))
         .filter(|_| outcome.is_connected());
-    Run::new(direct, &tried, meeting.datagrams())
+    let is_tcp = [0, 1].iter().any(|side| {
+        let path = outcome.sides[*side].selected;
+        path.is_some_and(|path| meeting.agent(*side).tcp_ends(path.local).is_some())
+    });
+    Run {
+        is_tcp,
+        ..Run::new(found, &tried, meeting.datagrams())
+    }
 }
 
 impl Run {
     /// From what both sides have tried, and the datagrams of the one that sent more.
     pub(crate) fn new(
-        direct: Option<(Duration, Technique)>,
+        found: Option<(Duration, Technique)>,
         tried: &[Vec<Tried>; 2],
         datagrams: u64,
     ) -> Self {
+        let is_relay = |found: &(Duration, Technique)| found.1 == Technique::Relay;
         let most = |what: fn(&Tried) -> u32| {
             let sums = tried.iter().map(|side| side.iter().map(what).sum());
             sums.max().unwrap_or(0)
         };
         Self {
-            direct,
+            direct: found.filter(|found| !is_relay(found)),
+            relayed: found.filter(is_relay).map(|(time, _)| time),
+            is_tcp: false,
             probes: most(|tried| tried.probes),
             sockets: most(|tried| tried.sockets),
             datagrams,
@@ -81,7 +95,12 @@ impl Run {
     /// How it ended.
     #[must_use]
     pub fn end(&self) -> End {
-        End::of(self.direct.map(|(_, technique)| technique))
+        match (self.direct, self.relayed) {
+            (Some(_), _) if self.is_tcp => End::Tcp,
+            (Some((_, technique)), _) => End::of(technique),
+            (None, Some(_)) => End::Relayed,
+            (None, None) => End::Apart,
+        }
     }
 }
 
@@ -94,20 +113,31 @@ pub enum End {
     Predicted,
     /// With a port that was met by trying many.
     Birthday,
-    /// Without a direct path.
+    /// With a TCP connection.
+    Tcp,
+    /// Through the relay.
     Relayed,
+    /// Without a path: there is no relay in most of these worlds, where it would be one
+    /// that is relayed.
+    Apart,
 }
 
 impl End {
-    const fn of(technique: Option<Technique>) -> Self {
-        match technique {
-            Some(
-                Technique::Host | Technique::Ipv6 | Technique::Reflexive | Technique::PeerReflexive,
-            ) => Self::Plain,
-            Some(Technique::Predicted) => Self::Predicted,
-            Some(Technique::Birthday) => Self::Birthday,
-            Some(Technique::Relay) | None => Self::Relayed,
+    /// Techniques that are not named here are ways to a pair of plain checks.
+    fn of(technique: Technique) -> Self {
+        match technique.as_str() {
+            "predicted" => Self::Predicted,
+            "birthday" => Self::Birthday,
+            "tcp" => Self::Tcp,
+            "relay" => Self::Relayed,
+            _ => Self::Plain,
         }
+    }
+
+    /// Whether there was a direct path.
+    #[must_use]
+    pub const fn is_direct(self) -> bool {
+        !matches!(self, Self::Relayed | Self::Apart)
     }
 
     /// In lower case.
@@ -117,7 +147,9 @@ impl End {
             Self::Plain => "plain",
             Self::Predicted => "predicted",
             Self::Birthday => "birthday",
+            Self::Tcp => "tcp",
             Self::Relayed => "relayed",
+            Self::Apart => "apart",
         }
     }
 }
@@ -127,8 +159,11 @@ impl End {
 pub struct Cell {
     runs: usize,
     techniques: BTreeMap<Technique, usize>,
+    ends: BTreeMap<End, usize>,
     /// Of the direct ones, sorted.
     times: Vec<Duration>,
+    /// Of the relayed ones, sorted.
+    relayed: Vec<Duration>,
     probes: Vec<u32>,
     sockets: u32,
     datagrams: u64,
@@ -148,10 +183,15 @@ impl Cell {
     /// Adds a meeting.
     pub fn add(&mut self, run: &Run) {
         self.runs += 1;
+        *self.ends.entry(run.end()).or_default() += 1;
         if let Some((time, technique)) = run.direct {
             let place = self.times.partition_point(|known| *known <= time);
             self.times.insert(place, time);
             *self.techniques.entry(technique).or_default() += 1;
+        }
+        if let Some(time) = run.relayed {
+            let place = self.relayed.partition_point(|known| *known <= time);
+            self.relayed.insert(place, time);
         }
         self.probes.push(run.probes);
         self.sockets = self.sockets.max(run.sockets);
@@ -184,10 +224,16 @@ impl Cell {
         most.map(|(technique, _)| *technique).filter(|_| direct)
     }
 
-    /// How most meetings ended.
+    /// How most meetings ended; where most were not direct, how most of those did.
     #[must_use]
     pub fn end(&self) -> End {
-        End::of(self.technique())
+        let direct = self.direct() * 2 >= self.runs && self.runs > 0;
+        let counted = self
+            .ends
+            .iter()
+            .filter(|(end, _)| end.is_direct() == direct);
+        let most = counted.max_by_key(|(_, count)| **count);
+        most.map_or(End::Apart, |(end, _)| *end)
     }
 
     /// The time that so many hundredths of the direct ones stayed within.
@@ -238,6 +284,7 @@ impl Cell {
             rate_high: high,
             median_ms: self.time(50).map(ms),
             p99_ms: self.time(99).map(ms),
+            relayed_ms: self.relayed.get(self.relayed.len() / 2).copied().map(ms),
             most_probes: self.most_probes(),
             most_sockets: self.sockets,
             most_datagrams: self.datagrams,
@@ -268,7 +315,7 @@ pub struct Figures {
     pub right: String,
     /// How most meetings ended: a technique, or `relay`.
     pub technique: &'static str,
-    /// The same, coarser.
+    /// The same, coarser, and whether the path is a TCP connection.
     #[serde(skip)]
     pub end: End,
     /// Meetings.
@@ -285,6 +332,8 @@ pub struct Figures {
     pub median_ms: Option<f64>,
     /// The time that 99 of 100 stayed within.
     pub p99_ms: Option<f64>,
+    /// The median time to a relayed path of those that have none but that.
+    pub relayed_ms: Option<f64>,
     /// The most probes of a side beyond plain checks.
     pub most_probes: u32,
     /// The most sockets that a side opened.

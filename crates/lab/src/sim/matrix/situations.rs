@@ -1,7 +1,7 @@
 //! Who meets behind what.
 
 use super::super::nat::{Allocation, Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Ports};
-use super::super::scenario::{Home, Layer, Signalling, TwoHomes};
+use super::super::scenario::{Home, Layer, Outlet, Signalling, TwoHomes};
 use postern_proto::ice::Config;
 use std::time::Duration;
 
@@ -132,7 +132,8 @@ impl Situation {
 }
 
 /// The whole table: the 81 pairs of [`kinds`], then those with ports in order or in blocks, behind
-/// two NATs, behind one and the same, and behind IPv6 firewalls.
+/// two NATs, behind one and the same, behind IPv6 firewalls, and where UDP, or all but TCP to port 443,
+/// is blocked. Only the last ones have a relay.
 #[must_use]
 pub fn situations() -> Vec<Situation> {
     let kinds = kinds();
@@ -142,7 +143,11 @@ pub fn situations() -> Vec<Situation> {
     let pairs = kinds
         .iter()
         .flat_map(|left| kinds.iter().map(|right| pair(left, right)));
-    pairs.chain(ports()).chain(layers()).collect()
+    pairs
+        .chain(ports())
+        .chain(layers())
+        .chain(outlets())
+        .collect()
 }
 
 fn ports() -> [Situation; 4] {
@@ -194,6 +199,29 @@ fn layers() -> [Situation; 6] {
             "hairpin",
             behind_one(carrier(Hairpin::ExternalSource), &easy()),
         ),
+    ]
+}
+
+fn outlets() -> [Situation; 5] {
+    let easy = || Home::behind(Nat::default());
+    let with = |outlet| Home { outlet, ..easy() };
+    let relayed = |left, right| TwoHomes {
+        relay: true,
+        tcp: true,
+        ..between(left, right)
+    };
+    let (blocked, https) = (Outlet::NoUdp, Outlet::Https);
+    let proxy = Outlet::Proxy;
+    [
+        Situation::new("UDP blocked", "EIM/APDF", relayed(with(blocked), easy())),
+        Situation::new(
+            "UDP blocked",
+            "UDP blocked",
+            relayed(with(blocked), with(blocked)),
+        ),
+        Situation::new("443 only", "EIM/APDF", relayed(with(https), easy())),
+        Situation::new("443 only", "443 only", relayed(with(https), with(https))),
+        Situation::new("HTTP proxy", "443 only", relayed(with(proxy), with(https))),
     ]
 }
 

@@ -16,6 +16,7 @@ mod table;
 
 pub(crate) use table::{NatTable, Refusal, Translated};
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Which remote endpoints share a mapping (RFC 4787, section 4.1).
@@ -265,4 +266,35 @@ pub enum Gate {
     Firewall(Firewall),
     /// Translated.
     Nat(Nat),
+    /// As [`Router::v4`](crate::sim::Router::v4) only: translated for hosts that have IPv6 alone
+    /// (RFC 6146). They reach IPv4 endpoints under the well-known prefix, [`synthesised`].
+    Nat64(Nat),
+}
+
+/// The first 96 bits of 64:ff9b::/96, the well-known prefix (RFC 6052 section 2.1).
+const WELL_KNOWN: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+
+/// How a host behind a NAT64 reaches an IPv4 endpoint; an IPv6 one stays as it is.
+#[must_use]
+pub fn synthesised(endpoint: SocketAddr) -> SocketAddr {
+    let IpAddr::V4(v4) = endpoint.ip() else {
+        return endpoint;
+    };
+    let [a, b, c, d] = v4.octets().map(u16::from);
+    let [p0, p1, p2, p3, p4, p5] = WELL_KNOWN;
+    let v6 = Ipv6Addr::new(p0, p1, p2, p3, p4, p5, a << 8 | b, c << 8 | d);
+    SocketAddr::new(v6.into(), endpoint.port())
+}
+
+/// The IPv4 endpoint that an IPv6 one stands for.
+pub(crate) fn embedded(endpoint: SocketAddr) -> Option<SocketAddr> {
+    let IpAddr::V6(v6) = endpoint.ip() else {
+        return None;
+    };
+    let segments = v6.segments();
+    let [.., high, low] = segments;
+    let [a, b] = high.to_be_bytes();
+    let [c, d] = low.to_be_bytes();
+    let is_well_known = segments.starts_with(&WELL_KNOWN);
+    is_well_known.then(|| SocketAddr::new(IpAddr::from([a, b, c, d]), endpoint.port()))
 }

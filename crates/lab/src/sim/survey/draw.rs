@@ -5,7 +5,7 @@ use super::super::nat::{
     Allocation, Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Ports, Timeouts, Unsolicited,
 };
 use super::super::random::Stream;
-use super::super::scenario::{Home, Layer, Signalling, TwoHomes};
+use super::super::scenario::{Home, Layer, Outlet, Signalling, TwoHomes};
 use postern_proto::ice::Config;
 use std::time::Duration;
 
@@ -17,15 +17,23 @@ const NARROW: u16 = 40_000;
 /// Draws a world of the survey: up to three NATs of any behaviour on each side, or both homes
 /// behind one carrier; ports random in wide and narrow ranges, in blocks and in order, with the
 /// flows of others in between; routers that drop, accept or refuse strangers and mappings that die
-/// young; now and then IPv6, or no way for IPv4; delays up to 150 ms, unequal in either direction,
+/// young; now and then IPv6, no way for IPv4, or a relay, which may be the only way out, over TCP, to port 443
+/// alone or through a proxy; delays up to 150 ms, unequal in either direction,
 /// jitter, loss up to 5 % a link, reordering and duplication.
 #[must_use]
 pub fn world(seed: [u8; 32]) -> TwoHomes {
     let mut dice = Dice(Stream::new(seed, STREAM));
     let carrier = dice.one_in(8).then(|| dice.carrier());
-    let [left, right] = [dice.home(carrier.is_some()), dice.home(carrier.is_some())];
+    let [mut left, mut right] = [dice.home(carrier.is_some()), dice.home(carrier.is_some())];
+    let relay = dice.one_in(6);
+    if relay {
+        left.outlet = dice.outlet();
+        right.outlet = dice.outlet();
+    }
     TwoHomes {
         carrier,
+        relay,
+        tcp: relay && dice.coin(),
         same_addresses: dice.coin(),
         signalling: dice.signalling(),
         server: dice.pipe(),
@@ -76,8 +84,19 @@ impl Dice {
             back: self.one_in(4).then(|| self.pipe()),
             ipv4: true,
             ipv6: v6 != Gate::Closed,
+            outlet: Outlet::All,
             bridges: self.pick(&[0, 0, 0, 1, 2]),
         }
+    }
+
+    fn outlet(&mut self) -> Outlet {
+        self.pick(&[
+            Outlet::All,
+            Outlet::All,
+            Outlet::NoUdp,
+            Outlet::Https,
+            Outlet::Proxy,
+        ])
     }
 
     fn carrier(&mut self) -> Layer {

@@ -77,7 +77,7 @@ impl Survey {
         } else {
             forecast.least >= 1.0
         };
-        if wrong {
+        if wrong || forecast.connects && run.end() == End::Apart {
             self.surprises.push(Surprise {
                 seed: number,
                 class: forecast.class,

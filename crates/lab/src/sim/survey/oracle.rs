@@ -5,7 +5,7 @@
 //! of a path follows, within the packets and sockets that an agent may use.
 
 use super::super::nat::{Allocation, Filtering, Gate, Hairpin, Mapping, Nat};
-use super::super::scenario::{Home, TwoHomes};
+use super::super::scenario::{Home, Outlet, TwoHomes};
 use postern_proto::punch::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, NARROW_PORTS};
 
 /// Worlds of which the same is to be expected.
@@ -13,6 +13,10 @@ use postern_proto::punch::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, NARROW_PO
 pub enum Class {
     /// One of the two has no way out.
     NoWay,
+    /// Both have a relay, and UDP is let out.
+    Relay,
+    /// Both have a relay, and one of them no UDP, or TCP to port 443 only, or an HTTP proxy only.
+    RelayOverTcp,
     /// Both have IPv6 that firewalls at most stand before.
     Ipv6,
     /// Both are in one network, or one of them in the outer network of the other.
@@ -47,6 +51,8 @@ impl Class {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoWay => "no way out",
+            Self::Relay => "with a relay",
+            Self::RelayOverTcp => "with a relay over TCP",
             Self::Ipv6 => "IPv6",
             Self::Neighbours => "one network",
             Self::CarrierWithoutHairpin => "one carrier, no hairpin",
@@ -73,11 +79,18 @@ pub struct Forecast {
     pub least: f64,
     /// At most; with 0 there can be none.
     pub most: f64,
+    /// Whether there has to be a path, if only a relayed one.
+    pub connects: bool,
 }
 
 impl Forecast {
     const fn new(class: Class, least: f64, most: f64) -> Self {
-        Self { class, least, most }
+        Self {
+            class,
+            least,
+            most,
+            connects: least >= 1.0,
+        }
     }
 
     const fn certain(class: Class) -> Self {
@@ -97,6 +110,9 @@ impl Forecast {
     #[must_use]
     pub fn of(homes: &TwoHomes) -> Self {
         let [left, right] = &homes.homes;
+        if homes.relay {
+            return Self::relayed(left, right);
+        }
         if let Some(layer) = &homes.carrier {
             return Self::behind_one(&layer.v4, left, right);
         }
@@ -114,6 +130,25 @@ impl Forecast {
             Some(true) => Self::certain(Class::Plain),
             None => Self::open(Class::Racing),
             Some(false) => Self::beyond_plain(Side::of(left), Side::of(right), homes),
+        }
+    }
+
+    /// With a relay there is a path wherever both reach it. Whether a direct one is selected depends
+    /// on how soon it is found.
+    fn relayed(left: &Home, right: &Home) -> Self {
+        let closed = |home: &Home| home.routers.iter().any(|layer| layer.v4 == Gate::Closed);
+        if closed(left) || closed(right) {
+            return Self::open(Class::NoWay);
+        }
+        let restricted = |home: &Home| home.outlet != Outlet::All && !home.routers.is_empty();
+        let class = if restricted(left) || restricted(right) {
+            Class::RelayOverTcp
+        } else {
+            Class::Relay
+        };
+        Self {
+            connects: true,
+            ..Self::open(class)
         }
     }
 
@@ -238,7 +273,7 @@ impl Side {
             ports: None,
         };
         let nats = home.routers.iter().filter_map(|layer| match layer.v4 {
-            Gate::Nat(nat) => Some(nat),
+            Gate::Nat(nat) | Gate::Nat64(nat) => Some(nat),
             Gate::Closed | Gate::Open | Gate::Firewall(_) => None,
         });
         let nats: Vec<Nat> = nats.collect();

@@ -1,5 +1,4 @@
 //! Random worlds: the agents do what is possible in each.
-#![expect(clippy::print_stdout, reason = "a test prints what it has measured")]
 
 use postern_lab::sim::survey::Survey;
 use std::thread;

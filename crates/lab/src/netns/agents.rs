@@ -227,7 +227,7 @@ impl Meeting<'_> {
         let tried = [left, right].map(|side| side.agent.punch_report().tried);
         let datagrams = left.datagrams.max(right.datagrams);
         let run = Run::new(direct, &tried, datagrams);
-        let ended = |end: Option<_>| end.ok_or(io::Error::from(io::ErrorKind::TimedOut));
+        let ended = |end: Option<_>| end.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut));
         let [left, right] = self.sides.map(|side| side.end);
         Ok(Met {
             sides: [ended(left)?, ended(right)?],

@@ -121,7 +121,7 @@ fn home(name: &str, hosts: &[&str], lan: u8, layer: &Layer) -> Result<Home, Buil
             ports: COUNTED,
             step,
         },
-        other => other,
+        Allocation::Preserving | Allocation::Random(_) | Allocation::Block { .. } => nat.allocation,
     };
     let nat = Nat {
         allocation,

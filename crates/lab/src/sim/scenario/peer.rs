@@ -194,7 +194,7 @@ impl Peer {
         self.calls.pop_front()
     }
 
-    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let client = self.relay.as_ref().and_then(|relay| relay.client.as_ref());
         let client = client.and_then(Client::poll_timeout);
         [client, self.agent.poll_timeout()]
@@ -326,7 +326,11 @@ impl Peer {
                 };
                 client.handle_input(now, datagram);
             }
-            _ => {}
+            (
+                TcpEvent::Message(_) | TcpEvent::Accepted | TcpEvent::Failed(_) | TcpEvent::Closed,
+                _,
+                _,
+            ) => {}
         }
     }
 }

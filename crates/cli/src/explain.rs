@@ -9,6 +9,9 @@ use tokio::task::AbortHandle;
 
 use crate::output::{Event, Output};
 
+/// What nobody has found out.
+const UNKNOWN: &str = "unknown";
+
 /// What a network does, in JSON (docs/json.md).
 #[derive(Debug, Serialize)]
 pub(crate) struct Nat {
@@ -33,14 +36,9 @@ pub(crate) struct Tried {
 
 impl From<&Network> for Nat {
     fn from(network: &Network) -> Self {
-        let nat = network.nat.unwrap_or(postern::NatReport {
-            mapped: ([0, 0, 0, 0], 0).into(),
-            mapping: Default::default(),
-            filtering: Default::default(),
-            allocation: Default::default(),
-            parity: false,
-        });
-        let (port_range, step) = match nat.allocation {
+        let nat = network.nat.as_ref();
+        let allocation = nat.map_or(Allocation::Unknown, |nat| nat.allocation);
+        let (port_range, step) = match allocation {
             Allocation::Random(range) => (Some([range.first, range.last]), None),
             Allocation::Sequential { step, .. } => (None, Some(step)),
             Allocation::Unknown | Allocation::Preserving => (None, None),
@@ -48,9 +46,9 @@ impl From<&Network> for Nat {
         Self {
             nat: network.has_nat(),
             udp: network.udp,
-            mapping: nat.mapping.as_str(),
-            filtering: nat.filtering.as_str(),
-            allocation: nat.allocation.as_str(),
+            mapping: nat.map_or(UNKNOWN, |nat| nat.mapping.as_str()),
+            filtering: nat.map_or(UNKNOWN, |nat| nat.filtering.as_str()),
+            allocation: allocation.as_str(),
             port_range,
             step,
         }

@@ -246,7 +246,7 @@ impl Connector {
         let heard = report.stun_servers_answered > 0 || self.is_direct_known(now);
         Network {
             nat: self.agent.punch_report().local,
-            udp: asked.then_some(heard).or(heard.then_some(true)),
+            udp: (asked || heard).then_some(heard),
         }
     }
 

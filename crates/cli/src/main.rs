@@ -4,6 +4,7 @@ mod check;
 mod config;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod demo;
+mod explain;
 mod failure;
 #[cfg(target_os = "linux")]
 mod gateway;
@@ -19,6 +20,7 @@ mod relay;
 mod send;
 mod server;
 mod session;
+mod stun;
 mod usage;
 
 use std::process::ExitCode;

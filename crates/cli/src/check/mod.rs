@@ -4,20 +4,19 @@ mod page;
 mod report;
 mod table;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use postern::check::{self, CheckError, Facts, Options, Progress, Reach, Verdict};
 use postern::turn::Proxy;
-use tokio::net::lookup_host;
 
 use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
 use crate::output::Output;
 use crate::session;
+use crate::stun::{self, StunServer};
 use report::Report;
 
 /// Exit codes of a check that ran (docs/check.md).
@@ -27,9 +26,6 @@ const NOTHING: u8 = 6;
 /// The pause between two looks of `--watch`.
 const WATCH: Duration = Duration::from_secs(30);
 
-/// More STUN servers than that tell nothing new.
-const MAX_STUN: usize = 4;
-
 /// Options of `postern check`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -37,7 +33,7 @@ pub(crate) struct Arguments {
     server: ServerArguments,
     /// A STUN server more to look from; may be given several times
     #[arg(long, value_name = "HOST:PORT")]
-    stun: Vec<String>,
+    stun: Vec<StunServer>,
     /// Do not ask the router whether it opens ports
     #[arg(long)]
     no_gateway: bool,
@@ -124,25 +120,11 @@ impl Arguments {
         let server = self.server.url()?;
         let proxy = session::proxy_for(&server, self.proxy.as_ref())?;
         Ok(Options {
-            stun: self.stun_servers().await?,
+            stun: stun::resolve(&self.stun).await?,
             proxy,
             gateway: !self.no_gateway,
             ..Options::new(server)
         })
-    }
-
-    async fn stun_servers(&self) -> Result<Vec<SocketAddr>, Failure> {
-        let mut servers = Vec::new();
-        for named in &self.stun {
-            let found = lookup_host(named.as_str()).await.map_err(|error| {
-                Failure::usage(format!(
-                    "{named} is no STUN server to ask: {error}; write HOST:PORT, such as stun.example.org:3478"
-                ))
-            })?;
-            servers.extend(found);
-        }
-        servers.truncate(MAX_STUN);
-        Ok(servers)
     }
 }
 

@@ -33,6 +33,7 @@ mod links;
 mod net;
 mod os;
 pub mod portmap;
+pub mod probe;
 mod quic;
 mod race;
 mod rendezvous;

@@ -16,6 +16,7 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use postern_proto::probe;
 use postern_proto::turn::server::{RelayTransport, Stats, Traffic, Transport};
 use postern_wire::stun::Method;
 use prometheus_client::collector::Collector;
@@ -30,6 +31,7 @@ use tokio::time::{sleep, timeout};
 
 use super::control::Control;
 use super::mailboxes::Census;
+use super::probe::Prober;
 use super::slots::Slots;
 
 /// One scrape must be over after so long.
@@ -83,6 +85,7 @@ async fn scrape(State(control): State<Control>) -> Response {
     let now = Snapshot {
         relay: control.relay.stats().await,
         signalling: control.mailboxes.census().await,
+        probes: control.prober.as_ref().map(Prober::stats),
         connected: [
             ("web", wide(control.places.web.count())),
             ("turn", wide(control.places.turn.count())),
@@ -110,6 +113,8 @@ pub(super) fn is_private(address: SocketAddr) -> bool {
 struct Snapshot {
     relay: Stats,
     signalling: Census,
+    /// `None` where nobody may ask for any.
+    probes: Option<probe::Stats>,
     /// Connections by where they are.
     connected: [(&'static str, u64); 3],
 }
@@ -120,7 +125,8 @@ impl Collector for Snapshot {
         let help = "Connections of clients over TCP and TLS, and sessions over DTLS.";
         out.gauges("connections", help, labelled("at", self.connected))?;
         self.relay(&mut out)?;
-        self.signalling(&mut out)
+        self.signalling(&mut out)?;
+        self.probes(&mut out)
     }
 }
 
@@ -195,6 +201,28 @@ impl Snapshot {
         out.counter("signalling_bytes", help, stats.relayed_bytes)?;
         let help = "Messages and connections refused.";
         out.counter("signalling_refused", help, stats.refused)
+    }
+}
+
+impl Snapshot {
+    fn probes(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let Some(probes) = &self.probes else {
+            return Ok(());
+        };
+        let ended = probes.outcomes.iter().map(|((transport, outcome), count)| {
+            let labels = [
+                ("transport", transport.to_string()),
+                ("outcome", outcome.as_str().to_owned()),
+            ];
+            (labels, *count)
+        });
+        out.counters("probes", "Probes of clients' ports.", ended)?;
+        let refused = probes.refused.iter().map(|(refusal, count)| {
+            let labels = [("reason", refusal.as_str().to_owned())];
+            (labels, *count)
+        });
+        let help = "Requests for probes that were refused.";
+        out.counters("probes_refused", help, refused)
     }
 }
 
@@ -312,6 +340,9 @@ fn result(code: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use postern_wire::probe::{Outcome, Refusal};
+    use postern_wire::transport::Transport as ProbeOver;
+
     use super::*;
 
     fn text(relay: Stats) -> String {
@@ -320,6 +351,10 @@ mod tests {
         registry.register_collector(Box::new(Snapshot {
             relay,
             signalling,
+            probes: Some(probe::Stats {
+                outcomes: [((ProbeOver::Tcp, Outcome::Connected), 5)].into(),
+                refused: [(Refusal::Rate, 6)].into(),
+            }),
             connected: [("web", 1), ("turn", 2), ("dtls", 3)],
         }));
         let mut text = String::new();
@@ -351,6 +386,8 @@ mod tests {
             "postern_turn_stream_bytes_total{to=\"client\"} 7",
             "postern_connections{at=\"dtls\"} 3",
             "postern_signalling_clients 0",
+            "postern_probes_total{transport=\"tcp\",outcome=\"connected\"} 5",
+            "postern_probes_refused_total{reason=\"rate\"} 6",
             "# EOF",
         ] {
             assert!(text.lines().any(|said| said == line), "{line}\n{text}");

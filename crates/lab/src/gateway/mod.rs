@@ -26,7 +26,7 @@ mod search;
 pub use cast::{Expected, Role, personalities};
 pub use fake::{Gateway, HttpAnswer, Row};
 pub use personality::{
-    Conflict, Http, Lease, Length, ListEnd, Location, NatPmp, Pcp, Personality, Search, ServiceAt,
-    Specific, Xml,
+    Conflict, Forwards, Http, Lease, Length, ListEnd, Location, NatPmp, Pcp, Personality, Search,
+    ServiceAt, Specific, Xml,
 };
-pub use play::{CLIENT, Fault, GATEWAY, OTHER_GATEWAY, Play};
+pub use play::{CLIENT, Fault, GATEWAY, OTHER_GATEWAY, Outside, Play};

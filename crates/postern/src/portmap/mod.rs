@@ -21,6 +21,7 @@ mod guard;
 mod links;
 mod sockets;
 mod task;
+mod verify;
 
 pub use guard::GUARD;
 pub use links::Link;
@@ -35,14 +36,19 @@ pub use postern_wire::upnp::url::HttpUrl;
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use postern_proto::portmap as machine;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
+use crate::server_url::ServerUrl;
 use task::{Command, Task};
 
 /// Commands that wait for the task.
 const MAX_COMMANDS: usize = 64;
+/// How long a gateway's word on a removal is waited for; it is asked for longer.
+const REMOVAL: Duration = Duration::from_secs(10);
 /// Changes of a mapping that wait for its owner; the oldest are those that count, and what
 /// stands is in [`Mapping::current`].
 const MAX_CHANGES: usize = 64;
@@ -112,6 +118,10 @@ pub struct Config {
     pub pinholes: bool,
     /// Which protocols are used; all if there is none.
     pub protocols: Option<Protocols>,
+    /// A server that looks at mappings from outside when they are made and renewed; those that
+    /// are dead are removed and made again. [`PortMapping::verified`] says what came of it. The
+    /// port inside is opened for the look if no program has it.
+    pub verify: Option<ServerUrl>,
     /// Is told of mappings that do not end.
     pub journal: Option<Journal>,
 }
@@ -349,7 +359,7 @@ impl Mapping {
         let _ = self.commands.send(Command::Heal(self.id)).await;
     }
 
-    /// Removes it, and waits for the gateway's word.
+    /// Removes it, and waits for the gateway's word: ten seconds at most.
     ///
     /// # Errors
     ///
@@ -358,9 +368,14 @@ impl Mapping {
         self.left = true;
         let (reply, answer) = oneshot::channel();
         let command = Command::Unmap(self.id, Some(reply));
-        let sent = self.commands.send(command).await;
-        sent.map_err(|_| Failure::Silent)?;
-        answer.await.map_err(|_| Failure::Silent)?
+        let removal = async {
+            let sent = self.commands.send(command).await;
+            sent.map_err(|_| Failure::Silent)?;
+            answer.await.map_err(|_| Failure::Silent)?
+        };
+        timeout(REMOVAL, removal)
+            .await
+            .unwrap_or(Err(Failure::Silent))
     }
 
     /// Leaves it to its lease: it is neither renewed nor removed, whatever becomes of the

@@ -163,6 +163,7 @@ impl Client {
             internal_port: entry.wish.internal_port,
             lifetime: 0,
             double_nat: false,
+            verified: None,
             ticket: Ticket::Upnp(device.location.clone()),
         };
         self.events.push_back(Event::Endless(id, mapping));

@@ -31,6 +31,7 @@ fn config(protocols: Protocols) -> Config {
         gateway: Some(at(ROUTER).ip()),
         protocols,
         location: None,
+        verify: false,
         search: true,
     }
 }

@@ -49,7 +49,7 @@ table inet filter {
   chain postrouting {
     type nat hook postrouting priority 100; policy accept;
     jump postrouting_miniupnpd
-    oifname "wan" masquerade
+    meta nfproto ipv4 oifname "wan" masquerade
   }
 }
 "#;

@@ -65,6 +65,7 @@ impl PathArguments {
             policy: self.policy(),
             udp: !self.no_udp,
             relay_transports: self.transports()?,
+            mapping: true,
             proxy: self.proxy(server)?,
         })
     }

@@ -16,10 +16,12 @@ use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
 use crate::dialer::{self, Dialer, Introducer};
+use crate::mapped::{Keeper, Mapped};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
     SessionId, Sockets, StunDatagram, host_addresses,
 };
+use crate::portmap::is_public;
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
@@ -55,6 +57,10 @@ pub struct EndpointConfig {
     pub udp: bool,
     /// How relays may be reached.
     pub relay_transports: RelayTransports,
+    /// Whether to ask the router for a port (PCP, NAT-PMP, UPnP), so that peers reach this machine
+    /// from behind any NAT. Nothing waits for it; the port is given back by
+    /// [`Endpoint::finish`], and otherwise after ten minutes. Not with `loopback`.
+    pub mapping: bool,
     /// The HTTP proxy through which servers are reached over TCP and TLS.
     pub proxy: Option<Proxy>,
 }
@@ -66,6 +72,7 @@ impl Default for EndpointConfig {
             policy: PathPolicy::default(),
             udp: true,
             relay_transports: RelayTransports::default(),
+            mapping: true,
             proxy: None,
         }
     }
@@ -188,6 +195,7 @@ impl Endpoint {
             next: AtomicU64::new(1),
             attempts: watch::Sender::new(0),
             routers: OnceLock::new(),
+            keeper: OnceLock::new(),
         });
         let routers = [
             tokio::spawn(route_stun(Arc::downgrade(&shared), outlets.stun)),
@@ -243,7 +251,12 @@ impl Endpoint {
     pub async fn finish(&self) {
         let mut attempts = self.0.attempts.subscribe();
         let _ = attempts.wait_for(|count| *count == 0).await;
-        self.0.quic.wait_idle().await;
+        let given_back = async {
+            if let Some(keeper) = self.0.keeper.get() {
+                keeper.end().await;
+            }
+        };
+        tokio::join!(self.0.quic.wait_idle(), given_back);
     }
 
     fn introducer(&self, server: &ServerUrl) -> Introducer {
@@ -315,6 +328,8 @@ pub(crate) struct Shared {
     next: AtomicU64,
     attempts: watch::Sender<usize>,
     routers: OnceLock<[AbortHandle; 2]>,
+    /// Begun by the first session that has a use for it.
+    keeper: OnceLock<Keeper>,
 }
 
 impl Drop for Shared {
@@ -380,6 +395,21 @@ impl Shared {
     /// Whether connections may punch.
     pub(crate) fn may_punch(&self) -> bool {
         self.config.udp && self.dialer.opens_sockets()
+    }
+
+    /// What becomes of a port of the router that leads here, if one is to be asked for: a machine
+    /// with a public address needs none.
+    pub(crate) fn mapped(&self) -> Option<watch::Receiver<Mapped>> {
+        let config = &self.config;
+        let wanted = config.mapping && self.may_punch() && config.policy != PathPolicy::RelayOnly;
+        if !wanted || self.uses_loopback() {
+            return None;
+        }
+        let hosts = self.host_addresses();
+        let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
+        let port = hosts.iter().find(private)?.port();
+        let keeper = self.keeper.get_or_init(|| Keeper::start(port));
+        Some(keeper.subscribe())
     }
 
     /// What this host allows in attempts to punch.

@@ -30,6 +30,7 @@ mod explain;
 #[cfg(target_os = "linux")]
 pub mod gateway;
 mod links;
+mod mapped;
 mod net;
 mod os;
 pub mod portmap;

@@ -247,6 +247,10 @@ impl Map {
             let index = tokio::select! {
                 (change, index) = any(changes) => {
                     self.tell(&change);
+                    // What is lost has no new lease: what is written down about it runs out.
+                    if let Change::Lost(_) = change {
+                        continue;
+                    }
                     index
                 }
                 () = &mut stop => return,

@@ -30,6 +30,8 @@ mod files;
 #[cfg(target_os = "linux")]
 mod garbage;
 #[cfg(target_os = "linux")]
+mod mapped;
+#[cfg(target_os = "linux")]
 mod paths;
 #[cfg(target_os = "linux")]
 mod programs;
@@ -52,6 +54,7 @@ fn main() -> std::process::ExitCode {
     let all = [
         paths::CASES,
         punch::CASES,
+        mapped::CASES,
         relay::CASES,
         transports::CASES,
         files::CASES,

@@ -191,6 +191,7 @@ impl Play {
             external_port: 4001,
             exact: false,
             lifetime: 3600,
+            must_end: false,
             description: "postern lab: a description of more than 32 characters".to_owned(),
             internal_host: None,
         }

@@ -67,6 +67,8 @@ pub struct Wish {
     pub exact: bool,
     /// For how long at a time, in seconds.
     pub lifetime: u32,
+    /// Whether it is no use if the gateway makes only mappings that do not end.
+    pub must_end: bool,
     /// What the gateway's list says about it: 32 ASCII characters are used.
     pub description: String,
     /// The host that is meant, if it is not this one.
@@ -83,6 +85,7 @@ impl Wish {
             external_port: 0,
             exact: false,
             lifetime: 7200,
+            must_end: false,
             description: "postern".to_owned(),
             internal_host: None,
         }
@@ -95,6 +98,7 @@ impl Wish {
             external_port: self.external_port,
             exact: self.exact,
             lifetime: self.lifetime,
+            must_end: self.must_end,
             description: self.description.clone(),
             internal_host: self.internal_host,
         }
@@ -264,6 +268,12 @@ impl Client {
         let action = action.to_owned();
         self.ask(|reply| Command::Call(action, arguments, reply))
             .await?
+    }
+
+    /// Removes all mappings that were made through this client and its clones, and waits for the
+    /// gateways' word: ten seconds at most.
+    pub async fn close(self) {
+        let _ = timeout(REMOVAL, self.ask(Command::Close)).await;
     }
 
     async fn ask<T>(

@@ -54,6 +54,7 @@ pub(super) enum Command {
     External(oneshot::Sender<Option<Found>>),
     List(Listed),
     Call(String, Arguments, Called),
+    Close(oneshot::Sender<()>),
 }
 
 impl std::fmt::Debug for Command {
@@ -81,6 +82,7 @@ pub(super) struct Task {
     externals: Vec<oneshot::Sender<Option<Found>>>,
     lists: Vec<Listed>,
     calls: std::collections::VecDeque<Called>,
+    closing: Vec<oneshot::Sender<()>>,
 }
 
 impl Task {
@@ -120,6 +122,7 @@ impl Task {
             externals: Vec::new(),
             lists: Vec::new(),
             calls: std::collections::VecDeque::new(),
+            closing: Vec::new(),
         })
     }
 
@@ -129,6 +132,11 @@ impl Task {
         let mut own = [0; MAX_DATAGRAM];
         loop {
             self.drain().await;
+            if self.machine.is_clear() {
+                for reply in self.closing.drain(..) {
+                    let _ = reply.send(());
+                }
+            }
             if !wanted && self.machine.is_idle() {
                 return;
             }
@@ -201,6 +209,10 @@ impl Task {
                 self.owners.remove(&id);
                 self.machine.release(id);
                 let _ = reply.send(());
+            }
+            Command::Close(reply) => {
+                self.closing.push(reply);
+                self.machine.close(now);
             }
             Command::Heal(id) => self.machine.heal(now, id),
             Command::Survey(reply) => {

@@ -18,6 +18,7 @@
 mod agent;
 mod connector;
 mod limits;
+mod mapping;
 mod outcome;
 mod paths;
 mod peer;

@@ -156,6 +156,7 @@ const fn wish() -> Wish {
         external_port: 4001,
         exact: false,
         lifetime: 3600,
+        must_end: false,
         description: String::new(),
         internal_host: None,
     }

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::after;
+use super::assisted::Assisted;
 use super::candidate::{Candidate, CandidateKind, can_pair};
 use super::check_list::CheckList;
 use super::config::{Config, Role};
@@ -48,6 +49,7 @@ pub struct Agent {
     pub(super) upgrade: Upgrade,
     pub(super) punching: Punching,
     pub(super) tcp: Tcp,
+    pub(super) assisted: Assisted,
     pub(super) selected: Option<PairKey>,
     /// The session before the latest restart.
     pub(super) kept: Option<Kept>,
@@ -89,6 +91,7 @@ impl Agent {
             upgrade: Upgrade::default(),
             punching: Punching::default(),
             tcp: Tcp::default(),
+            assisted: Assisted::default(),
             selected: None,
             kept: None,
             busy: false,

@@ -28,6 +28,7 @@
 //! Out of scope: lite agents, several components.
 
 mod agent;
+mod assisted;
 mod candidate;
 mod check_list;
 mod checks;

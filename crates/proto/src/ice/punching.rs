@@ -108,6 +108,9 @@ impl Agent {
                 .or(last)
                 .unwrap_or(Technique::PeerReflexive);
         }
+        if self.is_assisted(path) {
+            return Technique::Mapped;
+        }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
             (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,

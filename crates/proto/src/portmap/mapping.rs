@@ -7,7 +7,7 @@ use postern_wire::pcp::Nonce;
 
 use super::after;
 use super::choice::{AGAIN, Route};
-use super::client::Client;
+use super::client::{Client, Purpose};
 use super::device::State;
 use super::soap::Step;
 use super::timers::Timer;
@@ -210,6 +210,14 @@ impl Client {
         for id in all {
             self.unmap(now, id);
         }
+    }
+
+    /// Whether no mapping is wanted, and none is being made or removed.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        let of_mapping =
+            |purpose: &Purpose| matches!(purpose, Purpose::Mapping(_) | Purpose::Nothing);
+        self.mappings.is_empty() && !self.exchanges.values().any(of_mapping)
     }
 
     /// Whether nothing is wanted, and nothing under way.

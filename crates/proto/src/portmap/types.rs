@@ -121,6 +121,9 @@ pub struct Wish {
     pub exact: bool,
     /// For how long at a time, in seconds, not zero. It is renewed as long as it is wanted.
     pub lifetime: u32,
+    /// Whether it is no use where the gateway makes only such as do not end: nobody would remove it
+    /// if this program died.
+    pub must_end: bool,
     /// What the gateway's list shall say. Thirty-two ASCII characters of it are used.
     pub description: String,
     /// The host that is meant, if it is not this one.

@@ -46,6 +46,8 @@ pub enum Technique {
     Host,
     /// The peer's own IPv6 address.
     Ipv6,
+    /// A port that a gateway opened on request (PCP, NAT-PMP, UPnP).
+    Mapped,
     /// An address that a STUN server saw.
     Reflexive,
     /// An address that a check revealed.
@@ -65,6 +67,7 @@ impl Technique {
         match self {
             Self::Host => "host",
             Self::Ipv6 => "ipv6",
+            Self::Mapped => "mapped",
             Self::Reflexive => "reflexive",
             Self::PeerReflexive => "peer_reflexive",
             Self::Predicted => "predicted",

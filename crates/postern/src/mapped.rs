@@ -71,7 +71,8 @@ async fn keep(port: u16, state: watch::Sender<Mapped>, stop: oneshot::Receiver<(
         Ok(client) => client,
         Err(error) => {
             tracing::debug!(%error, "routers cannot be asked for a port");
-            return drop(state.send(Mapped::Nowhere));
+            let _ = state.send(Mapped::Nowhere);
+            return;
         }
     };
     let stop = async { drop(stop.await) };
@@ -94,7 +95,8 @@ async fn follow(client: &Client, port: u16, state: &watch::Sender<Mapped>) {
         Ok(mapping) => mapping,
         Err(error) => {
             tracing::debug!(%error, "no router opens a port");
-            return drop(state.send(Mapped::Nowhere));
+            let _ = state.send(Mapped::Nowhere);
+            return;
         }
     };
     tell(state, base, mapping.current());
@@ -111,7 +113,8 @@ async fn follow(client: &Client, port: u16, state: &watch::Sender<Mapped>) {
 
 fn tell(state: &watch::Sender<Mapped>, base: SocketAddr, mapping: &PortMapping) {
     let Some(address) = mapping.external_address else {
-        return drop(state.send(Mapped::Nowhere));
+        let _ = state.send(Mapped::Nowhere);
+        return;
     };
     let external = SocketAddr::new(address, mapping.external_port);
     let new = Mapped::At { base, external };

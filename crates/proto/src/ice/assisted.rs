@@ -68,16 +68,7 @@ impl Agent {
         let kinds = [path.local_kind, path.remote_kind];
         let key = PairKey::new(path.local, path.remote);
         let theirs = self.assisted.theirs.contains(&unscoped(path.remote));
-        let ours = self.assisted.pairs.contains(&key) || self.came_in_by_gateway(path, key);
+        let ours = self.assisted.pairs.contains(&key);
         !kinds.contains(&CandidateKind::Relayed) && (theirs || ours)
-    }
-
-    /// Whether a check came in that our NAT would have stopped, from an address that it knows
-    /// nothing of. Ours, which will show at which address the peer sees us, is not answered yet.
-    fn came_in_by_gateway(&self, path: &Path, key: PairKey) -> bool {
-        let is_open = self.list.get(key).is_none_or(|pair| pair.valid.is_none());
-        is_open
-            && path.remote_kind == CandidateKind::PeerReflexive
-            && self.locals.is_strict_but_assisted(path.local)
     }
 }

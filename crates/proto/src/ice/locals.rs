@@ -234,13 +234,6 @@ impl Locals {
             .is_some_and(|host| host.assisted.contains(&unscoped(mapped)))
     }
 
-    /// Whether a gateway leads somebody here whom its NAT would not let in: it gives each STUN
-    /// server another address.
-    pub(super) fn is_strict_but_assisted(&self, base: SocketAddr) -> bool {
-        self.host(base)
-            .is_some_and(|host| !host.assisted.is_empty() && host.servers_disagree())
-    }
-
     /// The kind of the local candidate that a peer saw: one that is not known is
     /// peer-reflexive (section 7.2.5.3.1).
     pub(super) fn kind_of(&self, base: SocketAddr, mapped: SocketAddr) -> CandidateKind {
@@ -271,7 +264,10 @@ impl Locals {
 
     /// Whether two servers saw different addresses of one base.
     pub(super) fn servers_disagree(&self) -> bool {
-        self.hosts.iter().any(Host::servers_disagree)
+        self.hosts.iter().any(|host| {
+            let first = host.mapped.values().next();
+            host.mapped.values().any(|mapped| Some(mapped) != first)
+        })
     }
 
     /// The PRIORITY of checks from a base: what a peer-reflexive candidate learnt from the
@@ -294,11 +290,6 @@ impl Locals {
 }
 
 impl Host {
-    fn servers_disagree(&self) -> bool {
-        let first = self.mapped.values().next();
-        self.mapped.values().any(|mapped| Some(mapped) != first)
-    }
-
     fn knows(&self, mapped: SocketAddr) -> bool {
         self.candidate.address == mapped
             || self.mapped.values().any(|known| *known == mapped)
@@ -411,12 +402,6 @@ mod tests {
         assert_eq!(locals.assist(base, seen), None, "it was told already");
         assert_eq!(locals.kind_of(base, mapped), CandidateKind::ServerReflexive);
         assert!(locals.is_assisted(base, mapped) && locals.is_assisted(base, seen));
-        assert!(
-            !locals.is_strict_but_assisted(base),
-            "one server knows nothing"
-        );
-        locals.map(base, at("192.0.2.3:1"), at("203.0.113.1:11"));
-        assert!(locals.is_strict_but_assisted(base));
         assert_eq!(locals.assist(at("10.0.0.9:5"), mapped), None, "no base");
         let again: Vec<_> = locals.tell_again().into_iter().map(|c| c.address).collect();
         assert!(again.contains(&mapped));

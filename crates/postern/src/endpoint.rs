@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use noq::TokioRuntime;
 use postern_proto::connect::{PathPolicy, RelayTransports};
-use postern_proto::punch::HostBudget;
+use postern_proto::punch::{HostBudget, Technique, Techniques};
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -57,12 +57,16 @@ pub struct EndpointConfig {
     pub udp: bool,
     /// How relays may be reached.
     pub relay_transports: RelayTransports,
-    /// Whether to ask the router for a port (PCP, NAT-PMP, UPnP), so that peers reach this machine
-    /// from behind any NAT. Nothing waits for it; the port is given back by
-    /// [`Endpoint::finish`], and otherwise after ten minutes. Not with `loopback`.
-    pub mapping: bool,
     /// The HTTP proxy through which servers are reached over TCP and TLS.
     pub proxy: Option<Proxy>,
+    /// STUN servers to ask besides those that the server names, at most 8 in all: one at
+    /// another address shows whether the NAT uses another port for each address.
+    pub stun: Vec<SocketAddr>,
+    /// Techniques that are not used, of those that [have a
+    /// switch](postern_proto::punch::Technique::has_switch). Without
+    /// [`Mapped`](postern_proto::punch::Technique::Mapped) no router is asked for a port, which
+    /// is done otherwise where this machine has no public IPv4 address.
+    pub disabled: Techniques,
 }
 
 impl Default for EndpointConfig {
@@ -72,8 +76,9 @@ impl Default for EndpointConfig {
             policy: PathPolicy::default(),
             udp: true,
             relay_transports: RelayTransports::default(),
-            mapping: true,
             proxy: None,
+            stun: Vec::new(),
+            disabled: Techniques::NONE,
         }
     }
 }
@@ -246,8 +251,8 @@ impl Endpoint {
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
 
-    /// Waits until no attempt at connecting is left, and every connection has told its
-    /// peer that it is over. To be called before the program ends.
+    /// Waits until no attempt at connecting is left, every connection has told its peer that it
+    /// is over, and the router's port is given back. To be called before the program ends.
     pub async fn finish(&self) {
         let mut attempts = self.0.attempts.subscribe();
         let _ = attempts.wait_for(|count| *count == 0).await;
@@ -357,6 +362,16 @@ impl Shared {
         self.config.policy
     }
 
+    /// STUN servers to ask besides those that the server names.
+    pub(crate) fn stun_servers(&self) -> Vec<SocketAddr> {
+        self.config.stun.clone()
+    }
+
+    /// Techniques that are not used.
+    pub(crate) fn disabled(&self) -> Techniques {
+        self.config.disabled
+    }
+
     pub(crate) fn relay_transports(&self) -> RelayTransports {
         self.config.relay_transports()
     }
@@ -401,7 +416,9 @@ impl Shared {
     /// with a public address needs none.
     pub(crate) fn mapped(&self) -> Option<watch::Receiver<Mapped>> {
         let config = &self.config;
-        let wanted = config.mapping && self.may_punch() && config.policy != PathPolicy::RelayOnly;
+        let disabled = config.disabled.contains(Technique::Mapped);
+        let direct = config.policy != PathPolicy::RelayOnly;
+        let wanted = direct && !disabled && self.may_punch();
         if !wanted || self.uses_loopback() {
             return None;
         }

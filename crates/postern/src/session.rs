@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
+use crate::explain::Explanation;
 use crate::links::{Links, News};
 use crate::mapped::Mapped;
 use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
@@ -81,6 +82,7 @@ struct Established {
     follower: PathFollower,
     events: PathEvents,
     closed: Closed,
+    explanation: watch::Sender<Explanation>,
 }
 
 pub(crate) struct Session {
@@ -145,6 +147,8 @@ impl Session {
             policy: shared.policy(),
             relay_transports: shared.relay_transports(),
             punch: shared.may_punch(),
+            stun: shared.stun_servers(),
+            disabled: shared.disabled(),
         };
         let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
         let mapped = shared.mapped();

@@ -15,6 +15,7 @@ use crate::scene::Scene;
 pub(crate) const CASES: &[Case] = crate::cases!(
     two_homes_whose_routers_open_no_ports_are_relayed,
     two_homes_with_miniupnpd_are_connected_directly,
+    the_same_two_homes_are_relayed_if_their_routers_are_not_asked,
     one_home_with_our_gateway_is_enough,
 );
 
@@ -53,10 +54,14 @@ fn comes_about(program: &mut Program, kind: &str, technique: &str) {
     }
 }
 
-fn assert_a_file_crosses(scene: &Scene, kind: &str, expected: &str) {
+fn assert_a_file_crosses(scene: &Scene, more: &[&str], kind: &str, expected: &str) {
     let file = scene.file("letter", 20_000_000);
-    let mut sender = scene.send(&[&file]);
-    let mut receiver = scene.receive(&sender.code());
+    let mut command = scene.sending(&[&file]);
+    command.args(more);
+    let mut sender = scene.start("alice", command);
+    let code = sender.code();
+    let arguments = [&["--yes", &code], more].concat();
+    let mut receiver = scene.start("bob", scene.receiving(&arguments));
     for program in [&mut sender, &mut receiver] {
         comes_about(program, kind, expected);
     }
@@ -67,14 +72,22 @@ fn assert_a_file_crosses(scene: &Scene, kind: &str, expected: &str) {
 
 fn two_homes_whose_routers_open_no_ports_are_relayed() {
     let scene = scene(&["--relay"]);
-    assert_a_file_crosses(&scene, "relayed", "relay");
+    assert_a_file_crosses(&scene, &[], "relayed", "relay");
+}
+
+fn the_same_two_homes_are_relayed_if_their_routers_are_not_asked() {
+    let scene = scene(&["--relay"]);
+    let _red = Upnpd::start(&scene, "red", 1);
+    let _blue = Upnpd::start(&scene, "blue", 2);
+    let unasked = ["--disable", "mapped"];
+    assert_a_file_crosses(&scene, &unasked, "relayed", "relay");
 }
 
 fn two_homes_with_miniupnpd_are_connected_directly() {
     let scene = scene(&[]);
     let _red = Upnpd::start(&scene, "red", 1);
     let _blue = Upnpd::start(&scene, "blue", 2);
-    assert_a_file_crosses(&scene, "direct", "mapped");
+    assert_a_file_crosses(&scene, &[], "direct", "mapped");
     for router in ["red", "blue"] {
         assert_eq!(Upnpd::mappings(&scene, router), 0, "{router}");
     }
@@ -91,7 +104,7 @@ fn one_home_with_our_gateway_is_enough() {
         let mut gateway = Daemon::start(command).unwrap();
         let ready = gateway.event("ready", STARTING);
         assert!(ready.is_some(), "{lan}: {}", gateway.complaints());
-        assert_a_file_crosses(&scene, "direct", "mapped");
+        assert_a_file_crosses(&scene, &[], "direct", "mapped");
         let mut list = scene.postern(router, "gateway");
         list.args(["list", "--json", "--socket"]).arg(&socket);
         let leases = list.output().unwrap();

@@ -25,6 +25,7 @@ use super::punching::Punching;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::restart::Kept;
+use super::tally::Tallies;
 use super::tcp::Tcp;
 use super::transactions::{Purpose, Transactions};
 use super::upgrade::Upgrade;
@@ -48,6 +49,7 @@ pub struct Agent {
     pub(super) nomination: Nomination,
     pub(super) upgrade: Upgrade,
     pub(super) punching: Punching,
+    pub(super) tallies: Tallies,
     pub(super) tcp: Tcp,
     pub(super) assisted: Assisted,
     pub(super) selected: Option<PairKey>,
@@ -90,6 +92,7 @@ impl Agent {
             nomination: Nomination::default(),
             upgrade: Upgrade::default(),
             punching: Punching::default(),
+            tallies: Tallies::default(),
             tcp: Tcp::default(),
             assisted: Assisted::default(),
             selected: None,
@@ -324,6 +327,7 @@ impl Agent {
     fn run_patience(&mut self, now: Instant) {
         if self.patience_timeout().is_some_and(|end| end <= now) {
             self.failed = true;
+            self.tally_end(now);
             self.close_tcp(now);
             self.list = CheckList::new(self.role);
             self.transactions = Transactions::default();

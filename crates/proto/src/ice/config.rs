@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::punch::Techniques;
+
 /// Host candidates that one agent takes (a machine with more interfaces than this keeps
 /// the first ones).
 pub const MAX_HOSTS: usize = 32;
@@ -63,6 +65,9 @@ pub struct Config {
     /// ([`crate::punch`]). The peer must do the same, and both must carry what the other's
     /// [`Event::TellPeer`](super::Event::TellPeer) says.
     pub punch: bool,
+    /// What the agent does not use: prediction and birthdays are not tried, primers not sent.
+    /// What it is told of, hosts and relays say, it uses.
+    pub disabled: Techniques,
     /// Whether loopback addresses are candidates: for tests and for peers on one machine.
     pub allow_loopback: bool,
 }
@@ -82,6 +87,7 @@ impl Default for Config {
             binding_refresh: Duration::from_secs(15),
             tcp_delay: Duration::from_millis(250),
             punch: false,
+            disabled: Techniques::NONE,
             allow_loopback: false,
         }
     }

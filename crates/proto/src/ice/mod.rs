@@ -46,6 +46,7 @@ mod remotes;
 mod requests;
 mod restart;
 mod sdp;
+mod tally;
 pub mod tcp;
 mod transactions;
 mod upgrade;
@@ -66,6 +67,7 @@ pub use event::{Event, Kinds, Report};
 pub use pair::Path;
 pub use punching::PunchReport;
 pub use sdp::ParseCandidateError;
+pub use tally::{Tally, TallyState};
 
 /// The time after a while; `now` itself where the clock cannot count that far.
 fn after(now: Instant, wait: Duration) -> Instant {

@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{CandidateKind, is_usable, unscoped};
+use super::candidate::{COMPONENT, CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
@@ -255,7 +255,8 @@ impl Agent {
     /// Puts a pair that a probe has found into the check list.
     fn pair_up(&mut self, pair: PairKey) -> bool {
         let loopback = self.config.allow_loopback;
-        self.remotes.learn(pair.remote, PUNCHED_PRIORITY, loopback)
+        self.remotes
+            .learn(pair.remote, COMPONENT, PUNCHED_PRIORITY, loopback)
             && match (self.locals.base(pair.local), self.remotes.find(pair.remote)) {
                 (Some(base), Some(remote)) => self.list.add_seen(base, remote),
                 _ => false,

@@ -75,6 +75,17 @@ impl Classifier {
         })
     }
 
+    /// Whether all mappings have one IP address ("paired" IP address pooling, RFC 4787 section
+    /// 4.1); `None` with fewer than two of the host's sockets.
+    #[must_use]
+    pub fn is_paired(&self) -> Option<bool> {
+        let first = self.samples.first()?;
+        let mut others = self.samples.iter().filter(|s| s.local != first.local);
+        others.next()?;
+        let same = |s: &Sample| s.mapped.ip() == first.mapped.ip();
+        Some(self.samples.iter().all(same))
+    }
+
     fn mapping(&self) -> Mapping {
         if self.samples.iter().all(|s| s.local == s.mapped) {
             return Mapping::EndpointIndependent;

@@ -1,5 +1,7 @@
 //! `postern lab`: what the simulated internet says about the agents.
 
+mod ice;
+
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -24,6 +26,8 @@ pub(crate) struct Arguments {
 enum Command {
     /// Let two peers meet behind every pair of routers, in a simulated internet
     Matrix(Matrix),
+    /// Speak ICE with an agent of any make, and echo what it sends
+    Ice(Box<ice::Ice>),
 }
 
 #[derive(Debug, Args)]
@@ -49,7 +53,10 @@ struct Table<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Command::Matrix(matrix) = &arguments.command;
+    let matrix = match &arguments.command {
+        Command::Matrix(matrix) => matrix,
+        Command::Ice(arguments) => return crate::on_runtime(ice::run(arguments)),
+    };
     let cells = measure(&pairs(), matrix.seeds);
     if let Some(file) = &matrix.svg {
         let caption = format!(

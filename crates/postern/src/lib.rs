@@ -29,6 +29,7 @@ mod entropy;
 mod explain;
 #[cfg(target_os = "linux")]
 pub mod gateway;
+pub mod ice;
 mod links;
 mod net;
 mod os;

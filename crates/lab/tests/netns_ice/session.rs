@@ -142,6 +142,7 @@ impl Side {
         let now = Instant::now();
         while let Some(event) = self.agent.poll_event() {
             match event {
+                Event::ResolveName(_) => {}
                 Event::LocalCandidate(candidate) => {
                     peer.agent.add_remote_candidate(now, candidate);
                 }

@@ -178,7 +178,7 @@ impl Peer {
         match (self.nat64, address.ip()) {
             (Some(prefix), IpAddr::V6(ip)) => {
                 let v4 = prefix.extract(ip).map(IpAddr::V4);
-                SocketAddr::new(v4.unwrap_or(ip.into()), address.port())
+                SocketAddr::new(v4.unwrap_or_else(|| ip.into()), address.port())
             }
             _ => address,
         }

@@ -77,7 +77,7 @@ impl Scene {
 
     /// Both at home behind such routers.
     pub(crate) fn homes(nat: Nat) -> Self {
-        Self::of(&Topology::two_homes(nat.clone(), nat))
+        Self::of(&Topology::two_homes(nat, nat))
     }
 
     fn of(topology: &Topology) -> Self {

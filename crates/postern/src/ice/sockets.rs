@@ -139,10 +139,10 @@ impl Sockets {
 
     /// Sends one that is not to arrive.
     pub(super) fn send_limited(&self, transmit: &Transmit, ttl: u8) {
-        if let Some((_, socket)) = self.sockets.get(&transmit.local) {
-            if let Err(error) = send_limited(socket, transmit, ttl) {
-                tracing::trace!(%error, "a datagram was not sent");
-            }
+        if let Some((_, socket)) = self.sockets.get(&transmit.local)
+            && let Err(error) = send_limited(socket, transmit, ttl)
+        {
+            tracing::trace!(%error, "a datagram was not sent");
         }
     }
 

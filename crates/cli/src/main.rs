@@ -3,6 +3,7 @@
 mod config;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod demo;
+mod explain;
 mod failure;
 #[cfg(target_os = "linux")]
 mod gateway;
@@ -18,6 +19,7 @@ mod relay;
 mod send;
 mod server;
 mod session;
+mod stun;
 mod usage;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use postern::transfer::escape;
 use serde::Serialize;
 
+use crate::explain::{Nat, Tried};
 use crate::failure::Failure;
 
 /// Where and how to say things.
@@ -50,6 +51,15 @@ pub(crate) enum Event<'a> {
         local: String,
         remote: String,
         elapsed_ms: u64,
+    },
+    /// Why the path is what it is, or there is none.
+    Explain {
+        local_nat: Nat,
+        remote_nat: Nat,
+        tried: Vec<Tried>,
+        /// `null` on a direct path.
+        cause: Option<&'a str>,
+        reason: &'a str,
     },
     Progress {
         bytes: u64,

@@ -52,9 +52,15 @@ pub mod turn;
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
 pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
+pub use explain::Explanation;
 pub use noq::{ConnectionError, RecvStream, SendStream};
+pub use postern_proto::connect::{
+    Attempted, Cause, Explanation as Facts, Network, Reach, Sides, TriedResult,
+};
 pub use postern_proto::connect::{PathPolicy, RelayTransport, RelayTransports};
-pub use postern_proto::punch::Technique;
+pub use postern_proto::punch::{
+    Allocation, Filtering, Mapping, NatReport, PortRange, Technique, Techniques, UnknownTechnique,
+};
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use postern_wire::signal::{Code, CodeError, Fingerprint};
 pub use rendezvous::{MAX_WAIT, SignallingError};

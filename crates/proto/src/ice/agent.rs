@@ -26,6 +26,7 @@ use super::punching::Punching;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::restart::Kept;
+use super::tally::Tallies;
 use super::tcp::Tcp;
 use super::transactions::{Purpose, Transactions};
 use super::upgrade::Upgrade;
@@ -53,6 +54,7 @@ pub struct Agent {
     pub(super) components: Components,
     pub(super) upgrade: Upgrade,
     pub(super) punching: Punching,
+    pub(super) tallies: Tallies,
     pub(super) tcp: Tcp,
     /// The session before the latest restart.
     pub(super) kept: Option<Kept>,
@@ -96,6 +98,7 @@ impl Agent {
             components: Components::new(config.components),
             upgrade: Upgrade::default(),
             punching: Punching::default(),
+            tallies: Tallies::default(),
             tcp: Tcp::default(),
             kept: None,
             busy: false,
@@ -338,6 +341,7 @@ impl Agent {
     fn run_patience(&mut self, now: Instant) {
         if self.patience_timeout().is_some_and(|end| end <= now) {
             self.failed = true;
+            self.tally_end(now);
             self.close_tcp(now);
             self.list = CheckList::new(self.role);
             self.transactions = Transactions::default();

@@ -53,6 +53,7 @@ impl Agent {
             nominate,
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
+        self.tally_check(now, pair);
         self.request(now, pair, purpose, policy);
         true
     }
@@ -254,6 +255,7 @@ impl Agent {
         let local_kind = local_kind.unwrap_or_else(|| self.locals.kind_of(key.local, mapped));
         self.note_mapping(key.local, mapped, local_kind);
         self.transactions.cancel(|p| is_check_of(p, key));
+        let asked = self.plain_technique(key);
         self.list.succeed(key);
         let Some(pair) = self.list.get_mut(key) else {
             return;
@@ -265,6 +267,7 @@ impl Agent {
             self.events.push_back(Event::Valid { path, rtt });
         }
         self.punch_valid(now, key);
+        self.tally_success(now, asked, key);
         self.on_valid(now, key, nominate);
     }
 

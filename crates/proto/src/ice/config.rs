@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::punch::Techniques;
+
 /// Host candidates that one agent takes (a machine with more interfaces than this keeps
 /// the first ones).
 pub const MAX_HOSTS: usize = 32;
@@ -71,6 +73,9 @@ pub struct Config {
     /// Components of the data stream, 1 to [`MAX_COMPONENTS`]. Punching, TCP and
     /// [`Agent::set_busy`](super::Agent::set_busy) are for the first one.
     pub components: u16,
+    /// What the agent does not use: prediction and birthdays are not tried, primers not sent.
+    /// What it is told of, hosts and relays say, it uses.
+    pub disabled: Techniques,
     /// Whether loopback addresses are candidates: for tests and for peers on one machine.
     pub allow_loopback: bool,
 }
@@ -91,6 +96,7 @@ impl Default for Config {
             tcp_delay: Duration::from_millis(250),
             punch: false,
             components: 1,
+            disabled: Techniques::NONE,
             allow_loopback: false,
         }
     }

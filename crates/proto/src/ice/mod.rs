@@ -48,6 +48,7 @@ mod remotes;
 mod requests;
 mod restart;
 mod sdp;
+mod tally;
 pub mod tcp;
 mod transactions;
 mod upgrade;
@@ -70,6 +71,7 @@ pub use nat64::{Nat64Prefix, Nat64PrefixError};
 pub use pair::Path;
 pub use punching::PunchReport;
 pub use sdp::ParseCandidateError;
+pub use tally::{Tally, TallyState};
 
 /// The time after a while; `now` itself where the clock cannot count that far.
 fn after(now: Instant, wait: Duration) -> Instant {

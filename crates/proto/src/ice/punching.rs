@@ -15,7 +15,7 @@ use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
 use super::pair::{Pair, PairKey, Path};
 use super::transactions::{Purpose, sample_policy};
-use crate::punch::{self, Action, NatReport, Puncher, Sample, Technique, Tried};
+use crate::punch::{self, Action, NatReport, Plan, Puncher, Sample, Technique, Techniques, Tried};
 use crate::stun::{Request, random_transaction_id};
 use crate::{Datagram, Transmit, Verdict};
 
@@ -38,6 +38,12 @@ pub struct PunchReport {
     pub remote: Option<NatReport>,
     /// Attempts that are over, the oldest first.
     pub tried: Vec<Tried>,
+    /// What the two NATs allow beyond plain checks, if both are known.
+    pub plan: Option<Plan>,
+    /// An attempt runs, or the first one is to come.
+    pub pending: bool,
+    /// The techniques that made a pair valid.
+    pub found: Techniques,
 }
 
 /// For the user.
@@ -77,7 +83,15 @@ impl Agent {
             local: puncher.local().copied(),
             remote: puncher.remote().copied(),
             tried: puncher.tried().to_vec(),
+            plan: puncher.plan(),
+            pending: puncher.is_pending() && !self.failed,
+            found: self.punching.found.values().copied().collect(),
         }
+    }
+
+    /// The attempt to punch that runs, as far as it has come.
+    pub fn punch_running(&self, now: Instant) -> Option<Tried> {
+        self.punching.puncher.as_ref()?.running(now)
     }
 
     /// Whether our NAT has been classified, or cannot be.
@@ -91,6 +105,11 @@ impl Agent {
     pub fn is_punching(&self) -> bool {
         let puncher = self.punching.puncher.as_ref();
         puncher.is_some_and(Puncher::is_at_work)
+    }
+
+    /// Whether punching made a pair, or makes it.
+    pub(super) fn is_punched(&self, key: PairKey) -> bool {
+        self.punching.found.contains_key(&key) || self.locals.is_socket(key.local)
     }
 
     /// How a path came about.
@@ -128,7 +147,7 @@ impl Agent {
         if self.config.punch {
             let mut seed = [0; 32];
             self.rng.fill_bytes(&mut seed);
-            self.punching.puncher = Some(Puncher::new(seed));
+            self.punching.puncher = Some(Puncher::new(seed, self.config.disabled));
         }
     }
 

@@ -87,7 +87,7 @@ impl Classifier {
     }
 
     fn mapping(&self) -> Mapping {
-        if self.samples.iter().all(|s| s.local == s.mapped) {
+        if self.maps_nothing() {
             return Mapping::EndpointIndependent;
         }
         let (mut by_port, mut by_address) = (None, None);
@@ -117,6 +117,11 @@ impl Classifier {
         }
     }
 
+    /// Whether there is no NAT.
+    fn maps_nothing(&self) -> bool {
+        self.samples.iter().all(|s| s.local == s.mapped)
+    }
+
     fn pairs(&self) -> impl Iterator<Item = (&Sample, &Sample)> {
         let from = |n: usize| self.samples.iter().skip(n.saturating_add(1));
         let all = self.samples.iter().enumerate();
@@ -137,6 +142,9 @@ impl Classifier {
 
     fn allocation(&self) -> Allocation {
         let mappings = self.mappings();
+        if self.maps_nothing() {
+            return Allocation::Unknown;
+        }
         if self.preserves() {
             return Allocation::Preserving;
         }

@@ -129,6 +129,7 @@ impl Agent {
         }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
+            _ if self.is_through_nat64(path) => Technique::Nat64,
             (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,
             (CandidateKind::Host, CandidateKind::Host) => Technique::Host,
             (CandidateKind::PeerReflexive, _) | (_, CandidateKind::PeerReflexive) => {

@@ -182,6 +182,10 @@ fn a_host_with_ipv6_alone_reaches_ipv4_candidates_through_nat64() {
     pair.run_until_selected();
     let path = pair.a.agent.selected().unwrap();
     assert!(pair.a.agent.is_through_nat64(&path));
+    assert_eq!(
+        pair.a.agent.technique(&path),
+        crate::punch::Technique::Nat64
+    );
     assert_eq!(path.remote, at("[64:ff9b::45.45.2.2]:50000"));
     assert_eq!(path.local_kind, CandidateKind::ServerReflexive);
     let private = pair.a.sent.iter();

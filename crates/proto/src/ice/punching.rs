@@ -320,20 +320,16 @@ impl Agent {
             return;
         };
         let probed = || self.punching.probes.values().any(|probe| *probe == key);
+        let trying = puncher.trying();
         // The first hit ends the attempt; the next ones are its fruits as well.
-        let last = puncher
-            .tried()
-            .last()
-            .filter(|_| puncher.trying().is_none());
-        let last = last
-            .filter(|tried| tried.succeeded)
-            .map(|tried| tried.technique);
-        if let Some(technique) = puncher.trying().or(last)
-            && (self.locals.is_socket(key.local) || last.is_some() || probed())
-        {
+        let last = puncher.tried().last().filter(|_| trying.is_none());
+        let last = last.filter(|tried| tried.succeeded);
+        let last = last.map(|tried| tried.technique);
+        let punched = self.locals.is_socket(key.local) || last.is_some() || probed();
+        if let Some(technique) = trying.or(last).filter(|_| punched) {
             self.punching.found.insert(key, technique);
         }
-        puncher.on_direct(now);
+        puncher.on_direct(now, punched);
     }
 
     pub(super) fn punch_selected(&mut self, key: PairKey) {

@@ -21,7 +21,7 @@ fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
 
     match scene::python() {
-        scene::Python::Works(_) => postern_lab::netns::run_cases(cases::CASES),
+        scene::Python::Works => postern_lab::netns::run_cases(cases::CASES),
         scene::Python::Broken(why) => {
             eprintln!("\nscripts/setup has installed aioice, and it does not work: {why}\n");
             ExitCode::FAILURE

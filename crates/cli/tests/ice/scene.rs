@@ -1,6 +1,6 @@
 //! Two agents in a little internet, and a server between them.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ice/peer.py");
 /// Where scripts/setup puts it.
-const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/aioice");
+const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python");
 
 const SERVER: &str = "45.45.1.2:3478";
 const USER: &str = "user:pass";
@@ -19,36 +19,26 @@ const USER: &str = "user:pass";
 /// Longer than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A Python that has aioice.
+/// Whether there is a Python that has aioice.
 pub(crate) enum Python {
-    Works(PathBuf),
+    Works,
     /// It was installed, but cannot be used.
     Broken(String),
     Missing,
 }
 
 pub(crate) fn python() -> Python {
-    let installed = PathBuf::from(INSTALLED).join("bin/python3");
-    if installed.exists() {
-        return match imports(&installed) {
-            Ok(()) => Python::Works(installed),
-            Err(why) => Python::Broken(why),
-        };
-    }
-    let system = PathBuf::from("python3");
-    match imports(&system) {
-        Ok(()) => Python::Works(system),
-        Err(_) => Python::Missing,
-    }
-}
-
-fn imports(python: &PathBuf) -> Result<(), String> {
-    let mut command = Command::new(python);
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", INSTALLED);
     command.args(["-c", "import aioice"]).stdin(Stdio::null());
-    let output = command.output().map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    let why = match command.output() {
+        Ok(output) if output.status.success() => return Python::Works,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    match Path::new(INSTALLED).join("aioice").exists() {
+        true => Python::Broken(why),
+        false => Python::Missing,
     }
 }
 
@@ -129,11 +119,8 @@ impl Scene {
     }
 
     fn theirs(&self, controlling: bool, means: Means) -> (Command, u16) {
-        let Python::Works(python) = python() else {
-            panic!("aioice is gone");
-        };
-        let mut command = self.world.command("bob", python.to_str().unwrap()).unwrap();
-        command.arg(PEER);
+        let mut command = self.world.command("bob", "python3").unwrap();
+        command.env("PYTHONPATH", INSTALLED).arg(PEER);
         if controlling {
             command.arg("--controlling");
         }

@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{CandidateKind, is_usable, unscoped};
+use super::candidate::{COMPONENT, CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
@@ -132,6 +132,7 @@ impl Agent {
         }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
+            _ if self.is_through_nat64(path) => Technique::Nat64,
             (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,
             (CandidateKind::Host, CandidateKind::Host) => Technique::Host,
             (CandidateKind::PeerReflexive, _) | (_, CandidateKind::PeerReflexive) => {
@@ -277,7 +278,8 @@ impl Agent {
     /// Puts a pair that a probe has found into the check list.
     fn pair_up(&mut self, pair: PairKey) -> bool {
         let loopback = self.config.allow_loopback;
-        self.remotes.learn(pair.remote, PUNCHED_PRIORITY, loopback)
+        self.remotes
+            .learn(pair.remote, COMPONENT, PUNCHED_PRIORITY, loopback)
             && match (self.locals.base(pair.local), self.remotes.find(pair.remote)) {
                 (Some(base), Some(remote)) => self.list.add_seen(base, remote),
                 _ => false,
@@ -321,20 +323,16 @@ impl Agent {
             return;
         };
         let probed = || self.punching.probes.values().any(|probe| *probe == key);
+        let trying = puncher.trying();
         // The first hit ends the attempt; the next ones are its fruits as well.
-        let last = puncher
-            .tried()
-            .last()
-            .filter(|_| puncher.trying().is_none());
-        let last = last
-            .filter(|tried| tried.succeeded)
-            .map(|tried| tried.technique);
-        if let Some(technique) = puncher.trying().or(last)
-            && (self.locals.is_socket(key.local) || last.is_some() || probed())
-        {
+        let last = puncher.tried().last().filter(|_| trying.is_none());
+        let last = last.filter(|tried| tried.succeeded);
+        let last = last.map(|tried| tried.technique);
+        let punched = self.locals.is_socket(key.local) || last.is_some() || probed();
+        if let Some(technique) = trying.or(last).filter(|_| punched) {
             self.punching.found.insert(key, technique);
         }
-        puncher.on_direct(now);
+        puncher.on_direct(now, punched);
     }
 
     pub(super) fn punch_selected(&mut self, key: PairKey) {

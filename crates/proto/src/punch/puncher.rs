@@ -276,10 +276,11 @@ impl Puncher {
         self.handle_timeout(now);
     }
 
-    /// A direct pair is valid: whatever runs ends.
-    pub fn on_direct(&mut self, now: Instant) {
+    /// A direct pair is valid: whatever runs ends. It has succeeded only if the pair is its own
+    /// (`punched`): plain checks go on while an attempt runs, and may be the first to find one.
+    pub fn on_direct(&mut self, now: Instant, punched: bool) {
         self.direct = true;
-        self.end_attempt(now, true);
+        self.end_attempt(now, punched);
     }
 
     /// A direct pair is selected: sockets other than its own are closed.

@@ -219,9 +219,10 @@ fn an_address_outside_that_is_not_the_gateways_is_another_nat() {
 #[test]
 fn a_mapping_for_another_host_is_looked_at_over_tcp_only() {
     for (transport, probes) in [(Transport::Tcp, 1), (Transport::Udp, 0)] {
-        let mut personality = Personality::default();
-        personality.secure = false;
-        let mut play = play(personality);
+        let mut play = play(Personality {
+            secure: false,
+            ..Personality::default()
+        });
         play.outside.listener = Some(Listener::Another);
         let wish = Wish {
             transport,

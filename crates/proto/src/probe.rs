@@ -200,7 +200,7 @@ impl Server {
         if !self.meters.contains_key(&source) && self.meters.len() >= MAX_SOURCES {
             return Err(Refusal::Rate);
         }
-        let meter = self.meters.entry(source).or_insert(Meter::new(now));
+        let meter = self.meters.entry(source).or_insert_with(|| Meter::new(now));
         let is_within = meter.take(now, self.config.per_source);
         self.forgotten.set(source, meter.earned());
         if is_within && self.all.take(now, self.config.in_all) {

@@ -79,9 +79,10 @@ async fn over_udp(server: &ServerUrl, own: IpAddr, probe: Probe, nonce: Nonce) -
     let socket = match UdpSocket::bind(probe.internal).await {
         Ok(socket) => socket,
         Err(error) => {
-            let listener = match error.kind() {
-                io::ErrorKind::AddrInUse => Listener::Another,
-                _ => Listener::Nobody,
+            let listener = if error.kind() == io::ErrorKind::AddrInUse {
+                Listener::Another
+            } else {
+                Listener::Nobody
             };
             let answer = None;
             return Probed { listener, answer };

@@ -185,10 +185,13 @@ async fn send_and_wait(target: SocketAddr, nonce: Nonce) -> io::Result<()> {
 }
 
 fn failed(error: &io::Error) -> Outcome {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Outcome::Refused,
-        io::ErrorKind::TimedOut => Outcome::Silent,
-        _ => Outcome::Unreachable,
+    use io::ErrorKind as E;
+    if matches!(error.kind(), E::ConnectionRefused | E::ConnectionReset) {
+        Outcome::Refused
+    } else if error.kind() == E::TimedOut {
+        Outcome::Silent
+    } else {
+        Outcome::Unreachable
     }
 }
 

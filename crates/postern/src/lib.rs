@@ -30,11 +30,14 @@ mod entropy;
 mod explain;
 #[cfg(target_os = "linux")]
 pub mod gateway;
+pub mod ice;
 mod links;
+mod mapped;
 mod metrics;
 mod net;
 mod os;
 pub mod portmap;
+pub mod probe;
 mod quic;
 mod race;
 mod rendezvous;

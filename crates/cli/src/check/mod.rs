@@ -68,15 +68,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 async fn look(arguments: &Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
-    let options = arguments.options().await?;
-    let mut last: Option<Verdict> = None;
+    let mut options = arguments.options().await?;
+    let mut last: Option<(Facts, Verdict)> = None;
     loop {
         let mut facts = once(options.clone(), output).await?;
+        if let Some((before, _)) = &last {
+            facts.tcp.unsolicited = before.tcp.unsolicited;
+            facts.other_port = before.other_port;
+        }
+        // The server does not look from outside that often.
+        options.outside = false;
         if arguments.lifetime {
             facts.lifetime = lifetime(&facts, output).await?;
         }
         let verdict = facts.verdict();
-        if last.as_ref() != Some(&verdict) {
+        if last.as_ref().map(|(_, verdict)| verdict) != Some(&verdict) {
             tell(&facts, &verdict, output)?;
         }
         if let Some(path) = &arguments.report {
@@ -86,7 +92,7 @@ async fn look(arguments: &Arguments) -> Result<(), Failure> {
         if !arguments.watch {
             return exit(verdict.reach);
         }
-        last = Some(verdict);
+        last = Some((facts, verdict));
         tokio::time::sleep(WATCH).await;
     }
 }

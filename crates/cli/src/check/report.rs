@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use postern::check::{Allocation, Facts, Filtering, Findings, Mapping, NatReport, Odds, Verdict};
+use postern::check::{
+    Allocation, Facts, Filtering, Findings, Mapping, NatReport, Odds, Unsolicited, Verdict,
+};
 use serde::Serialize;
 
 /// Everything; what is unknown is null.
@@ -51,6 +53,8 @@ pub(super) struct Transport {
     pub(super) step: Option<i16>,
     pub(super) foreign_flows: Option<u16>,
     pub(super) parity: Option<bool>,
+    /// What becomes of packets from another port of the server.
+    pub(super) unsolicited: Option<&'static str>,
     pub(super) hairpin: Option<bool>,
     pub(super) paired: Option<bool>,
     pub(super) fragments: Option<bool>,
@@ -75,10 +79,7 @@ impl Report {
             advice: verdict.advice.clone(),
             uncertain: verdict.uncertain.clone(),
             odds: verdict.odds.iter().map(odds).collect(),
-            udp: Transport {
-                lifetime: lifetime(facts),
-                ..Transport::udp(&facts.udp)
-            },
+            udp: Transport::over_udp(facts),
             tcp: Transport::tcp(facts),
             ipv6: Transport::udp(&facts.ipv6),
             port_mapping: facts.protocols().iter().map(|p| p.as_str()).collect(),
@@ -111,9 +112,26 @@ impl Transport {
         }
     }
 
+    /// The same over IPv4, with all that is known besides.
+    pub(super) fn over_udp(facts: &Facts) -> Self {
+        Self {
+            filtering: filtering(facts.filtering()),
+            unsolicited: facts.other_port.map(|other| other.as_str()),
+            lifetime: lifetime(facts),
+            ..Self::udp(&facts.udp)
+        }
+    }
+
     pub(super) fn tcp(facts: &Facts) -> Self {
         let tcp = &facts.tcp;
         Self {
+            unsolicited: tcp.unsolicited.map(|other| other.as_str()),
+            filtering: match tcp.unsolicited {
+                None | Some(Unsolicited::Accept) => None,
+                Some(Unsolicited::Drop | Unsolicited::Reset | Unsolicited::Icmp) => {
+                    filtering(Filtering::AddressAndPortDependent)
+                }
+            },
             public: tcp.mapped.clone(),
             ..Self::new(facts.tcp_gets_out(), tcp.translated, tcp.nat)
         }

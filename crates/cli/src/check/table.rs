@@ -49,8 +49,9 @@ pub(super) fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
         (None, None) => "answers".to_owned(),
     };
     rows.push(("server", server));
-    rows.push(("UDP", transport(&Transport::udp(&facts.udp))));
-    details(&mut rows, &Transport::udp(&facts.udp));
+    let udp = Transport::over_udp(facts);
+    rows.push(("UDP", transport(&udp)));
+    details(&mut rows, &udp);
     if let Some((at_least, at_most)) = report::lifetime(facts) {
         let lives = match at_most {
             Some(at_most) => format!("{at_least} to {at_most} s"),
@@ -58,7 +59,9 @@ pub(super) fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
         };
         rows.push(("  idle mappings live", lives));
     }
-    rows.push(("TCP", transport(&Transport::tcp(facts))));
+    let tcp = Transport::tcp(facts);
+    rows.push(("TCP", transport(&tcp)));
+    details(&mut rows, &tcp);
     rows.push(("IPv6", transport(&Transport::udp(&facts.ipv6))));
     if let Some(gateway) = &facts.gateway {
         let names: Vec<_> = facts.protocols().iter().map(|p| p.as_str()).collect();
@@ -113,6 +116,13 @@ fn details(rows: &mut Vec<(&'static str, String)>, transport: &Transport) {
             });
     add("  ports", ports);
     let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
+    let unsolicited = transport.unsolicited.map(|what| match what {
+        "accept" => "let in from another port of the server",
+        "drop" => "dropped",
+        "reset" => "answered with a reset",
+        _ => "refused by a router",
+    });
+    add("  unsolicited", unsolicited.map(str::to_owned));
     add("  hairpin", transport.hairpin.map(yes));
     add("  fragments", transport.fragments.map(yes));
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use postern_lab::netns::Case;
-use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports, Timeouts};
+use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports, Timeouts, Unsolicited};
 use serde_json::{Value, json};
 
 use crate::house::House;
@@ -22,10 +22,11 @@ pub(crate) const CASES: &[Case] = cases![
     without_a_nat_the_machine_is_reachable_from_everywhere,
     where_udp_is_blocked_a_relay_is_left,
     where_nothing_gets_out_it_says_so_with_exit_code_6,
-    a_server_with_one_address_leaves_filtering_open,
+    a_server_with_one_address_tells_what_one_address_can,
     the_page_shows_no_whole_address_and_loads_nothing,
     a_check_is_over_within_seconds,
     how_long_idle_mappings_live_is_measured,
+    connections_that_nobody_asked_for_are_dropped_or_reset,
     coturn_with_two_addresses_tells_the_same,
     an_ipv6_firewall_is_seen,
     the_page_reads_the_same_in_a_browser,
@@ -154,14 +155,26 @@ fn where_nothing_gets_out_it_says_so_with_exit_code_6() {
     assert_eq!(told["udp"]["mapping"], Value::Null);
 }
 
-fn a_server_with_one_address_leaves_filtering_open() {
+fn a_server_with_one_address_tells_what_one_address_can() {
     let mut house = House::without_server(Nat::default());
     house.serve(&[]);
     let told = house.check();
-    assert_eq!(told["udp"]["filtering"], Value::Null, "{told}");
+    // A datagram from another port of it does not come in.
+    assert_eq!(told["udp"]["unsolicited"], "drop", "{told}");
+    assert_eq!(
+        told["udp"]["filtering"], "address-and-port-dependent",
+        "{told}"
+    );
     assert_eq!(told["udp"]["allocation"], "preserving", "{told}");
     assert_eq!(told["reach"], "direct");
-    assert_eq!(told["uncertain"].as_array().unwrap().len(), 2, "{told}");
+    assert_eq!(told["uncertain"].as_array().unwrap().len(), 1, "{told}");
+
+    let lenient = Nat::new(Mapping::EndpointIndependent, Filtering::AddressDependent);
+    let mut house = House::without_server(lenient);
+    house.serve(&[]);
+    let told = house.check();
+    assert_eq!(told["udp"]["unsolicited"], "accept", "{told}");
+    assert_eq!(told["udp"]["filtering"], Value::Null, "{told}");
 }
 
 fn the_page_shows_no_whole_address_and_loads_nothing() {
@@ -267,4 +280,20 @@ fn the_page_reads_the_same_in_a_browser() {
     }
     let size = fs::metadata(&picture).unwrap().len();
     assert!(size > 5_000, "the picture has {size} bytes");
+}
+
+fn connections_that_nobody_asked_for_are_dropped_or_reset() {
+    for (unsolicited, named) in [(Unsolicited::Drop, "drop"), (Unsolicited::Reset, "reset")] {
+        let nat = Nat {
+            unsolicited,
+            ..Nat::default()
+        };
+        let mut house = House::without_server(nat);
+        house.serve(&["--relay"]);
+        let told = house.check();
+        let tcp = &told["tcp"];
+        assert_eq!(tcp["unsolicited"], named, "{told}");
+        assert_eq!(tcp["filtering"], "address-and-port-dependent", "{told}");
+        assert_eq!(tcp["allocation"], "preserving", "{told}");
+    }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use postern_proto::portmap::is_public;
-use postern_proto::punch::NatReport;
+use postern_proto::punch::{Filtering, NatReport};
 use postern_proto::stun::behaviour::Findings;
 
 use super::verdict::Verdict;
@@ -25,6 +25,8 @@ pub struct Facts {
     pub tcp: TcpFacts,
     /// The routers that were asked to open ports; `None` if none was asked.
     pub gateway: Option<Gateways>,
+    /// What becomes of a datagram from another port of the postern server.
+    pub other_port: Option<Unsolicited>,
     /// How long an idle mapping of UDP over IPv4 lives, where that was measured: a time that one
     /// has lived, and one that none has.
     pub lifetime: Option<(Duration, Option<Duration>)>,
@@ -60,6 +62,35 @@ pub struct TcpFacts {
     pub translated: Option<bool>,
     /// The addresses at which servers saw one port of this machine, each once.
     pub mapped: Vec<std::net::SocketAddr>,
+    /// What becomes of a connection from outside that nobody here has asked for; `None` if no
+    /// server has tried.
+    pub unsolicited: Option<Unsolicited>,
+}
+
+/// What becomes of packets from another port of a server that this machine speaks with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsolicited {
+    /// They come in.
+    Accept,
+    /// They disappear.
+    Drop,
+    /// They are answered with a reset; over UDP with a message that nobody listens.
+    Reset,
+    /// A router says that there is no way.
+    Icmp,
+}
+
+impl Unsolicited {
+    /// The name in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Drop => "drop",
+            Self::Reset => "reset",
+            Self::Icmp => "icmp",
+        }
+    }
 }
 
 /// Who opens ports on request.
@@ -107,6 +138,18 @@ impl Facts {
             (Some(true), Some(true)) => Some(2),
             (Some(true), Some(false)) => Some(1),
             (Some(true), None) | (None, _) => None,
+        }
+    }
+
+    /// From whom UDP over IPv4 is let in: a packet from another port of the server that does not
+    /// come in says as much as a whole test where the server has one address only.
+    #[must_use]
+    pub fn filtering(&self) -> Filtering {
+        match (self.udp.filtering(), self.other_port) {
+            (Filtering::Unknown, Some(Unsolicited::Drop | Unsolicited::Icmp)) => {
+                Filtering::AddressAndPortDependent
+            }
+            (filtering, _) => filtering,
         }
     }
 

@@ -17,12 +17,13 @@
 //! which looks at nothing but the facts.
 
 mod facts;
+mod outside;
 mod server;
 mod tcp;
 mod udp;
 mod verdict;
 
-pub use facts::{Facts, Gateways, ServerFacts, TcpFacts};
+pub use facts::{Facts, Gateways, ServerFacts, TcpFacts, Unsolicited};
 pub use postern_proto::punch::{Allocation, Filtering, Mapping, NatReport, PortRange};
 pub use postern_proto::stun::behaviour::{Findings, LifetimeEvent};
 pub use verdict::{Odds, Peer, Reach, Verdict};
@@ -61,6 +62,8 @@ pub struct Options {
     pub proxy: Option<Proxy>,
     /// Whether to ask the router whether it opens ports: multicast on the local network.
     pub gateway: bool,
+    /// Whether to have the server look from outside, which it does only so often.
+    pub outside: bool,
 }
 
 impl Options {
@@ -72,6 +75,7 @@ impl Options {
             stun: Vec::new(),
             proxy: None,
             gateway: true,
+            outside: true,
         }
     }
 }
@@ -132,13 +136,23 @@ pub async fn run(
             progress(Progress::Udp);
             result
         };
+        let look_back = options.outside && server.reachable && options.proxy.is_none();
         let tcp = async {
-            let result = tcp::look(&v4, options.proxy.is_some()).await;
+            let mut tcp = tcp::look(&v4, options.proxy.is_some()).await;
+            if look_back && tcp.reachable {
+                tcp.unsolicited = outside::over_tcp(&options.server, &v4).await;
+            }
             progress(Progress::Tcp);
-            result
+            tcp
         };
-        let ((udp, ipv6), tcp) = tokio::join!(udp, tcp);
-        (server, udp, ipv6, tcp)
+        let other_port = async {
+            match look_back {
+                true => outside::over_udp(&options.server, &v4).await,
+                false => None,
+            }
+        };
+        let ((udp, ipv6), tcp, other_port) = tokio::join!(udp, tcp, other_port);
+        (server, udp, ipv6, tcp, other_port)
     };
     let asked = tokio::time::timeout(LONGEST.saturating_mul(2), asking);
     let gateway = async {
@@ -147,7 +161,7 @@ pub async fn run(
         result
     };
     let (asked, gateway) = tokio::join!(asked, gateway);
-    let (server, udp, ipv6, tcp) =
+    let (server, udp, ipv6, tcp, other_port) =
         asked.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?;
     Ok(Facts {
         addresses,
@@ -156,6 +170,7 @@ pub async fn run(
         ipv6: ipv6?,
         tcp,
         gateway,
+        other_port,
         lifetime: None,
     })
 }

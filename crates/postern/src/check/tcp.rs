@@ -11,7 +11,7 @@ use postern_wire::stun::{
     Builder, Class, Message, Method, OtherAddress, TransactionId, XorMappedAddress,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::facts::TcpFacts;
@@ -82,6 +82,7 @@ fn facts(main: SocketAddr, answers: &[Answer]) -> TcpFacts {
         nat: classifier.report(),
         translated: mapped.first().map(|mapped| *mapped != main),
         mapped,
+        unsolicited: None,
     }
 }
 
@@ -108,7 +109,35 @@ async fn ask(local: SocketAddr, server: SocketAddr) -> Option<Answer> {
     exchanged.ok()?.ok()?
 }
 
+/// A port that listens, a connection from it, and where the server sees that come from.
+pub(super) async fn listen_and_connect(
+    ip: IpAddr,
+    servers: &[SocketAddr],
+) -> Option<(TcpListener, TcpStream, SocketAddr)> {
+    let listening = socket(SocketAddr::new(ip, 0)).ok()?;
+    let local = listening.local_addr().ok()?;
+    for server in servers
+        .iter()
+        .filter(|server| server.ip().is_ipv4() == ip.is_ipv4())
+    {
+        let connecting = timeout(PATIENCE, connect(local, *server)).await;
+        if let Ok(Ok((stream, Some(answer)))) = connecting {
+            let listener = listening.listen(1).ok()?;
+            return Some((listener, stream, answer.sample.mapped));
+        }
+    }
+    None
+}
+
 async fn exchange(local: SocketAddr, server: SocketAddr) -> std::io::Result<Option<Answer>> {
+    let (_, answer) = connect(local, server).await?;
+    Ok(answer)
+}
+
+async fn connect(
+    local: SocketAddr,
+    server: SocketAddr,
+) -> std::io::Result<(TcpStream, Option<Answer>)> {
     let socket = socket(local)?;
     let local = socket.local_addr()?;
     let sent = clock::now();
@@ -126,13 +155,14 @@ async fn exchange(local: SocketAddr, server: SocketAddr) -> std::io::Result<Opti
         answer.get(3).copied().unwrap_or(0),
     ]));
     if length > LONGEST_ANSWER {
-        return Ok(None);
+        return Ok((stream, None));
     }
     answer.resize(20_usize.saturating_add(length), 0);
     if let Some(rest) = answer.get_mut(20..) {
         stream.read_exact(rest).await?;
     }
-    Ok(parse(&answer, id, local, server, sent))
+    let answer = parse(&answer, id, local, server, sent);
+    Ok((stream, answer))
 }
 
 fn parse(

@@ -206,7 +206,7 @@ fn summary(facts: &Facts, reach: Reach) -> String {
 /// What stands between the machine and the internet.
 fn place(facts: &Facts) -> Option<String> {
     if facts.udp.translated == Some(false) {
-        let firewall = facts.udp.filtering() != Filtering::EndpointIndependent;
+        let firewall = facts.filtering() != Filtering::EndpointIndependent;
         return Some(match firewall {
             true => {
                 "Its address is public, and a firewall lets in only what was asked for.".to_owned()
@@ -315,7 +315,7 @@ fn uncertain(facts: &Facts) -> Vec<String> {
             "How destinations share a mapping is not fully known: servers could be asked at {sees} only. A second one can be named with --stun."
         ));
     }
-    if nat.filtering == Filtering::Unknown {
+    if facts.filtering() == Filtering::Unknown {
         uncertain.push("From whom packets are let in is not known: that takes a server with two addresses (`postern server --alternate-ip`).".to_owned());
     }
     uncertain
@@ -323,6 +323,10 @@ fn uncertain(facts: &Facts) -> Vec<String> {
 
 fn odds(facts: &Facts) -> Vec<Odds> {
     let local = facts.udp.nat.filter(|_| facts.udp.reachable);
+    let local = local.map(|nat| NatReport {
+        filtering: facts.filtering(),
+        ..nat
+    });
     let chance = |peer: Peer| local.map_or(0.0, |local| probability(&local, &peer.nat()));
     let odds = Peer::ALL.map(|peer| Odds {
         peer,

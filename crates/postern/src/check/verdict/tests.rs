@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use postern_proto::stun::behaviour::Findings;
 
-use super::super::facts::{Gateways, ServerFacts, TcpFacts};
+use super::super::facts::{Gateways, ServerFacts, TcpFacts, Unsolicited};
 use super::*;
 use crate::portmap::Found;
 
@@ -31,6 +31,7 @@ fn facts(udp: Findings) -> Facts {
             found: Vec::new(),
             external: None,
         }),
+        other_port: None,
         lifetime: None,
     }
 }
@@ -170,6 +171,12 @@ fn what_one_address_cannot_see_is_said_to_be_uncertain() {
     assert_eq!(verdict.uncertain.len(), 2, "{verdict:?}");
     assert!(verdict.uncertain[0].contains("--stun"));
     assert!(verdict.uncertain[1].contains("--alternate-ip"));
+    let mut probed = facts(findings(nat, true));
+    probed.other_port = Some(Unsolicited::Drop);
+    assert_eq!(probed.filtering(), Filtering::AddressAndPortDependent);
+    assert_eq!(probed.verdict().uncertain.len(), 1);
+    probed.other_port = Some(Unsolicited::Accept);
+    assert_eq!(probed.filtering(), Filtering::Unknown);
     assert!(
         facts(findings(plain(), true))
             .verdict()

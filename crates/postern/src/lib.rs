@@ -20,6 +20,7 @@
 //! address that has not passed an authenticated check speak to QUIC, and never writes outside
 //! the directory that it was given. Out of scope so far: TCP paths.
 
+pub mod check;
 mod clock;
 mod connection;
 mod dialer;
@@ -29,11 +30,14 @@ mod entropy;
 mod explain;
 #[cfg(target_os = "linux")]
 pub mod gateway;
+pub mod ice;
 mod links;
+mod mapped;
 mod metrics;
 mod net;
 mod os;
 pub mod portmap;
+pub mod probe;
 mod quic;
 mod race;
 mod rendezvous;

@@ -11,6 +11,9 @@ use super::config::{MAX_HOSTS, MAX_RELAYED};
 /// Sockets opened to punch: those of an attempt, and a few to look at the NAT.
 const MAX_PUNCH_SOCKETS: usize = crate::punch::MAX_SOCKETS + crate::punch::MAX_SAMPLES;
 
+/// The most addresses at gateways that lead to a host: of those that a mapping had, the latest.
+const MAX_ASSISTED: usize = 4;
+
 /// The priority of a candidate that punching found: of its kind, below all others.
 pub(super) const PUNCHED_PRIORITY: u32 = 110 << 24 | 0xff;
 
@@ -32,14 +35,17 @@ struct Host {
     order: u8,
     /// What each STUN server saw.
     mapped: BTreeMap<SocketAddr, SocketAddr>,
+    /// Where gateways lead here on request.
+    assisted: Vec<SocketAddr>,
     /// Server-reflexive candidates made so far: each gets a local preference of its own.
     reflexive: u8,
 }
 
 impl Locals {
-    /// Adds a host candidate; `None` if it is unusable, known, or one too many.
+    /// Adds a host candidate of a component; `None` if it is unusable, known, or one too many.
     pub(super) fn add_host(
         &mut self,
+        component: u16,
         address: SocketAddr,
         allow_loopback: bool,
     ) -> Option<&Candidate> {
@@ -47,15 +53,14 @@ impl Locals {
         if full || !is_usable(address, allow_loopback) || self.base(address).is_some() {
             return None;
         }
-        let taken = |order: &u8| self.hosts.iter().any(|host| host.order == *order);
-        let order = (0..u8::MAX).find(|order| !taken(order)).unwrap_or(u8::MAX);
+        let order = self.order(component, address);
         let candidate = Candidate {
             foundation: self.foundations.of(CandidateKind::Host, address, None, 0),
-            component: COMPONENT,
+            component,
             priority: priority(
                 CandidateKind::Host,
                 local_preference(address, order, 0),
-                COMPONENT,
+                component,
             ),
             address,
             kind: CandidateKind::Host,
@@ -66,9 +71,20 @@ impl Locals {
             candidate,
             order,
             mapped: BTreeMap::new(),
+            assisted: Vec::new(),
             reflexive: 0,
         });
         self.hosts.last().map(|host| &host.candidate)
+    }
+
+    /// The place of a host among its like: components of one interface have the same.
+    fn order(&self, component: u16, address: SocketAddr) -> u8 {
+        let twin = self.hosts.iter().find(|host| {
+            host.candidate.address.ip() == address.ip() && host.candidate.component != component
+        });
+        let taken = |order: &u8| self.hosts.iter().any(|host| host.order == *order);
+        let free = || (0..u8::MAX).find(|order| !taken(order));
+        twin.map(|twin| twin.order).or_else(free).unwrap_or(u8::MAX)
     }
 
     pub(super) fn remove_host(&mut self, address: SocketAddr) {
@@ -83,7 +99,12 @@ impl Locals {
             host.reflexive = 0;
             let base = host.candidate.address;
             let mut told = BTreeSet::from([base]);
-            let mapped: Vec<_> = host.mapped.iter().map(|(s, m)| (*s, *m)).collect();
+            let assisted = host.assisted.iter().map(|mapped| (*mapped, *mapped));
+            let mapped = host
+                .mapped
+                .iter()
+                .map(|(server, mapped)| (*server, *mapped));
+            let mapped: Vec<_> = mapped.chain(assisted).collect();
             for (server, mapped) in mapped.into_iter().filter(|(_, m)| told.insert(*m)) {
                 host.reflexive = host.reflexive.saturating_add(1);
                 let kind = CandidateKind::ServerReflexive;
@@ -109,11 +130,14 @@ impl Locals {
         }
         let kind = CandidateKind::Relayed;
         let preference = local_preference(relayed, self.relays, 0);
+        let component = self
+            .host(base)
+            .map_or(COMPONENT, |host| host.candidate.component);
         self.relays = self.relays.saturating_add(1);
         self.relayed.push(Candidate {
             foundation: self.foundations.of(kind, relayed, Some(server), 0),
-            component: COMPONENT,
-            priority: priority(kind, preference, COMPONENT),
+            component,
+            priority: priority(kind, preference, component),
             address: unscoped(relayed),
             kind,
             related: Some(unscoped(base)),
@@ -197,6 +221,32 @@ impl Locals {
         Some(host.reflexive(mapped, foundation))
     }
 
+    /// Notes that a gateway leads an address here; the new candidate, unless it is redundant.
+    pub(super) fn assist(&mut self, base: SocketAddr, mapped: SocketAddr) -> Option<Candidate> {
+        let host = self.hosts.iter_mut().find(|h| same(h, base))?;
+        let known = host.knows(mapped);
+        if host.assisted.contains(&mapped) {
+            return None;
+        }
+        if host.assisted.len() >= MAX_ASSISTED {
+            host.assisted.remove(0);
+        }
+        host.assisted.push(mapped);
+        if known {
+            return None;
+        }
+        host.reflexive = host.reflexive.saturating_add(1);
+        let kind = CandidateKind::ServerReflexive;
+        let foundation = self.foundations.of(kind, base, Some(mapped), 0);
+        Some(host.reflexive(mapped, foundation))
+    }
+
+    /// Whether a gateway leads this address to the base.
+    pub(super) fn is_assisted(&self, base: SocketAddr, mapped: SocketAddr) -> bool {
+        self.host(base)
+            .is_some_and(|host| host.assisted.contains(&unscoped(mapped)))
+    }
+
     /// The kind of the local candidate that a peer saw: one that is not known is
     /// peer-reflexive (section 7.2.5.3.1).
     pub(super) fn kind_of(&self, base: SocketAddr, mapped: SocketAddr) -> CandidateKind {
@@ -242,9 +292,11 @@ impl Locals {
         if let Some(relayed) = self.relayed(base) {
             return relayed.priority;
         }
-        let order = self.host(base).map_or(u8::MAX, |host| host.order);
+        let host = self.host(base);
+        let order = host.map_or(u8::MAX, |host| host.order);
+        let component = host.map_or(COMPONENT, |host| host.candidate.component);
         let preference = local_preference(base, order, 0);
-        priority(CandidateKind::PeerReflexive, preference, COMPONENT)
+        priority(CandidateKind::PeerReflexive, preference, component)
     }
 
     fn host(&self, address: SocketAddr) -> Option<&Host> {
@@ -254,7 +306,9 @@ impl Locals {
 
 impl Host {
     fn knows(&self, mapped: SocketAddr) -> bool {
-        self.candidate.address == mapped || self.mapped.values().any(|known| *known == mapped)
+        self.candidate.address == mapped
+            || self.mapped.values().any(|known| *known == mapped)
+            || self.assisted.contains(&mapped)
     }
 
     fn reflexive(&self, mapped: SocketAddr, foundation: String) -> Candidate {
@@ -262,8 +316,8 @@ impl Host {
         let preference = local_preference(self.candidate.address, self.order, self.reflexive);
         Candidate {
             foundation,
-            component: COMPONENT,
-            priority: priority(kind, preference, COMPONENT),
+            component: self.candidate.component,
+            priority: priority(kind, preference, self.candidate.component),
             address: mapped,
             kind,
             related: Some(unscoped(self.candidate.address)),
@@ -309,7 +363,7 @@ mod tests {
     fn locals(hosts: &[&str]) -> Locals {
         let mut locals = Locals::default();
         for host in hosts {
-            locals.add_host(at(host), false).unwrap();
+            locals.add_host(1, at(host), false).unwrap();
         }
         locals
     }
@@ -317,9 +371,9 @@ mod tests {
     #[test]
     fn a_host_is_taken_once_and_only_if_usable() {
         let mut locals = locals(&["10.0.0.1:5"]);
-        assert!(locals.add_host(at("10.0.0.1:5"), false).is_none());
-        assert!(locals.add_host(at("127.0.0.1:5"), false).is_none());
-        assert!(locals.add_host(at("127.0.0.1:5"), true).is_some());
+        assert!(locals.add_host(1, at("10.0.0.1:5"), false).is_none());
+        assert!(locals.add_host(1, at("127.0.0.1:5"), false).is_none());
+        assert!(locals.add_host(1, at("127.0.0.1:5"), true).is_some());
     }
 
     #[test]
@@ -345,6 +399,27 @@ mod tests {
         let first = locals.map(base, two, at("203.0.113.1:7")).unwrap();
         assert_eq!(first.related, Some(base));
         assert_eq!(locals.map(base, one, at("203.0.113.1:7")), None);
+    }
+
+    #[test]
+    fn a_port_of_a_gateway_is_a_candidate_and_what_stun_sees_of_it_is_none_again() {
+        let mut locals = locals(&["10.0.0.1:5"]);
+        let (base, server) = (at("10.0.0.1:5"), at("192.0.2.1:1"));
+        let (seen, mapped) = (at("203.0.113.1:7"), at("203.0.113.1:9"));
+        let reflexive = locals.map(base, server, seen).unwrap();
+        let assisted = locals.assist(base, mapped).unwrap();
+        assert_eq!(assisted.kind, CandidateKind::ServerReflexive);
+        assert_eq!(assisted.related, Some(base));
+        assert_ne!(assisted.foundation, reflexive.foundation);
+        assert_ne!(assisted.priority, reflexive.priority);
+        assert_eq!(locals.assist(base, mapped), None, "it is known");
+        assert_eq!(locals.map(base, at("192.0.2.2:1"), mapped), None);
+        assert_eq!(locals.assist(base, seen), None, "it was told already");
+        assert_eq!(locals.kind_of(base, mapped), CandidateKind::ServerReflexive);
+        assert!(locals.is_assisted(base, mapped) && locals.is_assisted(base, seen));
+        assert_eq!(locals.assist(at("10.0.0.9:5"), mapped), None, "no base");
+        let again: Vec<_> = locals.tell_again().into_iter().map(|c| c.address).collect();
+        assert!(again.contains(&mapped));
     }
 
     #[test]

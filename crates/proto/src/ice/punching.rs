@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{CandidateKind, is_usable, unscoped};
+use super::candidate::{COMPONENT, CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
@@ -127,8 +127,12 @@ impl Agent {
                 .or(last)
                 .unwrap_or(Technique::PeerReflexive);
         }
+        if self.is_assisted(path) {
+            return Technique::Mapped;
+        }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
+            _ if self.is_through_nat64(path) => Technique::Nat64,
             (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,
             (CandidateKind::Host, CandidateKind::Host) => Technique::Host,
             (CandidateKind::PeerReflexive, _) | (_, CandidateKind::PeerReflexive) => {
@@ -274,7 +278,8 @@ impl Agent {
     /// Puts a pair that a probe has found into the check list.
     fn pair_up(&mut self, pair: PairKey) -> bool {
         let loopback = self.config.allow_loopback;
-        self.remotes.learn(pair.remote, PUNCHED_PRIORITY, loopback)
+        self.remotes
+            .learn(pair.remote, COMPONENT, PUNCHED_PRIORITY, loopback)
             && match (self.locals.base(pair.local), self.remotes.find(pair.remote)) {
                 (Some(base), Some(remote)) => self.list.add_seen(base, remote),
                 _ => false,

@@ -146,8 +146,10 @@ impl Session {
             stun: shared.stun_servers(),
             disabled: shared.disabled(),
         };
+        let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
+        connector.set_nat64_prefix(now, shared.nat64());
         Ok(Self {
-            connector: Connector::new(now, crate::entropy::seed()?, &config),
+            connector,
             attempt: Some(shared.attempt()),
             shared,
             inbox,

@@ -1,5 +1,4 @@
 //! How soon data passes a relay after two have met, in round trips of virtual time.
-#![expect(clippy::print_stdout, reason = "a test prints what it has measured")]
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -152,6 +152,7 @@ mod tests {
             also: also.iter().map(|uri| (*uri).to_owned()).collect(),
             username: "user".to_owned(),
             password: "pass".to_owned(),
+            challenge: None,
         };
         let (inside, outside) = (
             "turns:192.168.1.1:443?transport=tcp",

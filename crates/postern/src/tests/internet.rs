@@ -88,7 +88,7 @@ impl Internet {
             world,
             sockets: Vec::new(),
             server,
-            relay: Relay::new(clock::now(), Self::STUN.parse().unwrap()),
+            relay: Relay::new(clock::now(), 5, Self::STUN.parse().unwrap()),
             cut: None,
             without_udp: Vec::new(),
             streams: 0,
@@ -217,6 +217,12 @@ impl Internet {
     /// Datagrams that the relay has passed on so far.
     pub(super) fn relayed(&self) -> u64 {
         self.0.state.lock().unwrap().relay.relayed
+    }
+
+    /// The relay starts anew, and knows nobody.
+    pub(super) fn restart_relay(&self) {
+        let relay = Relay::new(clock::now(), 6, Self::STUN.parse().unwrap());
+        self.0.state.lock().unwrap().relay = relay;
     }
 
     /// From here on nothing gets from one of the two homes to the other directly.

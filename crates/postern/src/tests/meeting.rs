@@ -51,15 +51,23 @@ fn signalling(relays: &[RelayServer]) -> (Signalling, Signalling) {
     let (joiner_out, to_creator) = mpsc::channel(128);
     let creator = carry(to_creator, BEFORE, relays.to_vec());
     let joiner = carry(to_joiner, BEFORE + ONE_WAY, relays.to_vec());
-    let side = |outgoing, events| Signalling {
+    let creator = introduced(creator_out, creator);
+    (creator, introduced(joiner_out, joiner))
+}
+
+/// One side's signalling.
+pub(super) fn introduced(
+    outgoing: mpsc::Sender<PeerMessage>,
+    events: mpsc::Receiver<RendezvousEvent>,
+) -> Signalling {
+    Signalling {
         outgoing,
         events,
         introducer: Introducer {
             url: "wss://45.45.0.1:8443/".parse().unwrap(),
             proxy: None,
         },
-    };
-    (side(creator_out, creator), side(joiner_out, joiner))
+    }
 }
 
 /// Greets, waits until `authenticated`, and passes on what the other side says. What was

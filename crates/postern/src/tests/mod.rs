@@ -3,6 +3,7 @@
 
 mod connect;
 mod data_connections;
+mod first_byte;
 mod hostile_streams;
 mod internet;
 mod meeting;

@@ -1,9 +1,10 @@
 //! A TURN server on the simulated internet.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use postern_proto::stun::Credentials;
 use postern_proto::turn::server::{
     ClientAddr, Config, Event, FiveTuple, Framing, Handled, Load, PeerAddr, RelayAddress, RelayId,
@@ -13,6 +14,12 @@ use postern_proto::{Datagram, Transmit};
 use postern_wire::signal::RelayServer;
 use postern_wire::turn::{ChannelData, DataHeader};
 use tokio::sync::mpsc::UnboundedSender;
+
+fn credentials() -> Credentials {
+    let credentials = Credentials::new("example.org").unwrap();
+    let credentials = credentials.with_user("user", "pass").unwrap();
+    credentials.with_secret(b"secret")
+}
 
 /// Takes what is for a client, and when it was sent.
 pub(super) type ToClient = UnboundedSender<(tokio::time::Instant, Vec<u8>)>;
@@ -30,20 +37,32 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(now: Instant, address: SocketAddr) -> Self {
-        let credentials = Credentials::new("example.org").unwrap();
+    pub(super) fn new(now: Instant, seed: u8, address: SocketAddr) -> Self {
         let config = Config {
-            credentials: credentials.with_user("user", "pass").unwrap(),
+            credentials: credentials(),
             relay_v4: Some(RelayAddress::new(address.ip())),
             ..Config::default()
         };
         Self {
-            server: Server::new(now, [5; 32], config),
+            server: Server::new(now, [seed; 32], config),
             address,
             sockets: BTreeMap::new(),
             transmits: VecDeque::new(),
             streams: BTreeMap::new(),
             relayed: 0,
+        }
+    }
+
+    /// How a client at this address is told of it by a server that has its secret.
+    pub(super) fn introduce(address: &str, client: IpAddr) -> RelayServer {
+        let (epoch, hour) = (Duration::ZERO, Duration::from_secs(3600));
+        let issued = credentials().issue(epoch, hour, Some("id")).unwrap();
+        let challenge = credentials().challenge(epoch, client).unwrap();
+        RelayServer {
+            username: issued.username,
+            password: issued.password,
+            challenge: Some(BASE64.encode(&challenge)),
+            ..Self::offer(address)
         }
     }
 
@@ -57,6 +76,7 @@ impl Relay {
             ],
             username: "user".to_owned(),
             password: "pass".to_owned(),
+            challenge: None,
         }
     }
 

@@ -243,6 +243,30 @@ async fn two_connections_of_an_endpoint_each_have_an_allocation() {
     }
 }
 
+/// The end of a server over UDP shows in nothing but silence.
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_starts_anew_is_asked_again_as_soon_as_nothing_comes_back() {
+    let internet = Internet::start(1);
+    let open = Nat::new(Mapping::EndpointIndependent, Filtering::EndpointIndependent);
+    let udp = over(true, false, false);
+    let left = endpoint_with([internet.home(1, strict(), TO_CORE)], udp);
+    let right = endpoint([internet.home(2, open, TO_CORE)]);
+    let relays = [Relay::offer(Internet::STUN)];
+    let (creator, joiner) = meet_with(&left, &right, &relays).await;
+    let (creator, joiner) = (creator.unwrap(), joiner.unwrap());
+    sleep(Duration::from_secs(10)).await;
+    let before = creator.path();
+    internet.restart_relay();
+    let data = carries_data(&creator, &joiner);
+    assert!(timeout(Duration::from_secs(4), data).await.is_ok());
+    let after = creator.path();
+    assert_eq!(
+        (before.kind, after.kind),
+        (PathKind::Relayed, PathKind::Relayed)
+    );
+    assert_ne!(before.local, after.local, "the allocation is another one");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_relayed_path_carries_data_within_five_round_trips_of_authentication() {
     let internet = Internet::start(1);

@@ -115,6 +115,7 @@ impl Options {
                 Transport::Tcp => Framing::Stream,
             },
             credentials: self.credentials.clone(),
+            challenge: None,
             relay: self.relay,
             family: self.family,
             additional_ipv6: self.additional_ipv6,

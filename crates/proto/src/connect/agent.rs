@@ -105,7 +105,10 @@ impl Connector {
                 self.round_trip = rtt.unwrap_or(self.round_trip);
                 self.shake_hands(now, path);
             }
-            Stage::Established => self.recover(),
+            Stage::Established => {
+                self.recover();
+                self.leave_relay(path);
+            }
             Stage::Connecting | Stage::Ended => {}
         }
     }

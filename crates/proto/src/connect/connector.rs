@@ -8,13 +8,15 @@ use postern_wire::signal::{ByeReason, Fingerprint, Hello, PURPOSE_TRANSFER, Peer
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use super::early::Early;
+use super::explanation::is_relayed;
 use super::limits::{self, later};
 use super::mapping::Mapping;
 use super::paths::Paths;
 use super::relays::{LinkId, Relays};
 use super::traffic::{Flow, Traffic};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
-use crate::ice::{self, Agent, Credentials, Path, Role};
+use crate::ice::{self, Agent, Credentials, Nat64Prefix, Path, Role};
 use crate::punch::{Technique, Techniques};
 use crate::signal::{self, RendezvousEvent};
 use crate::{Datagram, Transmit, Verdict};
@@ -59,6 +61,7 @@ pub struct Connector {
     /// Valid paths in the order in which they were found.
     pub(super) valid: Vec<Path>,
     pub(super) handshake: Option<Handshake>,
+    pub(super) early: Early,
     pub(super) paths: Paths,
     pub(super) flow: Flow,
     pub(super) report: Option<ice::Report>,
@@ -105,6 +108,7 @@ impl Connector {
             round_trip: limits::ROUND_TRIP,
             valid: Vec::new(),
             handshake: None,
+            early: Early::default(),
             paths: Paths::default(),
             flow: Flow::default(),
             report: None,
@@ -193,6 +197,15 @@ impl Connector {
         self.follow(now);
     }
 
+    /// Takes the prefix of the NAT64 in front of this host, if there is one
+    /// ([`Agent::set_nat64_prefix`](crate::ice::Agent::set_nat64_prefix)).
+    pub fn set_nat64_prefix(&mut self, now: Instant, prefix: Option<Nat64Prefix>) {
+        if self.policy != PathPolicy::RelayOnly {
+            self.agent.set_nat64_prefix(now, prefix);
+            self.follow(now);
+        }
+    }
+
     /// Takes note of the time.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.stage == Stage::Ended {
@@ -208,6 +221,7 @@ impl Connector {
         {
             self.try_next_path(now);
         }
+        self.begin_early(now);
         let step = self.paths.handle_timeout(now);
         self.take(step);
         if self.flow.is_due(now) {
@@ -269,6 +283,10 @@ impl Connector {
         if let Some(selected) = self.agent.selected() {
             self.want(selected);
         }
+        let direct = self.valid.iter().find(|path| !is_relayed(path)).copied();
+        if let Some(direct) = direct {
+            self.leave_relay(direct);
+        }
         self.leave_if_done(now);
     }
 
@@ -276,6 +294,10 @@ impl Connector {
     pub fn handle_traffic(&mut self, now: Instant, traffic: Traffic) {
         let busy = self.flow.take(now, traffic);
         self.agent.set_busy(now, busy);
+        if self.flow.is_in_doubt(now) {
+            self.doubt_relay(now);
+            self.follow(now);
+        }
     }
 
     /// A handshake has failed. `is_final` says that it would fail on every path: the peer
@@ -341,6 +363,7 @@ impl Connector {
             self.agent.poll_timeout(),
             self.relays.poll_timeout(),
             self.handshake.map(|handshake| handshake.patience),
+            self.early_timeout(),
             self.paths.retry_at(),
             self.flow.poll_timeout(),
             self.deadline,

@@ -225,7 +225,9 @@ impl Connector {
 
     fn reach(&self) -> Reach {
         let connected = self.stage == Stage::Established;
-        let path = self.agent.selected().or_else(|| self.valid.last().copied());
+        let path = self.paths.current().or_else(|| self.agent.selected());
+        let path = path.or_else(|| self.valid.last().copied());
+        let path = path.or_else(|| self.early.path());
         match path.filter(|_| connected) {
             None => Reach::Unreached,
             Some(path) if is_relayed(&path) => Reach::Relayed,
@@ -305,7 +307,10 @@ impl Connector {
             .into_iter()
             .map(Attempted::from)
             .partition(|attempted| attempted.technique == Technique::Relay);
-        let attempts = punch.tried.iter().map(|tried| over(tried, punch));
+        let plain_works = self.is_direct_known(now);
+        let last = punch.tried.len().saturating_sub(1);
+        let attempts = punch.tried.iter().enumerate();
+        let attempts = attempts.map(|(n, tried)| over(tried, plain_works && n == last));
         let running = self.agent.punch_running(now);
         let running = running.map(|tried| of_attempt(&tried, TriedResult::Running));
         let disabled = self.disabled.iter().map(|technique| Attempted {
@@ -338,7 +343,7 @@ impl Connector {
     }
 }
 
-fn is_relayed(path: &Path) -> bool {
+pub(super) fn is_relayed(path: &Path) -> bool {
     [path.local_kind, path.remote_kind].contains(&CandidateKind::Relayed)
 }
 
@@ -368,12 +373,12 @@ fn chance_of(technique: Technique, plan: Option<&Plan>) -> Option<f64> {
     Some(plan.probability)
 }
 
-/// An attempt ends when a direct path is found, whether it found that or not.
-fn over(tried: &punch::Tried, punch: &PunchReport) -> Attempted {
-    let result = match (tried.succeeded, punch.found.contains(tried.technique)) {
-        (true, true) => TriedResult::Succeeded,
-        (true, false) => TriedResult::Stopped,
-        (false, _) => TriedResult::Failed,
+/// An attempt ends when a plain check finds a path, too.
+fn over(tried: &punch::Tried, overtaken: bool) -> Attempted {
+    let result = match (tried.succeeded, overtaken) {
+        (true, _) => TriedResult::Succeeded,
+        (false, true) => TriedResult::Stopped,
+        (false, false) => TriedResult::Failed,
     };
     of_attempt(tried, result)
 }

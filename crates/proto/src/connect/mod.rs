@@ -17,6 +17,7 @@
 
 mod agent;
 mod connector;
+mod early;
 mod explanation;
 mod limits;
 mod mapping;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use postern_wire::signal::PeerMessage;
 
 use super::connector::{Connector, Handshake, Stage};
+use super::explanation::is_relayed;
 use super::limits::{self, later};
 use super::paths::{Step, same};
 use super::summary;
@@ -52,6 +53,16 @@ impl Connector {
         let alive = |path: &&Path| self.agent.has_consent(path);
         let path = self.valid.iter().find(alive).copied();
         if let (false, Some(path)) = (self.paths.has_one(), path) {
+            self.want(path);
+        }
+    }
+
+    /// A connection that began on the relay takes the first direct path that works: what is nominated
+    /// may replace it. Later on, nomination decides.
+    pub(super) fn leave_relay(&mut self, path: Path) {
+        let current = self.paths.current().filter(is_relayed);
+        let begins = current.is_some() && self.agent.selected().is_none();
+        if begins && !is_relayed(&path) {
             self.want(path);
         }
     }

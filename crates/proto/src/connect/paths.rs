@@ -32,6 +32,10 @@ impl Paths {
         self.wanted = Some(path);
     }
 
+    pub(super) fn current(&self) -> Option<Path> {
+        self.current
+    }
+
     pub(super) fn has_one(&self) -> bool {
         self.current.is_some()
     }

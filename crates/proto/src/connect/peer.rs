@@ -60,6 +60,7 @@ impl Connector {
         let Hello { ufrag, pwd, .. } = hello;
         let credentials = Credentials { ufrag, pwd };
         self.agent.set_remote_credentials(now, credentials);
+        self.early.introduced(now);
         for candidate in &hello.candidates {
             self.add_candidate(now, candidate);
         }
@@ -77,7 +78,11 @@ impl Connector {
     pub(super) fn add_candidate(&mut self, now: Instant, line: &str) {
         match line.parse::<Candidate>() {
             Ok(candidate) if self.refuses(&candidate) => self.refuse(candidate.address),
-            Ok(candidate) => self.agent.add_remote_candidate(now, candidate),
+            Ok(candidate) => {
+                self.note_relayed(&candidate);
+                self.agent.add_remote_candidate(now, candidate);
+                self.vouch(now);
+            }
             Err(error) => tracing::debug!(%error, "a candidate was left out"),
         }
     }

@@ -54,6 +54,8 @@ pub(super) struct Way {
     pub(super) transport: RelayTransport,
     pub(super) server: SocketAddr,
     pub(super) credentials: Credentials,
+    /// What the server would challenge us with.
+    pub(super) challenge: Option<Vec<u8>>,
 }
 
 /// A way that is being tried, or that works.
@@ -63,6 +65,9 @@ struct Attempt {
     way: Way,
     /// `None` while the driver opens the link.
     client: Option<Client>,
+    /// When the server was asked, and then how long its answer took.
+    asked: Option<Instant>,
+    took: Option<Duration>,
     relayed: Option<SocketAddr>,
 }
 
@@ -125,6 +130,8 @@ impl Race {
             link,
             way,
             client: None,
+            asked: None,
+            took: None,
             relayed: None,
         });
         self.next_at = Some(later(now, STAGGER)).filter(|_| !self.waiting.is_empty());
@@ -152,6 +159,16 @@ impl Race {
             .find(|attempt| attempt.relayed.is_some())
     }
 
+    /// The address of the allocation.
+    pub(super) fn relayed(&self) -> Option<SocketAddr> {
+        self.allocation()?.relayed
+    }
+
+    /// How long the server took to give the allocation.
+    pub(super) fn took(&self) -> Option<Duration> {
+        self.allocation()?.took
+    }
+
     /// The client of the allocation.
     pub(super) fn client(&mut self, relayed: SocketAddr) -> Option<(LinkId, &mut Client)> {
         let mut running = self.running.iter_mut();
@@ -177,14 +194,17 @@ impl Race {
             transport,
             server,
             credentials,
+            challenge,
         } = attempt.way.clone();
         let mut config = client::Config::new(local, server, Some(credentials));
+        config.challenge = challenge;
         config.transport = match transport {
             RelayTransport::Udp => client::Transport::Datagram,
             RelayTransport::Tcp | RelayTransport::Tls => client::Transport::Stream,
         };
         book.tried.note(transport, Trouble::Silent);
         attempt.client = Some(Client::new(now, seed, config));
+        attempt.asked = Some(now);
         true
     }
 
@@ -393,6 +413,7 @@ impl Race {
             return;
         };
         attempt.relayed = Some(allocation.relayed);
+        attempt.took = attempt.asked.map(|at| now.saturating_duration_since(at));
         self.events.push_back(Event::Allocated(Relay {
             link,
             transport: attempt.way.transport,

@@ -40,6 +40,8 @@ impl Connector {
                 let mapped = relay.mapped.unwrap_or(relayed);
                 self.events.push_back(Event::Relay(relay));
                 self.agent.add_relayed(now, mapped, relayed, server);
+                self.relays.permit_neighbours(now, relayed);
+                self.vouch(now);
             }
             relays::Event::Bound {
                 relayed,
@@ -53,6 +55,7 @@ impl Connector {
                 payload,
             } => self.on_relayed_data(now, relayed, peer, payload),
             relays::Event::Ended { relayed } => {
+                self.unvouch(relayed);
                 self.agent.remove_relayed(now, relayed);
                 self.events.push_back(Event::RelayEnded(relayed));
             }
@@ -93,6 +96,14 @@ impl Connector {
             payload: &payload,
         };
         self.agent.handle_input(now, datagram);
+    }
+
+    /// Nothing comes back: if it goes through a relay of ours, that may have forgotten us.
+    pub(super) fn doubt_relay(&mut self, now: Instant) {
+        let path = self.paths.current().or_else(|| self.agent.selected());
+        if let Some(path) = path {
+            self.relays.probe(now, path.local);
+        }
     }
 
     /// The data of the connection does not pass through here: its channel must not fall

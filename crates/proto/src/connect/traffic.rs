@@ -14,6 +14,10 @@ const MANY: u64 = 8;
 /// So many datagrams sent and nothing received: something is repeated.
 const REPEATED: u64 = 2;
 
+/// As long as nothing comes back a relay is asked so often whether it still knows us: one
+/// datagram of 100 bytes.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// Data counts as in flight for so long after the latest sign of it. On the side that receives,
 /// nothing arrives any more when the path is dead: this must outlast the verdict.
 const AFTERGLOW: Duration = Duration::from_secs(3);
@@ -35,6 +39,7 @@ pub(super) struct Flow {
     /// Sent since something came.
     unanswered: u64,
     busy_until: Option<Instant>,
+    doubted: Option<Instant>,
 }
 
 impl Flow {
@@ -54,6 +59,16 @@ impl Flow {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.next
+    }
+
+    /// Whether something is repeated and nothing comes back: true once in [`DOUBT`].
+    pub(super) fn is_in_doubt(&mut self, now: Instant) -> bool {
+        let recently = |at: Instant| now < later(at, DOUBT);
+        let doubts = self.unanswered >= REPEATED && !self.doubted.is_some_and(recently);
+        if doubts {
+            self.doubted = Some(now);
+        }
+        doubts
     }
 
     /// Whether data is in flight.

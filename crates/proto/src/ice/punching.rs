@@ -15,7 +15,7 @@ use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
 use super::pair::{Pair, PairKey, Path};
 use super::transactions::{Purpose, sample_policy};
-use crate::punch::{self, Action, NatReport, Plan, Puncher, Sample, Technique, Techniques, Tried};
+use crate::punch::{self, Action, NatReport, Plan, Puncher, Sample, Technique, Tried};
 use crate::stun::{Request, random_transaction_id};
 use crate::{Datagram, Transmit, Verdict};
 
@@ -42,8 +42,6 @@ pub struct PunchReport {
     pub plan: Option<Plan>,
     /// An attempt runs, or the first one is to come.
     pub pending: bool,
-    /// The techniques that made a pair valid.
-    pub found: Techniques,
 }
 
 /// For the user.
@@ -85,7 +83,6 @@ impl Agent {
             tried: puncher.tried().to_vec(),
             plan: puncher.plan(),
             pending: puncher.is_pending() && !self.failed,
-            found: self.punching.found.values().copied().collect(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How much one address may do, and what is remembered of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 /// `duration` after `now`; `now` itself at the end of time, which no clock reaches.
@@ -67,6 +67,14 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// Its address, of IPv6 the network's.
+    pub(super) fn ip(self) -> IpAddr {
+        match self {
+            Self::V4(ip) => Ipv4Addr::from_bits(ip).into(),
+            Self::V6(network) => Ipv6Addr::from_bits(u128::from(network).wrapping_shl(64)).into(),
+        }
+    }
+
     /// Its bytes: 4 of IPv4, 8 of IPv6.
     pub(super) fn octets(self) -> Vec<u8> {
         match self {

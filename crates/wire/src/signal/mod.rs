@@ -88,6 +88,9 @@ pub const MAX_RELAY_WAYS: usize = 8;
 /// about 30.
 pub const MAX_RELAY_CREDENTIAL: usize = 256;
 
+/// Longest challenge of a relay in base64: a response with the longest REALM has 340.
+pub const MAX_RELAY_CHALLENGE: usize = 512;
+
 /// Longest explanation in a server's error in bytes.
 pub const MAX_TEXT: usize = 256;
 

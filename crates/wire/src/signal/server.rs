@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::client::is_mailbox;
 use super::frame::{self, Frame, ParseError, base64, is_printable, require};
 use super::{
-    MAX_BODY, MAX_FRAME, MAX_RELAY_CREDENTIAL, MAX_RELAY_WAYS, MAX_RELAYS, MAX_STUN_SERVERS,
-    MAX_STUN_URI, MAX_TEXT,
+    MAX_BODY, MAX_FRAME, MAX_RELAY_CHALLENGE, MAX_RELAY_CREDENTIAL, MAX_RELAY_WAYS, MAX_RELAYS,
+    MAX_STUN_SERVERS, MAX_STUN_URI, MAX_TEXT,
 };
 
 /// A message from the server to a client.
@@ -75,6 +75,11 @@ pub struct RelayServer {
     pub username: String,
     /// The password, of the same form.
     pub password: String,
+    /// What the server would challenge this client with (RFC 8489 section 9.2), so that its
+    /// first request is authenticated: a response of class error with REALM and NONCE, at most
+    /// [`MAX_RELAY_CHALLENGE`] bytes in base64. Clients that do not know it are challenged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
 }
 
 /// Shows no password, so that a log has none.
@@ -177,7 +182,11 @@ fn check_relays(relays: &[RelayServer]) -> Result<(), ParseError> {
         let uris = [&relay.uri].into_iter().chain(&relay.also);
         let few = relay.also.len() <= MAX_RELAY_WAYS;
         let sound = few && uris.into_iter().all(|uri| is_printable(uri, MAX_STUN_URI));
-        sound && is_credential(&relay.username) && is_credential(&relay.password)
+        let challenge = relay.challenge.as_deref().unwrap_or_default();
+        sound
+            && is_credential(&relay.username)
+            && is_credential(&relay.password)
+            && is_printable(challenge, MAX_RELAY_CHALLENGE)
     };
     require(relays.iter().all(good), "relays")
 }

@@ -30,6 +30,7 @@ fn a_relay_is_read_with_its_bounds() {
             also: Vec::new(),
             username: "1900000000:7".into(),
             password: password.into(),
+            challenge: None,
         };
         let relays = vec![relay; count];
         server(&ServerMessage::Relays { relays }.to_json())
@@ -52,6 +53,13 @@ fn further_ways_to_a_relay_are_read_with_their_bounds_and_may_be_left_out() {
         panic!("a server without further ways is understood");
     };
     assert!(read[0].also.is_empty());
+    assert_eq!(read[0].challenge, None);
+    let challenge = |text: &str| relays(&format!(r#"{old},"challenge":"{text}""#));
+    assert!(challenge(&"A".repeat(MAX_RELAY_CHALLENGE)).is_ok());
+    for bad in ["A".repeat(MAX_RELAY_CHALLENGE + 1), "\\u001b".to_owned()] {
+        let refused = Err(ParseError::BadField("relays"));
+        assert_eq!(challenge(&bad), refused, "{bad}");
+    }
     let also = |count| {
         let uris = vec![r#""turns:45.45.0.1:8443?transport=tcp""#; count].join(",");
         relays(&format!(r#"{old},"also":[{uris}]"#))
@@ -405,12 +413,20 @@ fn any_client() -> impl Strategy<Value = ClientMessage> {
 fn relay() -> impl Strategy<Value = RelayServer> {
     let some_text = || "[ -~]{1,256}";
     let also = vec(text(MAX_STUN_URI), 0..=MAX_RELAY_WAYS);
-    let relay = (text(MAX_STUN_URI), also, some_text(), some_text());
-    relay.prop_map(|(uri, also, username, password)| RelayServer {
+    let challenge = prop::option::of("[ -~]{0,512}");
+    let relay = (
+        text(MAX_STUN_URI),
+        also,
+        some_text(),
+        some_text(),
+        challenge,
+    );
+    relay.prop_map(|(uri, also, username, password, challenge)| RelayServer {
         uri,
         also,
         username,
         password,
+        challenge,
     })
 }
 

@@ -34,6 +34,7 @@ fn way(transport: RelayTransport) -> Way {
         transport,
         server: server_address(),
         credentials: Credentials::new("user", "pass").unwrap(),
+        challenge: None,
     }
 }
 

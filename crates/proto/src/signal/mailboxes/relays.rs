@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64;
 use postern_wire::signal::RelayServer;
 
 use super::Source;
@@ -35,7 +36,8 @@ pub struct OfferedServer {
 impl RelayOffer {
     /// The relays for a client at this address. All clients there are one user of the
     /// relay, so that its quotas bound strangers, too: who asks for more meetings gets no
-    /// more of the relay. The name shows the address to nobody else.
+    /// more of the relay. The name shows the address to nobody else. With them goes what the
+    /// relay would challenge the client with: its address is proven by this connection.
     pub(super) fn issue(&self, now: Instant, source: Source) -> Vec<RelayServer> {
         let (start, since_1970) = self.epoch;
         let unix = since_1970.saturating_add(now.saturating_duration_since(start));
@@ -43,11 +45,14 @@ impl RelayOffer {
         let Some(issued) = self.credentials.issue(unix, LIFETIME, Some(&id)) else {
             return Vec::new();
         };
+        let challenge = self.credentials.challenge(unix, source.ip());
+        let challenge = challenge.map(|challenge| BASE64.encode(&challenge));
         let relay = |server: &OfferedServer| RelayServer {
             uri: server.uri.clone(),
             also: server.also.clone(),
             username: issued.username.clone(),
             password: issued.password.clone(),
+            challenge: challenge.clone(),
         };
         self.servers.iter().map(relay).collect()
     }

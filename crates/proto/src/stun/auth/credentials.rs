@@ -7,9 +7,11 @@ use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, Mac};
 use postern_wire::stun::{Algorithm, Realm, Userhash, Username, ValueError};
 use sha1::Sha1;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::Key;
+use super::nonce::Nonces;
 
 /// Bytes of a pseudonym: two among a million are the same once in 10^7 times.
 const PSEUDONYM: usize = 8;
@@ -119,6 +121,21 @@ impl Credentials {
         // HMAC takes keys of every length: the error is not reachable.
         let mac = mac.unwrap_or_default();
         HEXLOWER.encode(mac.get(..PSEUDONYM).unwrap_or_default())
+    }
+
+    /// The nonces of those who are introduced: whoever has the secret can make them, on another
+    /// machine, too.
+    pub(super) fn introductions(secret: &[u8], lifetime: Duration) -> Nonces {
+        let mac = Hmac::<Sha256>::new_from_slice(secret)
+            .map(|mac| mac.chain_update("introductions"))
+            .map(|mac| mac.finalize().into_bytes());
+        // HMAC takes keys of every length: the error is not reachable.
+        let key = mac.map(|mac| mac.first_chunk().copied().unwrap_or_default());
+        Nonces::new(key.unwrap_or_default(), lifetime)
+    }
+
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &[u8]> {
+        self.secrets.iter().map(|secret| secret.as_slice())
     }
 
     /// Whether users can stay anonymous: the name behind a USERHASH is found among those

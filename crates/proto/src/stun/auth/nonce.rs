@@ -1,4 +1,4 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
@@ -28,6 +28,25 @@ pub(crate) enum Origin {
     Stream(IpAddr),
 }
 
+impl Origin {
+    /// The network of somebody who was introduced by another connection, which has proven it:
+    /// the address, of IPv6 the first half. The port does not count.
+    pub(crate) fn introduced(ip: IpAddr) -> Self {
+        const NETWORK: u128 = 0xffff_ffff_ffff_ffff_0000_0000_0000_0000;
+        Self::Stream(match ip.to_canonical() {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK).into(),
+        })
+    }
+
+    pub(super) const fn ip(self) -> IpAddr {
+        match self {
+            Self::Datagram(address) => address.ip(),
+            Self::Stream(ip) => ip,
+        }
+    }
+}
+
 /// Makes and recognises nonces.
 pub(super) struct Nonces {
     /// As HMAC pads it: no length can be wrong.
@@ -43,6 +62,10 @@ impl Nonces {
             key: block,
             lifetime,
         }
+    }
+
+    pub(super) const fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     /// A nonce made at `unix` seconds since 1970.

@@ -73,3 +73,28 @@ fn a_realm_and_a_name_have_limits() {
     let credentials = Credentials::new("realm").unwrap();
     assert!(credentials.with_user(&"a".repeat(509), "x").is_err());
 }
+
+#[test]
+fn an_introduction_counts_for_all_ports_of_an_ipv4_address_and_an_ipv6_network() {
+    let credentials = Credentials::new("r").unwrap().with_secret(b"secret");
+    let nonces = Credentials::introductions(b"secret", Duration::from_secs(600));
+    let ip = |text: &str| text.parse().unwrap();
+    let nonce = |text: &str| nonces.issue(1_000, Origin::introduced(ip(text)), 1);
+    let good =
+        |nonce: &str, text: &str| nonces.is_valid(1_000, Origin::introduced(ip(text)), 1, nonce);
+    let (v4, v6) = (nonce("203.0.113.5"), nonce("2001:db8::1"));
+    assert!(good(&v4, "203.0.113.5") && good(&v4, "::ffff:203.0.113.5"));
+    assert!(!good(&v4, "203.0.113.6"));
+    assert!(good(&v6, "2001:db8::ffff:2") && !good(&v6, "2001:db8:0:1::1"));
+    let others = Credentials::introductions(b"other", Duration::from_secs(600));
+    assert!(!others.is_valid(1_000, Origin::introduced(ip("203.0.113.5")), 1, &v4));
+    let later = nonces.is_valid(1_601, Origin::introduced(ip("203.0.113.5")), 1, &v4);
+    assert!(!later, "an introduction ages as every nonce does");
+    assert!(
+        credentials
+            .challenge(Duration::ZERO, ip("203.0.113.5"))
+            .is_some()
+    );
+    let without = Credentials::new("r").unwrap();
+    assert_eq!(without.challenge(Duration::ZERO, ip("203.0.113.5")), None);
+}

@@ -1,9 +1,11 @@
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postern_wire::stun::{
-    Algorithm, AttributeType, Builder, Message, Nonce, PasswordAlgorithm, Realm, Userhash, Username,
+    Algorithm, AttributeType, Builder, Class, ErrorCode, Message, Method, Nonce, PasswordAlgorithm,
+    Realm, TransactionId, Userhash, Username,
 };
 
 use super::nonce::{Nonces, Origin, PASSWORD_ALGORITHMS, USERNAME_ANONYMITY};
@@ -64,10 +66,7 @@ impl Authenticator {
         text::<Realm<'_>>(message)?;
         let algorithm = algorithm_of(message)?;
         let user = self.user_of(message)?;
-        if !self
-            .nonces
-            .is_valid(unix, origin, self.features(), nonce.as_str())
-        {
+        if !self.is_ours(unix, origin, nonce.as_str()) {
             return Err(Refusal::StaleNonce);
         }
         if algorithm.is_some() && integrity != Integrity::Sha256 {
@@ -90,6 +89,19 @@ impl Authenticator {
             key,
             integrity,
         })
+    }
+
+    /// Whether we made the nonce for this origin, or who introduced it did.
+    fn is_ours(&self, unix: u64, origin: Origin, nonce: &str) -> bool {
+        let features = self.features();
+        let lifetime = self.nonces.lifetime();
+        let introduced = Origin::introduced(origin.ip());
+        let handed = |secret: &[u8]| {
+            let nonces = Credentials::introductions(secret, lifetime);
+            nonces.is_valid(unix, introduced, features, nonce)
+        };
+        self.nonces.is_valid(unix, origin, features, nonce)
+            || self.credentials.secrets().any(handed)
     }
 
     /// The key of this user that `fits`.
@@ -128,11 +140,35 @@ impl Authenticator {
     }
 
     const fn features(&self) -> u8 {
-        if self.credentials.finds_hashes() {
-            PASSWORD_ALGORITHMS | USERNAME_ANONYMITY
-        } else {
-            PASSWORD_ALGORITHMS
-        }
+        features(&self.credentials)
+    }
+}
+
+const fn features(credentials: &Credentials) -> u8 {
+    if credentials.finds_hashes() {
+        PASSWORD_ALGORITHMS | USERNAME_ANONYMITY
+    } else {
+        PASSWORD_ALGORITHMS
+    }
+}
+
+impl Credentials {
+    /// What a server that knows these would challenge a client at `ip` with, made at `unix`, the
+    /// time since 1970: a whole response, for a client that is introduced to the server by
+    /// somebody to whom it has proven its address. For time-limited credentials only.
+    #[must_use]
+    pub fn challenge(&self, unix: Duration, ip: IpAddr) -> Option<Vec<u8>> {
+        // Its age is looked at by who reads it.
+        let nonces = Self::introductions(self.secrets().next()?, Duration::ZERO);
+        let nonce = nonces.issue(unix.as_secs(), Origin::introduced(ip), features(self));
+        let id = TransactionId([0; 12]);
+        let error = ErrorCode::new(401, "Unauthenticated").ok()?;
+        let response = Builder::new(Class::Error, Method::ALLOCATE, id)
+            .attribute(&error)
+            .maybe_attribute(Realm::new(self.realm()).ok().as_ref())
+            .maybe_attribute(Nonce::new(&nonce).ok().as_ref())
+            .raw_attribute(AttributeType::PASSWORD_ALGORITHMS, &ALGORITHMS);
+        Some(response.build())
     }
 }
 

@@ -47,6 +47,10 @@ pub struct Config {
     pub transport: Transport,
     /// User and password; without, the server must ask for none.
     pub credentials: Option<Credentials>,
+    /// What the server would challenge us with, if it was told beforehand: a response with
+    /// REALM and NONCE. Then the first request is authenticated; if the server asks all the
+    /// same, that counts.
+    pub challenge: Option<Vec<u8>>,
     /// What to relay.
     pub relay: Relay,
     /// The family of the relayed address; the server's choice (IPv4) by default.
@@ -79,6 +83,7 @@ impl Config {
             server,
             transport: Transport::Datagram,
             credentials,
+            challenge: None,
             relay: Relay::Udp,
             family: None,
             additional_ipv6: false,

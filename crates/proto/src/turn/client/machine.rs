@@ -45,6 +45,8 @@ pub struct Client {
     pub(super) rng: ChaCha20Rng,
     state: State,
     challenge: Option<Arc<Challenge>>,
+    /// The challenge was told beforehand, and the server has not answered yet.
+    foretold: bool,
     pub(super) requests: Requests,
     pub(super) timers: Timers,
     stream: Reassembly,
@@ -83,6 +85,7 @@ impl Client {
             rng: ChaCha20Rng::from_seed(seed),
             state: State::Allocating,
             challenge: None,
+            foretold: false,
             requests: Requests::default(),
             timers: Timers::default(),
             stream: Reassembly::default(),
@@ -96,8 +99,21 @@ impl Client {
             recovered: None,
             config,
         };
+        client.foretell();
         client.allocate(now);
         client
+    }
+
+    /// Reads the challenge that was told beforehand; one that makes no sense is left out.
+    fn foretell(&mut self) {
+        let foretold = self.config.challenge.take();
+        if let (Some(bytes), Some(credentials)) = (foretold, &self.config.credentials)
+            && let Ok(message) = Message::parse(&bytes)
+            && let Ok(challenge) = Challenge::read(&message, credentials, None)
+        {
+            self.challenge = Some(Arc::new(challenge));
+            self.foretold = true;
+        }
     }
 
     /// The allocation, while there is one.
@@ -177,6 +193,14 @@ impl Client {
             State::Allocating | State::Allocated { .. } => self.fail(Failure::TimedOut),
             State::ClosingEarly | State::Closing => self.finish(Event::Closed),
             State::Redirected(_) | State::Ended => {}
+        }
+    }
+
+    /// Refreshes the allocation now, unless that is under way: [`Event::Failed`] follows if the
+    /// server does not know it any more, or cannot be reached.
+    pub fn refresh(&mut self, now: Instant) {
+        if self.allocation().is_some() {
+            self.ask(now, Purpose::Refresh);
         }
     }
 
@@ -384,6 +408,7 @@ impl Client {
     }
 
     fn on_success(&mut self, now: Instant, purpose: Purpose, message: &Message<'_>) {
+        self.foretold = false;
         let unknown = message.unknown_comprehension_required(&message::KNOWN);
         if !unknown.is_empty() {
             self.on_refused(now, purpose, Failure::Malformed);
@@ -469,6 +494,7 @@ impl Client {
         match code {
             401 | 438 => match self.answer(outstanding, code, message) {
                 Ok(challenge) => {
+                    self.foretold = false;
                     self.challenge = Some(Arc::new(challenge));
                     let stale = outstanding.stale.saturating_add(u8::from(code == 438));
                     self.ask_again(now, purpose, stale);
@@ -492,13 +518,14 @@ impl Client {
     ) -> Result<Challenge, Failure> {
         let credentials = self.config.credentials.as_ref();
         let credentials = credentials.ok_or(Failure::NoCredentials)?;
-        if code == 401 && outstanding.challenge.is_some() {
+        if code == 401 && outstanding.challenge.is_some() && !self.foretold {
             return Err(Failure::Unauthenticated);
         }
         if outstanding.stale >= MAX_STALE {
             return Err(Failure::StaleNonce);
         }
-        let previous = outstanding.challenge.as_deref();
+        // What was only foretold binds nobody.
+        let previous = outstanding.challenge.as_deref().filter(|_| !self.foretold);
         Challenge::read(message, credentials, previous)
     }
 

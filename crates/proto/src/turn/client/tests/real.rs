@@ -22,6 +22,8 @@ struct Together {
     relays: BTreeMap<SocketAddr, RelayId>,
     /// What each of the client's streams has not been cut into messages yet.
     streams: BTreeMap<SocketAddr, Reassembly>,
+    /// Messages of the client.
+    asked: usize,
     /// What reached peers.
     relayed: Vec<(SocketAddr, Vec<u8>)>,
     connects: Vec<(PeerConnection, SocketAddr)>,
@@ -40,10 +42,27 @@ fn wishes(transport: Transport) -> Config {
     }
 }
 
-fn real_server(now: Instant) -> Server {
+fn users() -> stun::Credentials {
     let users = stun::Credentials::new("example.org").unwrap();
+    let users = users.with_user(USER, PASSWORD).unwrap();
+    users.with_secret(b"secret")
+}
+
+/// The client's wishes when a server that knows the secret has introduced it as `ip`.
+fn introduced(ip: &str, transport: Transport) -> Config {
+    let day = Duration::from_secs(86_400);
+    let issued = users().issue(Duration::ZERO, day, Some("id")).unwrap();
+    let credentials = Credentials::new(&issued.username, &issued.password).unwrap();
+    Config {
+        credentials: Some(credentials),
+        challenge: users().challenge(Duration::ZERO, ip.parse().unwrap()),
+        ..wishes(transport)
+    }
+}
+
+fn real_server(now: Instant) -> Server {
     let config = server::Config {
-        credentials: users.with_user(USER, PASSWORD).unwrap(),
+        credentials: users(),
         relay_v4: Some(RelayAddress::new([198, 51, 100, 1].into())),
         relay_v6: Some(RelayAddress::new("2001:db8::1".parse().unwrap())),
         ..server::Config::default()
@@ -60,6 +79,7 @@ impl Together {
             server: real_server(now),
             relays: BTreeMap::new(),
             streams: BTreeMap::new(),
+            asked: 0,
             relayed: Vec::new(),
             connects: Vec::new(),
             spliced: Vec::new(),
@@ -101,6 +121,7 @@ impl Together {
 
     fn message(&mut self, local: SocketAddr, bytes: &[u8]) {
         let client = self.five_tuple(local);
+        self.asked += 1;
         if let Handled::Forward(to, data) = self.server.handle_input(self.now, &client, bytes) {
             self.relayed.push((to.peer.0, data.to_vec()));
         }
@@ -371,4 +392,65 @@ fn a_tcp_relay_takes_the_connection_of_a_permitted_peer() {
     both.pump();
     assert!(bound(&both, id));
     assert_eq!(both.spliced, [local]);
+}
+
+#[test]
+fn who_is_introduced_with_a_challenge_needs_one_request() {
+    for transport in [Transport::Datagram, Transport::Stream] {
+        let both = Together::new(introduced("203.0.113.5", transport));
+        assert!(both.client.allocation().is_some());
+        assert_eq!(both.asked, 1, "{transport:?}");
+    }
+}
+
+#[test]
+fn a_challenge_for_another_address_is_of_no_use_and_does_no_harm() {
+    for transport in [Transport::Datagram, Transport::Stream] {
+        let both = Together::new(introduced("203.0.113.6", transport));
+        assert!(both.client.allocation().is_some());
+        assert_eq!(both.asked, 2, "{transport:?}");
+    }
+}
+
+#[test]
+fn a_challenge_that_makes_no_sense_is_left_out() {
+    let sense = introduced("203.0.113.5", Transport::Datagram);
+    let challenge = sense.challenge.clone().unwrap();
+    let short = challenge.get(..challenge.len() / 2).unwrap().to_vec();
+    for challenge in [Vec::new(), vec![0; 2000], short] {
+        let both = Together::new(Config {
+            challenge: Some(challenge),
+            ..sense.clone()
+        });
+        assert!(both.client.allocation().is_some());
+        assert_eq!(both.asked, 2);
+    }
+}
+
+/// The realm and the secret may have changed since the introduction.
+#[test]
+fn a_challenge_of_another_realm_is_replaced_by_the_servers_own() {
+    let other = stun::Credentials::new("elsewhere").unwrap();
+    let other = other.with_secret(b"other");
+    let ip = "203.0.113.5".parse().unwrap();
+    let both = Together::new(Config {
+        challenge: other.challenge(Duration::ZERO, ip),
+        ..introduced("203.0.113.5", Transport::Datagram)
+    });
+    assert!(both.client.allocation().is_some());
+    assert_eq!(both.asked, 2);
+}
+
+#[test]
+fn a_relay_that_is_doubted_is_asked_and_goes_on() {
+    let mut both = Together::new(wishes(Transport::Datagram));
+    let asked = both.asked;
+    both.client.refresh(both.now);
+    both.pump();
+    assert_eq!(both.asked, asked + 1);
+    assert!(both.client.allocation().is_some());
+    both.server = real_server(both.now);
+    both.client.refresh(both.now);
+    both.pump();
+    assert!(both.client.allocation().is_none());
 }

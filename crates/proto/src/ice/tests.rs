@@ -1,5 +1,6 @@
 //! Two agents and a clock.
 
+mod assisted;
 mod components;
 mod connecting;
 mod consent;

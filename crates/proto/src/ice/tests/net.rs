@@ -55,6 +55,8 @@ pub(super) struct Nat {
     /// Which mapping a flow that began outside uses, by inside and remote address: answers
     /// leave from where the packet came in, as with every NAT that tracks connections.
     flows: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
+    /// Ports that were opened on request, and where they lead to.
+    forwards: BTreeMap<SocketAddr, SocketAddr>,
 }
 
 impl Nat {
@@ -74,6 +76,7 @@ impl Nat {
             mappings: BTreeMap::new(),
             permitted: BTreeSet::new(),
             flows: BTreeMap::new(),
+            forwards: BTreeMap::new(),
         }
     }
 
@@ -113,6 +116,10 @@ impl Nat {
     fn inbound(&mut self, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         if self.public.is_none() {
             return Some(to);
+        }
+        if let Some(inside) = self.forwards.get(&to) {
+            self.flows.insert((*inside, from), to);
+            return Some(*inside);
         }
         let mut mappings = self.mappings.iter();
         let (inside, _) = *mappings.find(|(_, outside)| **outside == to)?.0;
@@ -323,6 +330,19 @@ impl Pair {
         pair.gather();
         pair.run(ms(100));
         pair
+    }
+
+    /// The gateway of `a` or of `b` opens a port to its first host, and both know it.
+    pub(super) fn open_port(&mut self, is_a: bool, external: &str) {
+        let (own, other) = match is_a {
+            true => (&mut self.a, &mut self.b),
+            false => (&mut self.b, &mut self.a),
+        };
+        let host = own.hosts[0];
+        own.nat.forwards.insert(at(external), host);
+        own.agent.add_mapped(self.now, host, at(external));
+        other.agent.note_remote_mapped(at(external));
+        self.drain();
     }
 
     pub(super) fn relay_a(&mut self, relayed: &str) {

@@ -57,6 +57,10 @@ pub(super) struct Attempt {
     pub(super) service: usize,
     /// Whether a mapping may have been made that we were not told of.
     pub(super) uncertain: bool,
+    /// Whether the mapping may be another service's: somebody else made it.
+    pub(super) guessed: bool,
+    /// Whether a service has said that it has no such mapping.
+    pub(super) gone: bool,
 }
 
 /// A mapping that stands.
@@ -254,6 +258,8 @@ impl Client {
             cleared: false,
             service: held.map_or(0, |held| held.service),
             uncertain: false,
+            guessed: false,
+            gone: false,
         };
         entry.job = Some(Job {
             kind,
@@ -290,6 +296,9 @@ impl Client {
             Kind::Renew
         };
         self.begin(now, id, kind, route);
+        if let Some(job) = self.job(id) {
+            job.attempt.guessed = true;
+        }
     }
 
     /// Sends the present question, for the first time or again.

@@ -1,5 +1,6 @@
 //! `postern map`: ports of the home router that lead to this machine.
 
+mod gateways;
 mod show;
 mod state;
 
@@ -16,6 +17,7 @@ use postern::portmap::{
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
 use crate::output::{self, Output};
+use gateways::Gateways;
 use show::{Deleted, Shown, ShownGateway};
 use state::{Record, State};
 
@@ -146,6 +148,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         output: Output::new(arguments.place.json),
         place: arguments.place,
         state: State::of_user(),
+        gateways: Gateways::of_user(),
     };
     let result = match arguments.command {
         Command::Add(add) => map.add(&add, false).await,
@@ -164,6 +167,7 @@ struct Map {
     output: Output,
     place: Place,
     state: State,
+    gateways: Gateways,
 }
 
 impl Map {
@@ -177,6 +181,7 @@ impl Map {
         let config = Config {
             interface: self.place.interface.clone(),
             gateway,
+            known: self.gateways.known(),
             location,
             pinholes,
             protocols: self.place.protocols(),
@@ -212,6 +217,7 @@ impl Map {
                 }
             };
             self.remember(mapping.current());
+            self.gateways.note_mapping(client.link(), mapping.current());
             self.say(&Shown::mapping(mapping.current()));
             made.push(mapping);
         }
@@ -381,6 +387,7 @@ impl Map {
     async fn external(&self) -> Result<(), Failure> {
         let client = self.start(false).await?;
         if let Some(found) = client.external().await.map_err(from_why)? {
+            self.gateways.note_found(client.link(), &found);
             let shown = ShownGateway::new(&found);
             let address = found
                 .external_address

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_proto::portmap::{
-    Client, Config, Event, Exchange, ExchangeId, Failure, Mapping, MappingId, Protocols, Wish,
+    Client, Config, Event, Exchange, ExchangeId, Failure, Known, Mapping, MappingId, Protocols,
+    Wish,
 };
 use postern_proto::{Datagram, Transmit};
 use postern_wire::transport::Transport;
@@ -84,6 +85,17 @@ impl Play {
     #[must_use]
     pub fn with(now: Instant, gateways: Vec<(IpAddr, Personality)>, protocols: Protocols) -> Self {
         Self::build(now, gateways, config(CLIENT, GATEWAY, protocols))
+    }
+
+    /// The same, and the client knows what worked before.
+    #[must_use]
+    pub fn knowing(
+        now: Instant,
+        gateways: Vec<(IpAddr, Personality)>,
+        known: Option<Known>,
+    ) -> Self {
+        let config = config(CLIENT, GATEWAY, Protocols::ALL);
+        Self::build(now, gateways, Config { known, ..config })
     }
 
     /// A client with an IPv6 address, and its router with these ways.
@@ -382,5 +394,6 @@ fn config(local: SocketAddr, gateway: IpAddr, protocols: Protocols) -> Config {
         protocols,
         location: None,
         search: true,
+        known: None,
     }
 }

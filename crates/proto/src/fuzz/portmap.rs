@@ -110,6 +110,7 @@ fn drain(client: &mut Client, exchanges: &mut Vec<ExchangeId>) {
             | Event::Removed(..)
             | Event::Endless(..)
             | Event::Surveyed(_)
+            | Event::Chosen(_)
             | Event::Listed(_)
             | Event::Called(_) => {}
         }
@@ -125,6 +126,7 @@ const fn config() -> Config {
         protocols: Protocols::ALL,
         location: None,
         search: true,
+        known: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::after;
 use super::client::Client;
-use super::device::State;
+use super::device::{Origin, State};
 use super::is_public;
 use super::mapping::Kind;
 use super::probe::Probe;
@@ -51,17 +51,7 @@ impl Client {
         self.timers.clear(Timer::Again);
         self.timers.set(Timer::Settled, after(now, SETTLE));
         self.start_probes(now);
-        if let Some(location) = self
-            .config
-            .location
-            .clone()
-            .filter(|_| self.config.protocols.upnp)
-        {
-            let address = location.address.ip();
-            if self.config.admits(address) {
-                self.add_device(now, address, &location, true);
-            }
-        }
+        self.look_where_told(now);
         let stale: Vec<usize> = self
             .devices
             .iter()
@@ -73,6 +63,22 @@ impl Client {
             self.describe(now, index);
         }
         self.send_search(now);
+    }
+
+    /// Looks at the gateways whose places are known.
+    fn look_where_told(&mut self, now: Instant) {
+        let named = self.config.location.clone();
+        let remembered = self.config.known.as_ref().and_then(|k| k.location.clone());
+        let places = [(named, Origin::Named), (remembered, Origin::Remembered)];
+        for (location, origin) in places {
+            let Some(location) = location.filter(|_| self.config.protocols.upnp) else {
+                continue;
+            };
+            let address = location.address.ip();
+            if self.config.admits(address) {
+                self.add_device(now, address, &location, origin);
+            }
+        }
     }
 
     /// Somebody is ready.
@@ -205,16 +211,33 @@ impl Client {
     pub(super) fn may_take(&self, route: Route) -> bool {
         match route {
             Route::Pcp => true,
-            Route::NatPmp => self.collected || !self.probes.pcp.is_asking(),
+            Route::NatPmp => {
+                let known = self.config.known.as_ref();
+                let is_known = known.is_some_and(|known| known.protocol == Protocol::NatPmp);
+                is_known || self.collected || !self.probes.pcp.is_asking()
+            }
             Route::Upnp(index) => {
-                let named = self.devices.get(index).is_some_and(|device| device.named);
                 let in_progress = self
                     .devices
                     .iter()
                     .any(|device| device.state == State::InProgress);
-                named || self.settled || (self.collected && !(in_progress && self.patient))
+                let collected = self.collected && !(in_progress && self.patient);
+                self.is_best(index) || self.settled || collected
             }
         }
+    }
+
+    /// Whether no other UPnP gateway can be better: we were told to take this one, or it is
+    /// connected, with a public address, and the default router or the one of the last time.
+    fn is_best(&self, index: usize) -> bool {
+        let Some(device) = self.devices.get(index) else {
+            return false;
+        };
+        let is_default = self.config.gateway == Some(device.address);
+        let is_expected = is_default || device.origin == Origin::Remembered;
+        let service = device.services.first();
+        let is_sound = service.is_some_and(|s| s.connected != Some(false) && s.is_public());
+        device.origin == Origin::Named || is_expected && is_sound
     }
 
     /// A mapping cannot be made by this way.
@@ -312,6 +335,9 @@ impl Client {
                 .unwrap_or_default(),
             location: device.map(|device| device.location.clone()),
             control: service.map(|service| service.control.clone()),
+            services: device.map(|d| d.described.clone()).unwrap_or_default(),
+            targets: device.map(|d| d.targets.clone()).unwrap_or_default(),
+            presentation: device.map(|d| d.presentation.clone()).unwrap_or_default(),
         })
     }
 

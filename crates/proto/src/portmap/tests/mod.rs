@@ -32,6 +32,7 @@ fn config(protocols: Protocols) -> Config {
         protocols,
         location: None,
         search: true,
+        known: None,
     }
 }
 

@@ -18,6 +18,7 @@ mod relay;
 mod send;
 mod server;
 mod session;
+mod upnpc;
 mod usage;
 
 use std::process::ExitCode;
@@ -64,6 +65,9 @@ enum Command {
 
 fn main() -> ExitCode {
     start_log();
+    if let Some(code) = upnpc::if_called(std::env::args_os()) {
+        return code;
+    }
     let json = usage::wants_json(std::env::args_os());
     let arguments = match usage::parse(json) {
         Ok(arguments) => arguments,

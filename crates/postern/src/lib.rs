@@ -52,6 +52,7 @@ pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
 pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use noq::{ConnectionError, RecvStream, SendStream};
+pub use os::{LocalTime, local_time};
 pub use postern_proto::connect::{PathPolicy, RelayTransport, RelayTransports};
 pub use postern_proto::punch::Technique;
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};

@@ -33,7 +33,7 @@ mod traffic;
 mod world;
 
 pub use build::BuildError;
-pub use enter::{Unavailable, assert_isolated, enter};
+pub use enter::{GUARD, Unavailable, assert_isolated, enter};
 pub use harness::{Case, run_cases};
 pub use program::Program;
 pub use tool::ToolError;

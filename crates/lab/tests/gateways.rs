@@ -318,6 +318,26 @@ fn what_another_process_made_at_the_second_service_is_deleted_there() {
 }
 
 #[test]
+fn what_one_of_two_gateways_has_made_is_deleted_there() {
+    let cast = personalities();
+    let two = cast
+        .iter()
+        .find(|role| role.name == "two gateways, one behind another NAT")
+        .unwrap();
+    // The other one is slow: whoever is ready first is not the one.
+    let mut gateways = two.gateways.clone();
+    gateways[1].1.delay = Duration::from_millis(40);
+    let mut play = Play::new(Instant::now(), gateways);
+    play.map(Play::wish());
+    let mapping = play.outcome().unwrap().unwrap();
+    assert_eq!(mapping.gateway, OTHER_GATEWAY);
+    play.revive();
+    play.with_client(|client, now| client.remove_foreign(now, Play::wish(), mapping));
+    play.run(Duration::from_secs(5));
+    assert!(play.rows().is_empty());
+}
+
+#[test]
 fn a_gateway_that_is_known_is_used_without_waiting_for_others() {
     let took = |known: Option<Known>| {
         let other = Personality {

@@ -363,11 +363,14 @@ impl Map {
                 format!("port {port}/{transport} is not mapped"),
             )
         })?;
-        let found = client.external().await.ok().flatten();
-        let location = found.as_ref().and_then(|found| found.location.clone());
+        // The table was that of the best one.
+        let found = client.gateways().await.unwrap_or_default();
+        let found = found.into_iter().next();
+        let gateway = found.as_ref().map(|found| found.gateway);
+        let location = found.and_then(|found| found.location);
         let mapping = PortMapping {
             protocol: Protocol::Upnp,
-            gateway: client.link().gateway.unwrap_or(own),
+            gateway: gateway.or(client.link().gateway).unwrap_or(own),
             transport,
             external_address: None,
             external_port: port,

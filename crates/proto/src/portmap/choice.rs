@@ -120,8 +120,8 @@ impl Client {
         let Some(entry) = self.mappings.get(&id) else {
             return;
         };
-        if let Some(protocol) = entry.adopted_by() {
-            return self.assign_adopted(now, id, protocol);
+        if let Some(from) = entry.adopted_from() {
+            return self.assign_adopted(now, id, from);
         }
         let third_party = entry.wish.internal_host.is_some();
         let refused = |route: &Route| entry.refused.iter().any(|(refused, _)| refused == route);
@@ -137,19 +137,24 @@ impl Client {
         }
     }
 
-    /// One that was made by another process is dealt with by the way it was made.
-    fn assign_adopted(&mut self, now: Instant, id: MappingId, protocol: Protocol) {
+    /// One that was made by another process is dealt with by the way it was made, and by the
+    /// gateway that made it; by another one only when that has not answered.
+    fn assign_adopted(&mut self, now: Instant, id: MappingId, (protocol, at): (Protocol, IpAddr)) {
+        let hopeless = self.is_hopeless();
         let route = match protocol {
             Protocol::Pcp => Some(Route::Pcp),
             Protocol::NatPmp => Some(Route::NatPmp),
-            Protocol::Upnp => self
-                .routes()
-                .into_iter()
-                .find(|route| route.protocol() == Protocol::Upnp),
+            Protocol::Upnp => {
+                let mut routes = self.routes();
+                routes.retain(|route| route.protocol() == Protocol::Upnp);
+                let made_it = |route: &Route| self.device(*route).is_some_and(|d| d.address == at);
+                let maker = routes.iter().copied().find(made_it);
+                maker.or_else(|| routes.first().copied().filter(|_| hopeless))
+            }
         };
         match route {
             Some(route) => self.begin_adopted(now, id, route),
-            None if self.is_hopeless() => self.give_up(now, id),
+            None if hopeless => self.give_up(now, id),
             None => {}
         }
     }

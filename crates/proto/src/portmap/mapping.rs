@@ -98,8 +98,10 @@ impl Entry {
         self.job.is_none() && self.held.is_none() && !self.paused
     }
 
-    pub(super) fn adopted_by(&self) -> Option<Protocol> {
-        self.adopted.as_ref().map(|mapping| mapping.protocol)
+    /// By which protocol and which gateway another process has made it.
+    pub(super) fn adopted_from(&self) -> Option<(Protocol, IpAddr)> {
+        let adopted = self.adopted.as_ref();
+        adopted.map(|mapping| (mapping.protocol, mapping.gateway))
     }
 }
 

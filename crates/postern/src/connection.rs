@@ -10,6 +10,7 @@ use postern_proto::punch::Technique;
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::explain::Explanation;
 use crate::net::{AddressPair, PathTable};
 
 /// How a path reaches the peer.
@@ -106,6 +107,7 @@ impl fmt::Display for PathInfo {
 pub struct Connection {
     quic: noq::Connection,
     path: watch::Receiver<PathInfo>,
+    explanation: watch::Receiver<Explanation>,
     is_creator: bool,
 }
 
@@ -113,11 +115,13 @@ impl Connection {
     pub(crate) fn new(
         quic: noq::Connection,
         path: watch::Receiver<PathInfo>,
+        explanation: watch::Receiver<Explanation>,
         is_creator: bool,
     ) -> Self {
         Self {
             quic,
             path,
+            explanation,
             is_creator,
         }
     }
@@ -131,6 +135,19 @@ impl Connection {
     /// looks rarely).
     pub fn paths(&self) -> watch::Receiver<PathInfo> {
         self.path.clone()
+    }
+
+    /// Why the path in use is what it is: what both networks do, what was tried, and what came
+    /// of it. It is kept after the end of the connection, and while attempts go on it may be up
+    /// to half a second old.
+    pub fn explain(&self) -> Explanation {
+        self.explanation.borrow().clone()
+    }
+
+    /// Follows the explanation; its receiver sees every change (but may skip some when it looks
+    /// rarely).
+    pub fn explanations(&self) -> watch::Receiver<Explanation> {
+        self.explanation.clone()
     }
 
     /// Whether this side made the code.

@@ -21,12 +21,13 @@ use postern_proto::connect::{Connector, ConnectorConfig, Event, Relay};
 use postern_proto::ice;
 use postern_proto::signal::RendezvousEvent;
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
+use crate::explain::Explanation;
 use crate::links::{Links, News};
 use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::Signalling;
@@ -80,6 +81,7 @@ struct Established {
     follower: PathFollower,
     events: PathEvents,
     closed: Closed,
+    explanation: watch::Sender<Explanation>,
 }
 
 pub(crate) struct Session {
@@ -141,6 +143,8 @@ impl Session {
             policy: shared.policy(),
             relay_transports: shared.relay_transports(),
             punch: shared.may_punch(),
+            stun: shared.stun_servers(),
+            disabled: shared.disabled(),
         };
         Ok(Self {
             connector: Connector::new(now, crate::entropy::seed()?, &config),

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{EstablishError, Session, pair_of};
 use crate::clock;
+use crate::explain::Explanation;
 use crate::net::{AddressPair, Found, Train};
 use crate::quic;
 
@@ -30,7 +31,10 @@ impl Session {
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
             Event::Measure => self.measure(),
-            Event::LeaveMailbox => self.outgoing = None,
+            Event::LeaveMailbox => {
+                self.outgoing = None;
+                self.explain();
+            }
             Event::OpenSockets {
                 base,
                 count,
@@ -86,6 +90,19 @@ impl Session {
                 received: stats.udp_rx.datagrams,
             };
             self.connector.handle_traffic(clock::now(), traffic);
+        }
+        self.explain();
+    }
+
+    /// Publishes what is known of why the path is what it is.
+    pub(super) fn explain(&self) {
+        if let Some(established) = &self.established {
+            let latest = Explanation::from(self.connector.explain(clock::now()));
+            established.explanation.send_if_modified(|known| {
+                let changed = *known != latest;
+                *known = latest;
+                changed
+            });
         }
     }
 

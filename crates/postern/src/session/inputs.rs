@@ -8,10 +8,12 @@ use noq::{ConnectionError, PathEvent};
 use postern_proto::Datagram;
 use postern_proto::connect::LinkId;
 use postern_proto::signal::RendezvousEvent;
+use tokio::sync::watch;
 
 use super::{EstablishError, Established, Session};
 use crate::clock;
 use crate::connection::{Connection, PathFollower};
+use crate::explain::Explanation;
 use crate::net::{AddressPair, LinkInput, Opened, StunDatagram};
 use crate::quic;
 
@@ -111,19 +113,21 @@ impl Session {
             return self.connector.handle_handshake_failed(now, false);
         };
         let closed = quic.on_closed();
+        self.connector.handle_connected(clock::now());
+        let explanation = self.connector.explain(clock::now());
+        let (publisher, explanation) = watch::channel(Explanation::from(explanation));
         self.established = Some(Established {
             quic: quic.weak_handle(),
             follower,
             events: Box::pin(events.filter_map(async |event| event.ok())),
             closed: Box::pin(async move { drop(closed.await) }),
+            explanation: publisher,
         });
         self.handshakes.clear();
         self.attempt = None;
-        self.connector.handle_connected(clock::now());
         if let Some(listener) = self.listener.take() {
-            let _ = listener
-                .outcome
-                .send(Ok(Connection::new(quic, path, self.is_creator)));
+            let connection = Connection::new(quic, path, explanation, self.is_creator);
+            let _ = listener.outcome.send(Ok(connection));
         }
     }
 
@@ -135,6 +139,7 @@ impl Session {
             self.connector
                 .handle_path_abandoned(lost.local, lost.remote);
         }
+        self.explain();
     }
 }
 

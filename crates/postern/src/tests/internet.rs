@@ -113,6 +113,7 @@ impl Internet {
             link: Link::with_latency(latency),
             v4: Gate::Nat(nat),
             v6: Gate::Closed,
+            ..Router::default()
         };
         let core = world.core();
         let router = world.add_router(&format!("router{number}"), core, &router);

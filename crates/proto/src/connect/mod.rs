@@ -17,6 +17,7 @@
 
 mod agent;
 mod connector;
+mod explanation;
 mod limits;
 mod outcome;
 mod paths;
@@ -30,6 +31,7 @@ mod tried;
 mod types;
 
 pub use connector::Connector;
+pub use explanation::{Attempted, Cause, Explanation, Network, Reach, Sides, TriedResult};
 pub use relays::{LinkId, Relay, RelayTransport, RelayTransports, relay_address};
 pub use traffic::Traffic;
 pub use tried::{Tried, Trouble};

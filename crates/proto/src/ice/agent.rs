@@ -9,20 +9,24 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::after;
-use super::candidate::{Candidate, CandidateKind, can_pair};
+use super::candidate::{COMPONENT, Candidate, CandidateKind, can_pair};
 use super::check_list::CheckList;
+use super::components::{Components, Progress};
 use super::config::{Config, Role};
 use super::consent::Consent;
 use super::credentials::Credentials;
 use super::event::{Event, Report};
 use super::gather::Gatherer;
 use super::locals::Locals;
-use super::nomination::Nomination;
+use super::named::Names;
+use super::nat64::Nat64Prefix;
 use super::pacer::Pacer;
 use super::pair::{Pair, PairKey, Path, State};
 use super::punching::Punching;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
+use super::restart::Kept;
+use super::tally::Tallies;
 use super::tcp::Tcp;
 use super::transactions::{Purpose, Transactions};
 use super::upgrade::Upgrade;
@@ -36,18 +40,24 @@ pub struct Agent {
     pub(super) tie_breaker: u64,
     pub(super) credentials: Credentials,
     pub(super) peer: Option<Credentials>,
+    /// The peer sends no checks.
+    pub(super) peer_lite: bool,
     pub(super) locals: Locals,
     pub(super) remotes: Remotes,
+    pub(super) names: Names,
+    pub(super) nat64: Option<Nat64Prefix>,
     pub(super) list: CheckList,
     pub(super) gatherer: Gatherer,
     pub(super) transactions: Transactions,
     pub(super) early: Vec<Check>,
     pub(super) consents: BTreeMap<PairKey, Consent>,
-    pub(super) nomination: Nomination,
+    pub(super) components: Components,
     pub(super) upgrade: Upgrade,
     pub(super) punching: Punching,
+    pub(super) tallies: Tallies,
     pub(super) tcp: Tcp,
-    pub(super) selected: Option<PairKey>,
+    /// The session before the latest restart.
+    pub(super) kept: Option<Kept>,
     /// Data is in flight on it.
     pub(super) busy: bool,
     pub(super) counts: Report,
@@ -55,9 +65,9 @@ pub struct Agent {
     pub(super) events: VecDeque<Event>,
     pub(super) replies: VecDeque<Transmit>,
     pacer: Pacer,
-    remote_ended: bool,
+    pub(super) remote_ended: bool,
     /// When patience ends: set while no pair is valid and the remote credentials are known.
-    give_up: Option<Instant>,
+    pub(super) give_up: Option<Instant>,
     pub(super) failed: bool,
 }
 
@@ -75,18 +85,22 @@ impl Agent {
             rng,
             role,
             peer: None,
+            peer_lite: false,
             locals: Locals::default(),
             remotes: Remotes::default(),
+            names: Names::default(),
+            nat64: None,
             list: CheckList::new(role),
             gatherer: Gatherer::default(),
             transactions: Transactions::default(),
             early: Vec::new(),
             consents: BTreeMap::new(),
-            nomination: Nomination::default(),
+            components: Components::new(config.components),
             upgrade: Upgrade::default(),
             punching: Punching::default(),
+            tallies: Tallies::default(),
             tcp: Tcp::default(),
-            selected: None,
+            kept: None,
             busy: false,
             counts: Report::default(),
             mapping_differs: false,
@@ -112,8 +126,8 @@ impl Agent {
         self.role
     }
 
-    /// Takes the peer's credentials; checks begin. Once: another session takes another agent.
-    /// Credentials that are not [valid](Credentials::is_valid) are ignored.
+    /// Takes the peer's credentials; checks begin. Once a session: others are taken after a
+    /// [restart](Self::restart). Credentials that are not [valid](Credentials::is_valid) are ignored.
     pub fn set_remote_credentials(&mut self, now: Instant, credentials: Credentials) {
         if self.peer.is_some() || !credentials.is_valid() {
             tracing::debug!("ignored remote credentials");
@@ -127,9 +141,19 @@ impl Agent {
         self.work(now);
     }
 
+    /// Says that the peer is lite (`a=ice-lite`, RFC 8445 section 2.5): it answers checks and sends none,
+    /// so we control. To be called before its credentials are set.
+    pub fn set_peer_lite(&mut self, now: Instant) {
+        self.peer_lite = true;
+        if self.role == Role::Controlled {
+            self.set_role(Role::Controlling);
+        }
+        self.work(now);
+    }
+
     /// Adds a candidate of the peer (RFC 8838): at any time, also before its credentials.
     ///
-    /// Ignored are components other than 1, duplicates, addresses that cannot be sent to (port 0,
+    /// Ignored are components beyond [`Config::components`], duplicates, addresses that cannot be sent to (port 0,
     /// unspecified, multicast, broadcast, loopback unless allowed), and those beyond
     /// [`MAX_REMOTE_CANDIDATES`](super::MAX_REMOTE_CANDIDATES).
     pub fn add_remote_candidate(&mut self, now: Instant, candidate: Candidate) {
@@ -138,7 +162,8 @@ impl Agent {
             return self.work(now);
         }
         let address = candidate.address;
-        match self.remotes.add(candidate, self.config.allow_loopback) {
+        let (components, loopback) = (self.config.components, self.config.allow_loopback);
+        match self.remotes.add(candidate, components, loopback) {
             Added::New => self.pair_all(),
             Added::Known => {
                 if let Some(remote) = self.remotes.find(address) {
@@ -148,6 +173,7 @@ impl Agent {
             }
             Added::No => tracing::debug!("ignored a remote candidate"),
         }
+        self.synthesise_candidates();
         self.work(now);
     }
 
@@ -203,6 +229,7 @@ impl Agent {
         let times = [
             self.transactions.timeout(),
             self.consent_timeout(),
+            self.kept_timeout(),
             self.nomination_timeout(),
             self.upgrade_timeout(),
             self.pace_timeout(),
@@ -213,9 +240,9 @@ impl Agent {
         times.into_iter().flatten().min()
     }
 
-    /// The selected path.
+    /// The selected path, of component 1.
     pub fn selected(&self) -> Option<Path> {
-        Some(self.list.get(self.selected?)?.path())
+        self.selected_of(COMPONENT)
     }
 
     /// The latest measured round trip of a valid path.
@@ -224,7 +251,8 @@ impl Agent {
             local: path.local,
             remote: path.remote,
         };
-        self.list.get(key)?.valid?.rtt
+        let valid = self.list.get(key).and_then(|pair| pair.valid);
+        valid.or_else(|| self.kept_pair(key)?.valid)?.rtt
     }
 
     /// What has been tried and seen so far.
@@ -262,8 +290,8 @@ impl Agent {
     /// A Binding indication keeps a mapping alive and asks for nothing (RFC 8445 section 11).
     fn on_indication(&self, datagram: &Datagram<'_>) -> Verdict {
         let base = self.base(datagram.local);
-        let pair = base.and_then(|base| self.list.get(pair_of(base.address, datagram)));
-        match pair {
+        let key = base.map(|base| pair_of(base.address, datagram));
+        match key.and_then(|key| self.list.get(key).or_else(|| self.kept_pair(key))) {
             Some(_) => Verdict::Consumed,
             None => Verdict::NotMine,
         }
@@ -276,6 +304,7 @@ impl Agent {
         }
         self.run_transactions(now);
         self.run_consent(now);
+        self.run_kept(now);
         self.nominate(now);
         self.run_upgrade(now);
         self.run_punching(now);
@@ -312,6 +341,7 @@ impl Agent {
     fn run_patience(&mut self, now: Instant) {
         if self.patience_timeout().is_some_and(|end| end <= now) {
             self.failed = true;
+            self.tally_end(now);
             self.close_tcp(now);
             self.list = CheckList::new(self.role);
             self.transactions = Transactions::default();
@@ -321,7 +351,7 @@ impl Agent {
 
     fn patience_timeout(&self) -> Option<Instant> {
         let end = self.give_up?;
-        if self.list.valid().next().is_some() {
+        if self.wanted().all(|id| self.has_valid(id)) {
             return None;
         }
         let running = self.list.iter().filter(|p| p.state == State::InProgress);
@@ -330,28 +360,37 @@ impl Agent {
         Some(chance.clamp(end, after(end, LAST_CHANCE)))
     }
 
-    /// Whether a direct pair over UDP is selected: what is left to look for is a relay behind it. With a
-    /// relayed one, or none, the agent goes on to look for a direct pair.
-    pub(super) fn is_settled(&self) -> bool {
-        let selected = self.selected.and_then(|key| self.list.get(key));
-        selected.is_some_and(Pair::is_direct)
-    }
-
-    /// The selected pair is lost: all pairs are checked again, but a relay that works goes on.
-    pub(super) fn start_over(&mut self, now: Instant) {
-        self.selected = None;
-        self.nomination = Nomination::default();
+    /// The selected pair of a component is lost: all its pairs are checked again, but a relay that
+    /// works goes on.
+    pub(super) fn start_over(&mut self, now: Instant, component: u16) {
         let list = &self.list;
+        let ours = |key: PairKey| {
+            list.get(key)
+                .is_some_and(|pair| pair.component == component)
+        };
         self.consents.retain(|key, _| list.is_valid(*key));
-        if !self.consents.is_empty() {
-            self.nomination.on_valid(now, false);
+        let relayed = self.consents.keys().any(|key| ours(*key));
+        self.transactions.cancel(|purpose| match purpose {
+            Purpose::Check { pair, .. } => ours(*pair),
+            Purpose::Consent { .. }
+            | Purpose::Kept { .. }
+            | Purpose::Gather { .. }
+            | Purpose::Sample { .. } => false,
+        });
+        if let Some(progress) = self.components.get_mut(component) {
+            *progress = Progress::default();
+            if relayed {
+                progress.nomination.on_valid(now, false);
+            }
         }
-        self.punch_lost(now);
-        self.begin_tcp(now);
-        self.transactions.cancel(is_check);
+        if component == COMPONENT {
+            self.punch_lost(now);
+            self.begin_tcp(now);
+        }
         self.pair_all();
         let consents = &self.consents;
-        self.list.reopen(|key| consents.contains_key(key));
+        let works = |pair: &Pair| pair.component != component || consents.contains_key(&pair.key);
+        self.list.reopen(works);
         self.give_up = Some(after(now, self.config.patience));
     }
 
@@ -363,7 +402,8 @@ impl Agent {
         }
         for base in self.locals.bases() {
             for remote in self.remotes.iter() {
-                if can_pair(base.address, remote.address) {
+                let same = base.component == remote.component;
+                if same && can_pair(base.address, remote.address) {
                     self.list.add(base, remote);
                 }
             }
@@ -383,7 +423,9 @@ impl Agent {
     pub(super) fn set_role(&mut self, role: Role) {
         tracing::debug!(?role, "role conflict: the role changes");
         self.role = role;
-        self.nomination.abandon();
+        for progress in self.components.iter_mut() {
+            progress.nomination.abandon();
+        }
         self.transactions.cancel(is_check);
         self.list.set_role(role);
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::after;
-use super::candidate::Candidate;
+use super::candidate::{Candidate, unscoped};
 use super::config::{MAX_PAIRS, Role};
 use super::pair::{Pair, PairKey, State};
 
@@ -68,6 +68,11 @@ impl CheckList {
     /// The pairs of the valid list.
     pub(super) fn valid(&self) -> impl Iterator<Item = &Pair> {
         self.iter().filter(|pair| pair.valid.is_some())
+    }
+
+    /// Whether a component has one.
+    pub(super) fn has_valid(&self, component: u16) -> bool {
+        self.valid().any(|pair| pair.component == component)
     }
 
     /// Adds a pair that signalling or gathering made, unless it is there or not better than
@@ -221,8 +226,8 @@ impl CheckList {
     /// Makes every pair wait for a check again that is not known to work: the selected one has been
     /// lost. A pair that the peer has nominated stays so, because a peer that noticed first
     /// has nominated already.
-    pub(super) fn reopen(&mut self, works: impl Fn(&PairKey) -> bool) {
-        for (_, pair) in self.pairs.iter_mut().filter(|(key, _)| !works(key)) {
+    pub(super) fn reopen(&mut self, works: impl Fn(&Pair) -> bool) {
+        for pair in self.pairs.values_mut().filter(|pair| !works(pair)) {
             pair.state = State::Waiting;
             pair.valid = None;
         }
@@ -260,7 +265,8 @@ impl CheckList {
 
     /// The pairs of a base.
     pub(super) fn keys_from(&self, base: SocketAddr) -> Vec<PairKey> {
-        let keys = self.pairs.keys().filter(|key| key.local == base);
+        let from = |key: &&PairKey| unscoped(key.local) == unscoped(base);
+        let keys = self.pairs.keys().filter(from);
         keys.copied().collect()
     }
 

@@ -11,6 +11,7 @@ use postern_wire::stun::{
 use super::agent::Agent;
 use super::candidate::{CandidateKind, unscoped};
 use super::config::Role;
+use super::credentials::Credentials;
 use super::event::Event;
 use super::pair::{Pair, PairKey, Valid};
 use super::tcp::once;
@@ -39,7 +40,7 @@ impl Agent {
         if let Some(pair) = self.list.get_mut(pair) {
             pair.checked_at = Some(now);
         }
-        let nominate = self.role == Role::Controlling && self.nomination.is_pending(pair);
+        let nominate = self.role == Role::Controlling && self.components.is_pending(pair);
         let policy = if nominate {
             nomination_policy(rto)
         } else {
@@ -52,6 +53,7 @@ impl Agent {
             nominate,
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
+        self.tally_check(now, pair);
         self.request(now, pair, purpose, policy);
         true
     }
@@ -64,11 +66,26 @@ impl Agent {
         purpose: Purpose,
         policy: RetransmitPolicy,
     ) {
+        if let Some(peer) = self.peer.clone() {
+            let ours = self.credentials.clone();
+            self.request_as(now, pair, purpose, policy, (&ours, &peer));
+        }
+    }
+
+    /// The same in the name of one session or the other: with our credentials and the peer's.
+    pub(super) fn request_as(
+        &mut self,
+        now: Instant,
+        pair: PairKey,
+        purpose: Purpose,
+        policy: RetransmitPolicy,
+        credentials: (&Credentials, &Credentials),
+    ) {
         let stream = self.tcp.base(pair.local).is_some();
         let policy = if stream { once() } else { policy };
         let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
-        if let Some(payload) = self.check_message(id, pair.local, nominate) {
+        if let Some(payload) = self.check_message_as(id, pair.local, nominate, credentials) {
             let request = Request {
                 local: pair.local,
                 remote: pair.remote,
@@ -87,7 +104,17 @@ impl Agent {
         nominate: bool,
     ) -> Option<Vec<u8>> {
         let peer = self.peer.as_ref()?;
-        let username = format!("{}:{}", peer.ufrag, self.credentials.ufrag);
+        self.check_message_as(id, base, nominate, (&self.credentials, peer))
+    }
+
+    fn check_message_as(
+        &self,
+        id: TransactionId,
+        base: SocketAddr,
+        nominate: bool,
+        (ours, peer): (&Credentials, &Credentials),
+    ) -> Option<Vec<u8>> {
+        let username = format!("{}:{}", peer.ufrag, ours.ufrag);
         let (controlling, controlled) = match self.role {
             Role::Controlling => (Some(IceControlling(self.tie_breaker)), None),
             Role::Controlled => (None, Some(IceControlled(self.tie_breaker))),
@@ -134,10 +161,14 @@ impl Agent {
             Purpose::Check { .. } | Purpose::Consent { .. } if symmetric => {
                 self.on_peer_response(now, purpose, datagram, message);
             }
+            Purpose::Kept { pair } if symmetric => {
+                self.on_kept_response(now, pair, datagram, message);
+            }
             Purpose::Gather { .. }
             | Purpose::Sample { .. }
             | Purpose::Check { .. }
-            | Purpose::Consent { .. } => {}
+            | Purpose::Consent { .. }
+            | Purpose::Kept { .. } => {}
         }
         Verdict::Consumed
     }
@@ -172,11 +203,12 @@ impl Agent {
                 Outcome::Success { mapped } => {
                     self.on_check_success(now, pair, mapped, rtt, nominate);
                 }
+                Outcome::RoleConflict if self.peer_lite => self.on_refused(now, pair, 487),
                 Outcome::RoleConflict => self.on_role_conflict(now, pair, role),
                 Outcome::Refused { code } => self.on_refused(now, pair, code),
             },
             Purpose::Consent { pair } => self.on_consent(now, pair, &outcome, rtt),
-            Purpose::Gather { .. } | Purpose::Sample { .. } => {}
+            Purpose::Gather { .. } | Purpose::Sample { .. } | Purpose::Kept { .. } => {}
         }
     }
 
@@ -223,6 +255,7 @@ impl Agent {
         let local_kind = local_kind.unwrap_or_else(|| self.locals.kind_of(key.local, mapped));
         self.note_mapping(key.local, mapped, local_kind);
         self.transactions.cancel(|p| is_check_of(p, key));
+        let asked = self.plain_technique(key);
         self.list.succeed(key);
         let Some(pair) = self.list.get_mut(key) else {
             return;
@@ -234,14 +267,18 @@ impl Agent {
             self.events.push_back(Event::Valid { path, rtt });
         }
         self.punch_valid(now, key);
+        self.tally_success(now, asked, key);
         self.on_valid(now, key, nominate);
     }
 
     /// The pair is valid: it may be nominated, and it needs consent.
     fn on_valid(&mut self, now: Instant, key: PairKey, nominate: bool) {
         let direct = self.list.get(key).is_some_and(Pair::is_direct);
-        self.nomination.on_valid(now, direct);
-        if !self.is_settled() || self.wants_standby() && !direct {
+        let component = self.component(key);
+        if let Some(progress) = self.components.get_mut(component) {
+            progress.nomination.on_valid(now, direct);
+        }
+        if !self.is_settled_on(component) || self.wants_standby(component) && !direct {
             self.begin_consent(now, key);
             self.tidy_up(now);
         }
@@ -263,7 +300,7 @@ impl Agent {
 
     /// Section 7.2.5.4: the pair does not work, or not any longer.
     pub(super) fn on_check_failed(&mut self, now: Instant, key: PairKey) {
-        self.nomination.settle(key);
+        self.settle_nomination(key);
         if self.list.is_valid(key) {
             self.on_lost(now, key);
         } else {
@@ -276,7 +313,7 @@ impl Agent {
         for _ in 0..2 {
             self.transactions.cancel(|p| is_check_of(p, key));
         }
-        self.nomination.settle(key);
+        self.settle_nomination(key);
     }
 
     /// A request got no answer.
@@ -285,7 +322,7 @@ impl Agent {
             Purpose::Check { pair, .. } => self.on_check_failed(now, pair),
             Purpose::Gather { base, server } => self.gather_settled(now, base, server),
             Purpose::Sample { base, .. } => self.on_sampled(now, base, None),
-            Purpose::Consent { .. } => {}
+            Purpose::Consent { .. } | Purpose::Kept { .. } => {}
         }
     }
 

@@ -1,12 +1,15 @@
 //! Two agents and a clock.
 
+mod components;
 mod connecting;
 mod consent;
 mod hostile;
+mod lite;
 mod matrix;
 mod net;
 mod properties;
 mod relayed;
+mod restart;
 mod trickling;
 
 use std::time::{Duration, Instant};

@@ -39,7 +39,7 @@ struct Place {
     /// The gateway: its address, or the URL of its UPnP description
     #[arg(long, value_name = "IP|URL", global = true)]
     gateway: Option<String>,
-    /// The network interface that leads to it
+    /// The network interface that leads to it, or an address of it
     #[arg(long, value_name = "NAME", global = true)]
     interface: Option<String>,
     /// Which protocols may be used

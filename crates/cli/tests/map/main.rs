@@ -23,12 +23,21 @@ mod home;
 mod own;
 #[cfg(target_os = "linux")]
 mod upnpc;
+#[cfg(target_os = "linux")]
+mod verify;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    let all = [cases::CASES, upnpc::CASES, own::CASES, cast::CASES].concat();
+    let all = [
+        cases::CASES,
+        verify::CASES,
+        upnpc::CASES,
+        own::CASES,
+        cast::CASES,
+    ]
+    .concat();
     postern_lab::netns::run_cases(&all)
 }

@@ -387,7 +387,7 @@ impl Map {
         let location = found.and_then(|found| found.location);
         let mapping = PortMapping {
             protocol: Protocol::Upnp,
-            gateway: gateway.or(client.link().gateway).unwrap_or(own),
+            gateway: gateway.or_else(|| client.link().gateway).unwrap_or(own),
             transport,
             external_address: None,
             external_port: port,

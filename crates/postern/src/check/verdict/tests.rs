@@ -49,6 +49,9 @@ fn found(external: &str) -> Gateways {
             service: String::new(),
             location: None,
             control: None,
+            services: Vec::new(),
+            targets: Vec::new(),
+            presentation: String::new(),
         }],
         external,
     }

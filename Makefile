@@ -4,7 +4,7 @@ SHELL := bash
 export SIZE ROUNDS ROWS DELAY LOSS RATE
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-.PHONY: help check test sim matrix demo fuzz setup bench-transfer bench-turn bench-gateway
+.PHONY: help check test sim matrix demo fuzz setup bench-transfer bench-turn bench-gateway bench-map
 
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -15,6 +15,7 @@ setup: ## Install what is missing (apt, with sudo when not root)
 check: ## Format, layers, lints and docs, warnings denied
 	cargo fmt --all --check
 	scripts/layers
+	scripts/guard
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
@@ -45,6 +46,10 @@ bench-gateway: ## What a gateway's work takes, beside miniupnpd if it is install
 	cargo build --release -p postern-cli --no-default-features --locked
 	mkdir -p target/bench && cp target/release/postern target/bench/postern
 	POSTERN=$(CURDIR)/target/bench/postern cargo bench -p postern-cli --bench gateway --locked
+
+bench-map: ## From start to mapping, beside upnpc and natpmpc (ROUNDS=5)
+	@scripts/setup || echo "measuring without what is missing"
+	cargo bench -p postern-cli --bench map --locked
 
 TARGET ?= stun
 SECONDS ?= 60

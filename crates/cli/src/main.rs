@@ -21,6 +21,7 @@ mod send;
 mod server;
 mod session;
 mod stun;
+mod upnpc;
 mod usage;
 
 use std::process::ExitCode;
@@ -69,6 +70,9 @@ enum Command {
 
 fn main() -> ExitCode {
     start_log();
+    if let Some(code) = upnpc::if_called(std::env::args_os()) {
+        return code;
+    }
     let json = usage::wants_json(std::env::args_os());
     let arguments = match usage::parse(json) {
         Ok(arguments) => arguments,

@@ -215,7 +215,7 @@ fn harmless(text: &str) -> String {
 }
 
 /// The same for a single line. Names in it are escaped already: their backslashes stay.
-fn harmless_line(text: &str) -> String {
+pub(crate) fn harmless_line(text: &str) -> String {
     let parts: Vec<_> = text
         .split('\\')
         .map(|part| escape(part.as_bytes()))

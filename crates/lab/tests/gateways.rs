@@ -9,10 +9,10 @@
 use std::time::{Duration, Instant};
 
 use postern_lab::gateway::{
-    Expected, Fault, GATEWAY, Lease, NatPmp, Pcp, Personality, Play, Role, Row, ServiceAt,
-    personalities,
+    Expected, Fault, GATEWAY, Lease, NatPmp, OTHER_GATEWAY, Pcp, Personality, Play, Role, Row,
+    ServiceAt, personalities,
 };
-use postern_proto::portmap::{Event, MAX_ENTRIES, Protocols, Wish};
+use postern_proto::portmap::{Event, Known, MAX_ENTRIES, Protocol, Protocols, Wish};
 use postern_wire::upnp::ssdp::NotifyKind;
 
 fn start(role: &Role) -> Play {
@@ -101,7 +101,7 @@ fn tables_end_however_they_end() {
         play = Play::with(
             play.now,
             role.gateways.clone(),
-            Protocols::only(postern_proto::portmap::Protocol::Upnp),
+            Protocols::only(Protocol::Upnp),
         );
         play.map(Play::wish());
         let made = matches!(play.outcome(), Some(Ok(_)));
@@ -298,6 +298,75 @@ fn a_mapping_that_is_listed_and_dead_is_healed() {
         play.run(Duration::from_secs(5));
         assert!(play.rows()[0].2.works);
     }
+}
+
+#[test]
+fn what_another_process_made_at_the_second_service_is_deleted_there() {
+    let cast = personalities();
+    let role = cast
+        .iter()
+        .find(|role| role.name == "both services say up, one works");
+    let mut play = start(role.unwrap());
+    play.map(Play::wish());
+    let mapping = play.outcome().unwrap().unwrap();
+    play.revive();
+    play.with_client(|client, now| client.remove_foreign(now, Play::wish(), mapping));
+    play.run(Duration::from_secs(5));
+    assert!(play.rows().is_empty());
+    let removed = |event: &Event| matches!(event, Event::Removed(_, Ok(())));
+    assert!(play.events.iter().any(removed));
+}
+
+#[test]
+fn what_one_of_two_gateways_has_made_is_deleted_there() {
+    let cast = personalities();
+    let two = cast
+        .iter()
+        .find(|role| role.name == "two gateways, one behind another NAT")
+        .unwrap();
+    // The other one is slow: whoever is ready first is not the one.
+    let mut gateways = two.gateways.clone();
+    gateways[1].1.delay = Duration::from_millis(40);
+    let mut play = Play::new(Instant::now(), gateways);
+    play.map(Play::wish());
+    let mapping = play.outcome().unwrap().unwrap();
+    assert_eq!(mapping.gateway, OTHER_GATEWAY);
+    play.revive();
+    play.with_client(|client, now| client.remove_foreign(now, Play::wish(), mapping));
+    play.run(Duration::from_secs(5));
+    assert!(play.rows().is_empty());
+}
+
+#[test]
+fn a_gateway_that_is_known_is_used_without_waiting_for_others() {
+    let took = |known: Option<Known>| {
+        let other = Personality {
+            services: vec![ServiceAt {
+                external: "10.0.0.2",
+                ..ServiceAt::default()
+            }],
+            ..Personality::default()
+        };
+        let gateways = vec![(GATEWAY, other), (OTHER_GATEWAY, Personality::default())];
+        let mut play = Play::knowing(Instant::now(), gateways, known);
+        let start = play.now;
+        play.map(Play::wish());
+        let mapping = play.outcome().unwrap().unwrap();
+        assert_eq!(mapping.gateway, OTHER_GATEWAY);
+        play.now - start
+    };
+    let known = |location: &str| {
+        Some(Known {
+            protocol: Protocol::Upnp,
+            location: Some(location.parse().unwrap()),
+        })
+    };
+    let most = Duration::from_millis(10);
+    assert!(took(known("http://192.168.1.2:5000/root.xml")) < most);
+    assert!(took(None) > most);
+    // One that is not there any longer is no obstacle.
+    let stale = took(known("http://192.168.1.2:5001/gone.xml"));
+    assert!(stale < Duration::from_millis(700), "{stale:?}");
 }
 
 #[test]

@@ -58,6 +58,7 @@ pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
 pub use explain::Explanation;
 pub use noq::{ConnectionError, RecvStream, SendStream};
+pub use os::{LocalTime, local_time};
 pub use postern_proto::connect::{
     Attempted, Cause, Explanation as Facts, Network, Reach, Sides, TriedResult,
 };

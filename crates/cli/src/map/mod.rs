@@ -1,5 +1,6 @@
 //! `postern map`: ports of the home router that lead to this machine.
 
+mod gateways;
 mod show;
 mod state;
 
@@ -17,6 +18,7 @@ use postern::ServerUrl;
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
 use crate::output::{self, Output};
+use gateways::Gateways;
 use show::{Deleted, Shown, ShownGateway};
 use state::{Record, State};
 
@@ -35,7 +37,7 @@ struct Place {
     /// The gateway: its address, or the URL of its UPnP description
     #[arg(long, value_name = "IP|URL", global = true)]
     gateway: Option<String>,
-    /// The network interface that leads to it
+    /// The network interface that leads to it, or an address of it
     #[arg(long, value_name = "NAME", global = true)]
     interface: Option<String>,
     /// Which protocols may be used
@@ -155,6 +157,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         output: Output::new(arguments.place.json),
         place: arguments.place,
         state: State::of_user(),
+        gateways: Gateways::of_user(),
     };
     let result = match arguments.command {
         Command::Add(add) => map.add(&add, false).await,
@@ -173,6 +176,7 @@ struct Map {
     output: Output,
     place: Place,
     state: State,
+    gateways: Gateways,
 }
 
 impl Map {
@@ -190,6 +194,7 @@ impl Map {
         let config = Config {
             interface: self.place.interface.clone(),
             gateway,
+            known: self.gateways.known(),
             location,
             pinholes,
             protocols: self.place.protocols(),
@@ -226,6 +231,7 @@ impl Map {
                 }
             };
             self.remember(mapping.current());
+            self.gateways.note_mapping(client.link(), mapping.current());
             self.say(&Shown::mapping(mapping.current()));
             made.push(mapping);
         }
@@ -374,11 +380,14 @@ impl Map {
                 format!("port {port}/{transport} is not mapped"),
             )
         })?;
-        let found = client.external().await.ok().flatten();
-        let location = found.as_ref().and_then(|found| found.location.clone());
+        // The table was that of the best one.
+        let found = client.gateways().await.unwrap_or_default();
+        let found = found.into_iter().next();
+        let gateway = found.as_ref().map(|found| found.gateway);
+        let location = found.and_then(|found| found.location);
         let mapping = PortMapping {
             protocol: Protocol::Upnp,
-            gateway: client.link().gateway.unwrap_or(own),
+            gateway: gateway.or_else(|| client.link().gateway).unwrap_or(own),
             transport,
             external_address: None,
             external_port: port,
@@ -399,6 +408,7 @@ impl Map {
     async fn external(&self) -> Result<(), Failure> {
         let client = self.start(false).await?;
         if let Some(found) = client.external().await.map_err(from_why)? {
+            self.gateways.note_found(client.link(), &found);
             let shown = ShownGateway::new(&found);
             let address = found
                 .external_address

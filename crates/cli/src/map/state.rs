@@ -146,14 +146,8 @@ pub(super) struct State {
 impl State {
     /// The file of this user; without a home directory nothing is remembered.
     pub(super) fn of_user() -> Self {
-        let directories = directories::ProjectDirs::from("", "", "postern");
-        let directory = directories.map(|d| {
-            d.state_dir()
-                .unwrap_or_else(|| d.data_local_dir())
-                .to_owned()
-        });
         Self {
-            path: directory.map(|directory| directory.join("mappings.json")),
+            path: directory().map(|directory| directory.join("mappings.json")),
         }
     }
 
@@ -188,20 +182,42 @@ impl State {
         let Some(path) = &self.path else {
             return Ok(());
         };
-        let directory = path.parent().unwrap_or_else(|| Path::new("."));
-        fs::create_dir_all(directory)?;
-        let new = directory.join(format!(".mappings.{}", std::process::id()));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
         let text = serde_json::to_vec(records).map_err(io::Error::other)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(new, path)
+        // What a lease ends may be forgotten when the power fails; the disk takes its time.
+        let lasting = records.iter().any(|record| record.lifetime == 0);
+        replace(path, &text, lasting)
     }
+}
+
+/// Where this user's state is.
+pub(super) fn directory() -> Option<PathBuf> {
+    let directories = directories::ProjectDirs::from("", "", "postern")?;
+    let state = directories.state_dir();
+    Some(
+        state
+            .unwrap_or_else(|| directories.data_local_dir())
+            .to_owned(),
+    )
+}
+
+/// Replaces a file that its owner alone may read. If it is `lasting`, it is on the disk when
+/// this returns.
+pub(super) fn replace(path: &Path, text: &[u8], lasting: bool) -> io::Result<()> {
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(directory)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let new = directory.join(format!(".{name}.{}", std::process::id()));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text)?;
+    if lasting {
+        file.sync_all()?;
+    }
+    fs::rename(new, path)
 }
 
 #[cfg(test)]

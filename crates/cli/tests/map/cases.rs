@@ -12,12 +12,6 @@ use serde_json::Value;
 
 use crate::home::Home;
 
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        &[$(Case { name: stringify!($name), run: $name }),*]
-    };
-}
-
 pub(crate) const CASES: &[Case] = cases![
     by_every_protocol_a_port_leads_to_this_machine_until_it_is_deleted,
     a_pinhole_lets_the_internet_in_by_pcp_and_by_upnp,

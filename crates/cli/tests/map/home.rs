@@ -3,9 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use postern_lab::netns::{Ipv6, Program, Topology, World};
@@ -13,18 +12,9 @@ use postern_lab::sim::Nat;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
+pub(crate) const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 /// How long the daemon may take to start.
 const STARTING: Duration = Duration::from_secs(20);
-
-/// The network of whoever runs the tests, in which nothing may be searched.
-static MACHINE: OnceLock<PathBuf> = OnceLock::new();
-
-/// Notes which network that is, before it is left.
-pub(crate) fn remember_the_machines_network() {
-    let own = fs::read_link("/proc/self/ns/net").unwrap();
-    MACHINE.set(own).unwrap();
-}
 
 /// What the daemon puts its rules into, in place of the router's own translator and firewalls,
 /// which would drop or translate first. The regular chains come first.
@@ -54,8 +44,13 @@ table inet filter {
 }
 "#;
 
+/// Lets in over IPv6 what the gateway has marked, as docs/gateway.md says.
+const KNOW_THE_MARK: &str =
+    "insert rule ip6 firewall forw meta mark & 0x01000000 == 0x01000000 accept\n";
+
 pub(crate) struct Home {
     daemon: Option<Child>,
+    gateway: Option<Program>,
     pub(crate) world: World,
     directory: TempDir,
 }
@@ -108,9 +103,62 @@ impl Home {
         }
         Self {
             daemon: None,
+            gateway: None,
             world: World::build(&topology).unwrap(),
             directory: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// With our own gateway on the router.
+    pub(crate) fn with_our_gateway() -> Self {
+        let mut home = Self::without_router();
+        home.world.nft("red", KNOW_THE_MARK).unwrap();
+        home.start_our_gateway();
+        home
+    }
+
+    fn start_our_gateway(&mut self) {
+        let mut command = self.world.command("red", POSTERN).unwrap();
+        let state = self.directory.path().join("gateway");
+        fs::create_dir_all(&state).unwrap();
+        command
+            .args(["gateway", "--wan", "wan", "--lan", "lan", "--json"])
+            .arg("--state")
+            .arg(state)
+            .arg("--socket")
+            .arg(self.socket());
+        let mut gateway = Program::start(command).unwrap();
+        let ready = gateway.event("ready", STARTING);
+        assert!(ready.is_some(), "not ready: {}", gateway.complaints());
+        self.gateway = Some(gateway);
+    }
+
+    /// Takes the power of our gateway, its leases and its rules, and starts it again.
+    pub(crate) fn restart_our_gateway_empty(&mut self) {
+        self.gateway.take().unwrap().kill().unwrap();
+        fs::remove_dir_all(self.directory.path().join("gateway")).unwrap();
+        self.world
+            .nft(
+                "red",
+                "delete table inet postern
+",
+            )
+            .unwrap();
+        self.start_our_gateway();
+    }
+
+    /// The leases of our gateway, as its operator sees them.
+    pub(crate) fn leases(&self) -> Vec<Value> {
+        let mut command = self.world.command("red", POSTERN).unwrap();
+        command.args(["gateway", "list", "--json", "--socket"]);
+        let output = command.arg(self.socket()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let parse = |line| serde_json::from_str(line).unwrap();
+        text.lines().map(parse).collect()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("gateway.sock")
     }
 
     /// The router's address outside.
@@ -153,13 +201,8 @@ impl Home {
     /// `postern map` on Alice's machine.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.world.command("alice", POSTERN).unwrap();
-        command
-            .arg("map")
-            .args(arguments)
-            .arg("--json")
-            .env("POSTERN_NETWORK_GUARD", MACHINE.get().unwrap())
-            .env("HOME", self.directory.path())
-            .env_remove("XDG_STATE_HOME");
+        command.arg("map").args(arguments).arg("--json");
+        remembering(&mut command, self.directory.path());
         command
     }
 
@@ -226,6 +269,12 @@ impl Home {
             .recv(&mut buffer)
             .is_ok_and(|length| buffer.get(..length) == Some(&b"knock"[..]))
     }
+}
+
+/// Lets a program remember things in this directory. That it searches in namespaces only is
+/// the harness's care.
+pub(crate) fn remembering(command: &mut Command, directory: &Path) {
+    command.env("HOME", directory).env_remove("XDG_STATE_HOME");
 }
 
 fn any_port(like: SocketAddr) -> SocketAddr {

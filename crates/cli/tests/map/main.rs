@@ -1,13 +1,28 @@
-//! `postern map` and a real router: miniupnpd, as Debian ships it, in network namespaces.
+//! `postern map` and routers, in network namespaces: miniupnpd, as Debian ships it, our own
+//! gateway, and the cast of fakes.
 #![cfg_attr(
     target_os = "linux",
     expect(clippy::unwrap_used, reason = "a case fails by panicking")
 )]
 
+/// Cases, in the order they run.
+#[cfg(target_os = "linux")]
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        &[$(postern_lab::netns::Case { name: stringify!($name), run: $name }),*]
+    };
+}
+
 #[cfg(target_os = "linux")]
 mod cases;
 #[cfg(target_os = "linux")]
+mod cast;
+#[cfg(target_os = "linux")]
 mod home;
+#[cfg(target_os = "linux")]
+mod own;
+#[cfg(target_os = "linux")]
+mod upnpc;
 #[cfg(target_os = "linux")]
 mod verify;
 
@@ -16,6 +31,13 @@ fn main() {}
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    home::remember_the_machines_network();
-    postern_lab::netns::run_cases(&[cases::CASES, verify::CASES].concat())
+    let all = [
+        cases::CASES,
+        verify::CASES,
+        upnpc::CASES,
+        own::CASES,
+        cast::CASES,
+    ]
+    .concat();
+    postern_lab::netns::run_cases(&all)
 }

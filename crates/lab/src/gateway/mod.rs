@@ -4,7 +4,8 @@
 //! of what it was asked to map, and reads neither clock nor socket. [`Play`] lets the machine
 //! `postern_proto::portmap::Client` talk with some of them in virtual time, and injects a
 //! [`Fault`] at a chosen message. [`personalities`] is the cast: one for each quirk of real
-//! routers that is known to break clients, and the plain ones.
+//! routers that is known to break clients, and the plain ones. [`Served`] puts them behind real
+//! sockets for the program itself.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,6 +14,7 @@
 //! | `fake.rs` | the table, and what is sorted where |
 //! | `datagrams.rs`, `search.rs`, `pages.rs`, `actions.rs` | PCP and NAT-PMP; SSDP; descriptions over HTTP; SOAP |
 //! | `play.rs` | machine and gateways, in virtual time |
+//! | `served.rs` | the gateways behind real sockets, in a namespace |
 
 mod actions;
 mod cast;
@@ -23,6 +25,7 @@ mod pages;
 mod personality;
 mod play;
 mod search;
+mod served;
 
 pub use cast::{Expected, Role, personalities};
 pub use fake::{Gateway, HttpAnswer, Row};
@@ -31,3 +34,4 @@ pub use personality::{
     ServiceAt, Specific, Xml,
 };
 pub use play::{CLIENT, Fault, GATEWAY, OTHER_GATEWAY, Outside, Play};
+pub use served::{Killer, Served};

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_proto::portmap::{
-    Client, Config, Event, Exchange, ExchangeId, Failure, Listener, Mapping, MappingId, Probe,
-    ProbeId, Probed, Protocols, Wish,
+    Client, Config, Event, Exchange, ExchangeId, Failure, Known, Listener, Mapping, MappingId,
+    Probe, ProbeId, Probed, Protocols, Wish,
 };
 use postern_proto::{Datagram, Transmit};
 use postern_wire::probe::{Answer, Outcome, Verdict};
@@ -117,6 +117,17 @@ impl Play {
     #[must_use]
     pub fn with(now: Instant, gateways: Vec<(IpAddr, Personality)>, protocols: Protocols) -> Self {
         Self::build(now, gateways, config(CLIENT, GATEWAY, protocols))
+    }
+
+    /// The same, and the client knows what worked before.
+    #[must_use]
+    pub fn knowing(
+        now: Instant,
+        gateways: Vec<(IpAddr, Personality)>,
+        known: Option<Known>,
+    ) -> Self {
+        let config = config(CLIENT, GATEWAY, Protocols::ALL);
+        Self::build(now, gateways, Config { known, ..config })
     }
 
     /// A client that has its mappings looked at from outside.
@@ -472,5 +483,6 @@ fn config(local: SocketAddr, gateway: IpAddr, protocols: Protocols) -> Config {
         location: None,
         verify: false,
         search: true,
+        known: None,
     }
 }

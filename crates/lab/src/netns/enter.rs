@@ -12,12 +12,17 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
+use super::sys;
 use super::tool::{ToolError, find};
 
 /// The network namespace that the process was started in: its device and inode.
 static MACHINE: OnceLock<(u64, u64)> = OnceLock::new();
 
 const THIS_NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+/// The environment variable by which a program is told in which network it must not search
+/// for gateways (`postern::portmap::GUARD`).
+pub const GUARD: &str = "POSTERN_NETWORK_GUARD";
 
 /// Switches that forbid user namespaces, with the value that does so.
 const SWITCHES: [(&str, &str, &str); 3] = [
@@ -88,7 +93,11 @@ pub fn enter() -> Result<(), Unavailable> {
     find("nft")?;
     refuse_threads()?;
     let machine = identity().map_err(|source| proc_error(THIS_NAMESPACE, source))?;
+    let name = fs::read_link(THIS_NAMESPACE);
+    let name = name.map_err(|source| proc_error(THIS_NAMESPACE, source))?;
     unshare_everything()?;
+    // Programs that are started from here on are refused there, whatever goes wrong.
+    sys::set_guard(GUARD, &name);
     detach_mounts()?;
     let _ = MACHINE.set(machine);
     Ok(())

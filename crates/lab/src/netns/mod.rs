@@ -38,7 +38,7 @@ mod world;
 
 pub use agents::{Met, Plan, Reflector, meet};
 pub use build::BuildError;
-pub use enter::{Unavailable, assert_isolated, enter};
+pub use enter::{GUARD, Unavailable, assert_isolated, enter};
 pub use harness::{Case, run_cases};
 pub use program::Program;
 pub use tool::ToolError;

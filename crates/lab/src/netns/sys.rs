@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -29,6 +30,18 @@ pub(super) fn start_inside(command: &mut Command, namespace: Arc<File>) {
     // SAFETY: see the reason above; the closure neither allocates nor locks.
     unsafe {
         command.pre_exec(inside);
+    }
+}
+
+/// Sets a variable of the environment. There must be no other thread.
+#[expect(
+    unsafe_code,
+    reason = "the environment may be changed while there is one thread, which the caller has checked"
+)]
+pub(super) fn set_guard(name: &str, value: &Path) {
+    // SAFETY: see the reason above.
+    unsafe {
+        std::env::set_var(name, value);
     }
 }
 

@@ -1,10 +1,13 @@
 use std::io;
+use std::mem::MaybeUninit;
 
 use mio::net::UdpSocket;
 use rustix::net::sockopt::{
     Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::LocalTime;
 
 pub(super) fn set_may_fragment(socket: &UdpSocket, may: bool) -> io::Result<()> {
     if socket.local_addr()?.is_ipv4() {
@@ -29,4 +32,26 @@ pub(super) fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit on open files stays as it is");
     }
+}
+
+#[expect(unsafe_code, reason = "no safe wrapper knows the time zone")]
+pub(super) fn local_time(seconds: i64) -> Option<LocalTime> {
+    let seconds = libc::time_t::try_from(seconds).ok()?;
+    let mut parts = MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both pointers are valid, and the second is filled unless null is returned.
+    let filled = unsafe { libc::localtime_r(&raw const seconds, parts.as_mut_ptr()) };
+    if filled.is_null() {
+        return None;
+    }
+    // SAFETY: it is filled.
+    let parts = unsafe { parts.assume_init() };
+    Some(LocalTime {
+        year: parts.tm_year + 1900,
+        month: usize::try_from(parts.tm_mon).ok()?,
+        day: parts.tm_mday,
+        weekday: usize::try_from(parts.tm_wday).ok()?,
+        hour: parts.tm_hour,
+        minute: parts.tm_min,
+        second: parts.tm_sec,
+    })
 }

@@ -30,6 +30,32 @@ pub(crate) fn set_may_fragment(socket: &mio::net::UdpSocket, may: bool) -> io::R
     system::set_may_fragment(socket, may)
 }
 
+/// A point in time, in the time zone of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalTime {
+    /// Of our era.
+    pub year: i32,
+    /// 0 for January.
+    pub month: usize,
+    /// Of the month, from 1.
+    pub day: i32,
+    /// 0 for Sunday.
+    pub weekday: usize,
+    /// 0 to 23.
+    pub hour: i32,
+    /// 0 to 59.
+    pub minute: i32,
+    /// 0 to 60.
+    pub second: i32,
+}
+
+/// What the clocks of this machine's place showed so many seconds after the beginning of 1970
+/// (UTC); `None` if the system does not tell.
+#[must_use]
+pub fn local_time(seconds: i64) -> Option<LocalTime> {
+    system::local_time(seconds)
+}
+
 /// Lets this process have as many files and sockets open as it may at most: a relay has
 /// one socket for each allocation.
 pub(crate) fn raise_file_limit() {

@@ -1,5 +1,7 @@
 use std::io;
 
+use super::LocalTime;
+
 use mio::net::UdpSocket;
 
 pub(super) fn set_may_fragment(_socket: &UdpSocket, _may: bool) -> io::Result<()> {
@@ -7,3 +9,7 @@ pub(super) fn set_may_fragment(_socket: &UdpSocket, _may: bool) -> io::Result<()
 }
 
 pub(super) fn raise_file_limit() {}
+
+pub(super) fn local_time(_seconds: i64) -> Option<LocalTime> {
+    None
+}

@@ -30,17 +30,18 @@ struct Route {
 /// The link that the settings name, or the one of the best default route.
 pub(super) fn choose(config: &Config) -> Result<Link, StartError> {
     let routes = default_routes(config.pinholes);
-    let wanted = |route: &&Route| {
-        config
-            .interface
-            .as_ref()
-            .is_none_or(|name| *name == route.interface)
-    };
+    let interfaces = if_addrs::get_if_addrs()?;
+    let named = config.interface.as_ref().map(|told| {
+        let address = told.parse::<IpAddr>().ok();
+        let has_it = |interface: &&if_addrs::Interface| Some(interface.ip()) == address;
+        let found = interfaces.iter().find(has_it);
+        found.map_or(told, |interface| &interface.name)
+    });
+    let wanted = |route: &&Route| named.is_none_or(|name| *name == route.interface);
     let route = routes
         .iter()
         .filter(wanted)
         .min_by_key(|route| route.metric);
-    let interfaces = if_addrs::get_if_addrs()?;
     let told = config
         .gateway
         .or_else(|| config.location.as_ref().map(|url| url.address.ip()));
@@ -53,7 +54,7 @@ pub(super) fn choose(config: &Config) -> Result<Link, StartError> {
         };
         let prefix = prefix_of(interface);
         usable
-            && match (&config.interface, told, route) {
+            && match (named, told, route) {
                 (Some(name), ..) => *name == interface.name,
                 // Who names a gateway means the link that it is on.
                 (None, Some(told), _) if told.is_ipv4() == address.is_ipv4() => {

@@ -27,11 +27,12 @@ pub use guard::GUARD;
 pub(crate) use guard::forbids as is_forbidden;
 pub use links::Link;
 pub use postern_proto::portmap::{
-    Failure, Found, Mapping as PortMapping, Protocol, Protocols, Refusal, Survey, Ticket, is_public,
+    Failure, Found, Mapping as PortMapping, Protocol, Protocols, Refusal, ServiceAt, Survey,
+    Ticket, is_public,
 };
 pub use postern_wire::pcp::Nonce;
 pub use postern_wire::transport::Transport;
-pub use postern_wire::upnp::igd::Entry;
+pub use postern_wire::upnp::igd::{Entry, listing_from_xml};
 pub use postern_wire::upnp::soap::{Arguments, Reply};
 pub use postern_wire::upnp::url::HttpUrl;
 
@@ -113,8 +114,11 @@ pub type Journal = Box<dyn FnMut(&PortMapping) + Send>;
 /// Where to look for gateways, and how.
 #[derive(Default)]
 pub struct Config {
-    /// The interface; the one of the default route if there is none.
+    /// The interface, by its name or an address that it has; the one of the default route if
+    /// there is none.
     pub interface: Option<String>,
+    /// What worked before, on this link or others: it spares the search if it works still.
+    pub known: Vec<Known>,
     /// The gateway to ask; the default router if there is none. It must be on the link.
     pub gateway: Option<IpAddr>,
     /// Where the description of a UPnP gateway is, if that is known: nothing is searched then.
@@ -138,6 +142,30 @@ impl std::fmt::Debug for Config {
             .field("gateway", &self.gateway)
             .field("pinholes", &self.pinholes)
             .finish_non_exhaustive()
+    }
+}
+
+/// What has worked on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The interface.
+    pub interface: String,
+    /// The router of its default route.
+    pub router: Option<IpAddr>,
+    /// The protocol that was used.
+    pub protocol: Protocol,
+    /// Where a UPnP gateway described itself.
+    pub location: Option<HttpUrl>,
+}
+
+impl Known {
+    /// For the machine, if it is about this link.
+    fn on(self, link: &Link) -> Option<machine::Known> {
+        let is_here = self.interface == link.interface && self.router == link.gateway;
+        is_here.then_some(machine::Known {
+            protocol: self.protocol,
+            location: self.location,
+        })
     }
 }
 
@@ -258,6 +286,32 @@ impl Client {
     /// There is none, or it does not answer.
     pub async fn list(&self) -> Result<Vec<Entry>, Failure> {
         self.ask(Command::List).await?
+    }
+
+    /// The UPnP gateways, the best first, as soon as one may be used; none if nobody answers.
+    /// Slower ones may be missing.
+    ///
+    /// # Errors
+    ///
+    /// None but that the runtime is ending.
+    pub async fn gateways(&self) -> Result<Vec<Found>, Failure> {
+        self.ask(Command::Choose).await
+    }
+
+    /// Calls an action of a service of one of the gateways that were found.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer, or was not found by this client.
+    pub async fn call_service(
+        &self,
+        service: &ServiceAt,
+        action: &str,
+        arguments: Arguments,
+    ) -> Result<Reply, Failure> {
+        let (service, action) = (service.clone(), action.to_owned());
+        self.ask(|reply| Command::CallService(service, action, arguments, reply))
+            .await?
     }
 
     /// Calls an action of the best UPnP gateway.

@@ -53,6 +53,8 @@ pub(super) enum Command {
     Survey(oneshot::Sender<Survey>),
     External(oneshot::Sender<Option<Found>>),
     List(Listed),
+    Choose(oneshot::Sender<Vec<Found>>),
+    CallService(machine::ServiceAt, String, Arguments, Called),
     Call(String, Arguments, Called),
     Close(oneshot::Sender<()>),
 }
@@ -81,6 +83,7 @@ pub(super) struct Task {
     surveys: Vec<oneshot::Sender<Survey>>,
     externals: Vec<oneshot::Sender<Option<Found>>>,
     lists: Vec<Listed>,
+    choices: Vec<oneshot::Sender<Vec<Found>>>,
     calls: std::collections::VecDeque<Called>,
     closing: Vec<oneshot::Sender<()>>,
 }
@@ -88,11 +91,12 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         link: &Link,
-        config: Config,
+        mut config: Config,
         commands: mpsc::Receiver<Command>,
     ) -> Result<Self, StartError> {
         let socket = sockets::own(link)?;
         let local = socket.local_addr()?;
+        let known = std::mem::take(&mut config.known).into_iter();
         let settings = machine::Config {
             local,
             prefix: link.prefix,
@@ -102,6 +106,7 @@ impl Task {
             verify: config.verify.is_some(),
             search: config.location.is_none(),
             location: config.location,
+            known: known.filter_map(|known| known.on(link)).next(),
         };
         let machine = machine::Client::new(clock::now(), entropy::seed()?, settings);
         Ok(Self {
@@ -121,6 +126,7 @@ impl Task {
             surveys: Vec::new(),
             externals: Vec::new(),
             lists: Vec::new(),
+            choices: Vec::new(),
             calls: std::collections::VecDeque::new(),
             closing: Vec::new(),
         })
@@ -227,6 +233,14 @@ impl Task {
                 self.lists.push(reply);
                 self.machine.list(now);
             }
+            Command::Choose(reply) => {
+                self.choices.push(reply);
+                self.machine.choose_gateway(now);
+            }
+            Command::CallService(service, action, arguments, reply) => {
+                self.calls.push_back(reply);
+                self.machine.call_service(now, &service, &action, arguments);
+            }
             Command::Call(action, arguments, reply) => {
                 self.calls.push_back(reply);
                 self.machine.call_action(now, &action, arguments);
@@ -301,6 +315,11 @@ impl Task {
             Event::Listed(entries) => {
                 for reply in self.lists.drain(..) {
                     let _ = reply.send(entries.clone());
+                }
+            }
+            Event::Chosen(found) => {
+                for reply in self.choices.drain(..) {
+                    let _ = reply.send(found.clone());
                 }
             }
             Event::Called(reply) => {

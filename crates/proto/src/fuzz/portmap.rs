@@ -130,6 +130,7 @@ fn drain(client: &mut Client, exchanges: &mut Vec<ExchangeId>, probed: &mut Opti
             | Event::Removed(..)
             | Event::Endless(..)
             | Event::Surveyed(_)
+            | Event::Chosen(_)
             | Event::Listed(_)
             | Event::Called(_) => {}
         }
@@ -146,6 +147,7 @@ const fn config() -> Config {
         location: None,
         verify: true,
         search: true,
+        known: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::after;
 use super::client::Client;
-use super::device::State;
+use super::device::{Origin, State};
 use super::is_public;
 use super::mapping::Kind;
 use super::probe::Probe;
@@ -51,17 +51,7 @@ impl Client {
         self.timers.clear(Timer::Again);
         self.timers.set(Timer::Settled, after(now, SETTLE));
         self.start_probes(now);
-        if let Some(location) = self
-            .config
-            .location
-            .clone()
-            .filter(|_| self.config.protocols.upnp)
-        {
-            let address = location.address.ip();
-            if self.config.admits(address) {
-                self.add_device(now, address, &location, true);
-            }
-        }
+        self.look_where_told(now);
         let stale: Vec<usize> = self
             .devices
             .iter()
@@ -73,6 +63,22 @@ impl Client {
             self.describe(now, index);
         }
         self.send_search(now);
+    }
+
+    /// Looks at the gateways whose places are known.
+    fn look_where_told(&mut self, now: Instant) {
+        let named = self.config.location.clone();
+        let remembered = self.config.known.as_ref().and_then(|k| k.location.clone());
+        let places = [(named, Origin::Named), (remembered, Origin::Remembered)];
+        for (location, origin) in places {
+            let Some(location) = location.filter(|_| self.config.protocols.upnp) else {
+                continue;
+            };
+            let address = location.address.ip();
+            if self.config.admits(address) {
+                self.add_device(now, address, &location, origin);
+            }
+        }
     }
 
     /// Somebody is ready.
@@ -114,8 +120,8 @@ impl Client {
         let Some(entry) = self.mappings.get(&id) else {
             return;
         };
-        if let Some(protocol) = entry.adopted_by() {
-            return self.assign_adopted(now, id, protocol);
+        if let Some(from) = entry.adopted_from() {
+            return self.assign_adopted(now, id, from);
         }
         let third_party = entry.wish.internal_host.is_some();
         let refused = |route: &Route| entry.refused.iter().any(|(refused, _)| refused == route);
@@ -131,19 +137,24 @@ impl Client {
         }
     }
 
-    /// One that was made by another process is dealt with by the way it was made.
-    fn assign_adopted(&mut self, now: Instant, id: MappingId, protocol: Protocol) {
+    /// One that was made by another process is dealt with by the way it was made, and by the
+    /// gateway that made it; by another one only when that has not answered.
+    fn assign_adopted(&mut self, now: Instant, id: MappingId, (protocol, at): (Protocol, IpAddr)) {
+        let hopeless = self.is_hopeless();
         let route = match protocol {
             Protocol::Pcp => Some(Route::Pcp),
             Protocol::NatPmp => Some(Route::NatPmp),
-            Protocol::Upnp => self
-                .routes()
-                .into_iter()
-                .find(|route| route.protocol() == Protocol::Upnp),
+            Protocol::Upnp => {
+                let mut routes = self.routes();
+                routes.retain(|route| route.protocol() == Protocol::Upnp);
+                let made_it = |route: &Route| self.device(*route).is_some_and(|d| d.address == at);
+                let maker = routes.iter().copied().find(made_it);
+                maker.or_else(|| routes.first().copied().filter(|_| hopeless))
+            }
         };
         match route {
             Some(route) => self.begin_adopted(now, id, route),
-            None if self.is_hopeless() => self.give_up(now, id),
+            None if hopeless => self.give_up(now, id),
             None => {}
         }
     }
@@ -205,16 +216,33 @@ impl Client {
     pub(super) fn may_take(&self, route: Route) -> bool {
         match route {
             Route::Pcp => true,
-            Route::NatPmp => self.collected || !self.probes.pcp.is_asking(),
+            Route::NatPmp => {
+                let known = self.config.known.as_ref();
+                let is_known = known.is_some_and(|known| known.protocol == Protocol::NatPmp);
+                is_known || self.collected || !self.probes.pcp.is_asking()
+            }
             Route::Upnp(index) => {
-                let named = self.devices.get(index).is_some_and(|device| device.named);
                 let in_progress = self
                     .devices
                     .iter()
                     .any(|device| device.state == State::InProgress);
-                named || self.settled || (self.collected && !(in_progress && self.patient))
+                let collected = self.collected && !(in_progress && self.patient);
+                self.is_best(index) || self.settled || collected
             }
         }
+    }
+
+    /// Whether no other UPnP gateway can be better: we were told to take this one, or it is
+    /// connected, with a public address, and the default router or the one of the last time.
+    fn is_best(&self, index: usize) -> bool {
+        let Some(device) = self.devices.get(index) else {
+            return false;
+        };
+        let is_default = self.config.gateway == Some(device.address);
+        let is_expected = is_default || device.origin == Origin::Remembered;
+        let service = device.services.first();
+        let is_sound = service.is_some_and(|s| s.connected != Some(false) && s.is_public());
+        device.origin == Origin::Named || is_expected && is_sound
     }
 
     /// A mapping cannot be made by this way.
@@ -319,6 +347,9 @@ impl Client {
                 .unwrap_or_default(),
             location: device.map(|device| device.location.clone()),
             control: service.map(|service| service.control.clone()),
+            services: device.map(|d| d.described.clone()).unwrap_or_default(),
+            targets: device.map(|d| d.targets.clone()).unwrap_or_default(),
+            presentation: device.map(|d| d.presentation.clone()).unwrap_or_default(),
         })
     }
 

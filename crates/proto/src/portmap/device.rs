@@ -11,7 +11,7 @@ use postern_wire::upnp::url::HttpUrl;
 
 use super::client::{Client, Purpose};
 use super::is_public;
-use super::types::{Event, Exchange, ExchangeId};
+use super::types::{Event, Exchange, ExchangeId, ServiceAt};
 use super::{after, timers::Timer};
 
 /// The most gateways that are looked at: more do not answer in an honest network.
@@ -19,6 +19,8 @@ pub(super) const MAX_DEVICES: usize = 8;
 /// The most services of a gateway that are asked: one over IP and one over PPP of each of two
 /// lines.
 const MAX_SERVICES: usize = 4;
+/// The most types that a gateway is known to answer for: we ask for six.
+const MAX_TARGETS: usize = 8;
 /// How long a gateway may take to describe itself.
 const DESCRIPTION_TIMEOUT: Duration = Duration::from_millis(2500);
 /// How long it may take to tell its state.
@@ -37,8 +39,23 @@ pub(super) struct Device {
     /// The services that can do something for us; the best first when it is ready.
     pub(super) services: Vec<Service>,
     pub(super) model: String,
-    /// Whether we were told where it is.
-    pub(super) named: bool,
+    pub(super) origin: Origin,
+    /// Everything that it describes.
+    pub(super) described: Vec<ServiceAt>,
+    /// What it has answered for.
+    pub(super) targets: Vec<String>,
+    pub(super) presentation: String,
+}
+
+/// From where we know of a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// We were told where it is.
+    Named,
+    /// It was there before.
+    Remembered,
+    /// It has answered.
+    Heard,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +81,10 @@ pub(super) struct Service {
 }
 
 impl Service {
+    pub(super) fn is_public(&self) -> bool {
+        self.external.is_some_and(is_public)
+    }
+
     /// Connected and public, connected and private, connected and mute, not connected. IP
     /// before PPP and 2 before 1 among equals.
     pub(super) fn rank(&self) -> (u8, u8, bool) {
@@ -89,7 +110,7 @@ impl Client {
         now: Instant,
         from: IpAddr,
         location: &HttpUrl,
-        named: bool,
+        origin: Origin,
     ) {
         let told = location.address.ip();
         let own = self.located(location.moved_to(from));
@@ -113,9 +134,22 @@ impl Client {
             state: State::InProgress,
             services: Vec::new(),
             model: String::new(),
-            named,
+            origin,
+            described: Vec::new(),
+            targets: Vec::new(),
+            presentation: String::new(),
         });
         self.describe(now, index);
+    }
+
+    /// Notes what whoever is at this address answers for.
+    pub(super) fn note_target(&mut self, from: IpAddr, target: &str) {
+        for device in self.devices.iter_mut().filter(|d| d.address == from) {
+            let is_known = device.targets.iter().any(|known| known == target);
+            if !is_known && device.targets.len() < MAX_TARGETS {
+                device.targets.push(target.to_owned());
+            }
+        }
     }
 
     /// With our interface in it, if it is link-local.
@@ -215,7 +249,9 @@ impl Client {
         };
         if let Some(description) = description {
             device.model = model(&description);
-            device.services = services(&description, &device.location, kinds);
+            device.described = described(&description, &device.location);
+            device.services = services(&device.described, kinds);
+            device.presentation = description.device.presentation_url;
         }
         if !device.services.is_empty() {
             return self.ask_services(now, index);
@@ -302,13 +338,10 @@ impl Service {
     }
 }
 
-fn services(description: &Description, location: &HttpUrl, kinds: &[ServiceKind]) -> Vec<Service> {
+/// All services that can be called.
+fn described(description: &Description, location: &HttpUrl) -> Vec<ServiceAt> {
     let mut found = Vec::new();
     for service in description.services() {
-        let kind = service.service_type.parse::<ServiceType>();
-        let Some(kind) = kind.ok().filter(|kind| kinds.contains(&kind.kind)) else {
-            continue;
-        };
         let Ok(control) = description.resolve(location, &service.control_url) else {
             continue;
         };
@@ -322,10 +355,26 @@ fn services(description: &Description, location: &HttpUrl, kinds: &[ServiceKind]
         {
             control.set_scope_id(location.scope_id());
         }
+        found.push(ServiceAt {
+            service_type: service.service_type.clone(),
+            control,
+        });
+    }
+    found
+}
+
+/// Those that map ports, the best first as far as is known.
+fn services(described: &[ServiceAt], kinds: &[ServiceKind]) -> Vec<Service> {
+    let mut found = Vec::new();
+    for service in described {
+        let kind = service.service_type.parse::<ServiceType>();
+        let Some(kind) = kind.ok().filter(|kind| kinds.contains(&kind.kind)) else {
+            continue;
+        };
         found.push(Service {
             kind,
             urn: service.service_type.clone(),
-            control,
+            control: service.control.clone(),
             connected: None,
             external: None,
             pending: 0,

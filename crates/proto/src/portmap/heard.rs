@@ -32,7 +32,10 @@ impl Client {
     /// A datagram of discovery.
     pub(super) fn on_ssdp(&mut self, now: Instant, from: IpAddr, payload: &[u8]) {
         match Message::parse(payload) {
-            Ok(Message::Response(about)) => self.on_advertisement(now, from, &about),
+            Ok(Message::Response(about)) => {
+                self.on_advertisement(now, from, &about);
+                self.note_target(from, &about.target);
+            }
             Ok(Message::Notify(notify)) => self.on_notify(now, from, &notify),
             Ok(Message::Search(_)) | Err(_) => {}
         }

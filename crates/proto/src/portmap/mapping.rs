@@ -58,6 +58,10 @@ pub(super) struct Attempt {
     pub(super) service: usize,
     /// Whether a mapping may have been made that we were not told of.
     pub(super) uncertain: bool,
+    /// Whether the mapping may be another service's: somebody else made it.
+    pub(super) guessed: bool,
+    /// Whether a service has said that it has no such mapping.
+    pub(super) gone: bool,
 }
 
 /// A mapping that stands.
@@ -99,8 +103,10 @@ impl Entry {
         self.job.is_none() && self.held.is_none() && !self.paused
     }
 
-    pub(super) fn adopted_by(&self) -> Option<Protocol> {
-        self.adopted.as_ref().map(|mapping| mapping.protocol)
+    /// By which protocol and which gateway another process has made it.
+    pub(super) fn adopted_from(&self) -> Option<(Protocol, IpAddr)> {
+        let adopted = self.adopted.as_ref();
+        adopted.map(|mapping| (mapping.protocol, mapping.gateway))
     }
 }
 
@@ -261,6 +267,8 @@ impl Client {
             cleared: false,
             service: held.map_or(0, |held| held.service),
             uncertain: false,
+            guessed: false,
+            gone: false,
         };
         entry.job = Some(Job {
             kind,
@@ -297,6 +305,9 @@ impl Client {
             Kind::Renew
         };
         self.begin(now, id, kind, route);
+        if let Some(job) = self.job(id) {
+            job.attempt.guessed = true;
+        }
     }
 
     /// Sends the present question, for the first time or again.

@@ -60,8 +60,8 @@ pub use epoch::{NatPmpEpoch, PcpEpoch};
 pub use places::{is_on_link, is_public};
 pub use query::MAX_ENTRIES;
 pub use types::{
-    Config, Event, Exchange, ExchangeId, Failure, Found, Mapping, MappingId, Protocol, Protocols,
-    Refusal, Survey, Ticket, Wish,
+    Config, Event, Exchange, ExchangeId, Failure, Found, Known, Mapping, MappingId, Protocol,
+    Protocols, Refusal, ServiceAt, Survey, Ticket, Wish,
 };
 pub use verify::{Listener, Probe, ProbeId, Probed};
 

@@ -8,7 +8,7 @@ use postern_wire::upnp::soap::{Arguments, Reply};
 use super::choice::Route;
 use super::client::{Client, Purpose};
 use super::soap::CALL_TIMEOUT;
-use super::types::{Event, Failure, Survey};
+use super::types::{Event, Failure, Protocol, ServiceAt, Survey};
 
 /// The most entries of a gateway's table that are read: there are tables without an end.
 pub const MAX_ENTRIES: usize = 1000;
@@ -17,6 +17,7 @@ pub const MAX_ENTRIES: usize = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     survey: bool,
+    chosen: bool,
     list: Option<Listing>,
     calls: Vec<(String, Arguments)>,
 }
@@ -39,6 +40,35 @@ impl Client {
     pub fn survey(&mut self, now: Instant) {
         self.queries.survey = true;
         self.choose(now);
+    }
+
+    /// Asks for the UPnP gateways, without waiting for all of them. [`Event::Chosen`] follows.
+    pub fn choose_gateway(&mut self, now: Instant) {
+        self.queries.chosen = true;
+        self.choose(now);
+    }
+
+    /// Calls an action of a service of a gateway that was found. [`Event::Called`] follows, in
+    /// order.
+    pub fn call_service(
+        &mut self,
+        now: Instant,
+        service: &ServiceAt,
+        action: &str,
+        arguments: Arguments,
+    ) {
+        let mut described = self.devices.iter().flat_map(|device| &device.described);
+        if !described.any(|known| known == service) {
+            let failure = Err(Failure::Unsupported);
+            return self.events.push_back(Event::Called(failure));
+        }
+        self.call(
+            now,
+            (&service.service_type, &service.control),
+            (action, arguments),
+            CALL_TIMEOUT,
+            Purpose::Call,
+        );
     }
 
     /// Asks for the table of the best UPnP gateway, unless that is under way.
@@ -74,6 +104,7 @@ impl Client {
     }
 
     fn ask(&mut self, now: Instant, route: Route) {
+        self.answer_chosen();
         if let Some(list) = &mut self.queries.list
             && list.route.is_none()
         {
@@ -97,7 +128,16 @@ impl Client {
         }
     }
 
+    fn answer_chosen(&mut self) {
+        if std::mem::take(&mut self.queries.chosen) {
+            let mut found = self.found();
+            found.retain(|found| found.protocol == Protocol::Upnp);
+            self.events.push_back(Event::Chosen(found));
+        }
+    }
+
     fn answer_with_nothing(&mut self) {
+        self.answer_chosen();
         if self.queries.list.take().is_some() {
             self.events
                 .push_back(Event::Listed(Err(Failure::NoGateway)));

@@ -9,6 +9,7 @@ use postern_wire::upnp::url::HttpUrl;
 
 use super::after;
 use super::client::Client;
+use super::device::Origin;
 use super::timers::Timer;
 use crate::Transmit;
 
@@ -67,7 +68,7 @@ impl Client {
             return;
         }
         if let Ok(location) = about.location.parse::<HttpUrl>() {
-            self.add_device(now, from, &location, false);
+            self.add_device(now, from, &location, Origin::Heard);
         }
     }
 

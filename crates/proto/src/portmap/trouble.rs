@@ -28,11 +28,35 @@ impl Client {
             Step::Inspect => self.other_port(now, id, Failure::PortTaken),
             // There was nothing to delete, as far as it says: it may have been deleted still.
             Step::Clear => self.step(now, id, Step::Add),
-            Step::Delete | Step::Shut if is_gone(code) => self.on_removed(now, id, Ok(())),
-            Step::Delete | Step::Shut => self.on_upnp_refused(now, id, code),
+            Step::Delete => self.on_delete_fault(now, id, code),
+            Step::Shut if is_gone(code) => self.on_removed(now, id, Ok(())),
+            Step::Shut => self.on_upnp_refused(now, id, code),
             // The firewall has forgotten it.
             Step::Update if code == E::NO_SUCH_ENTRY => self.step(now, id, Step::Open),
             Step::Update | Step::Open => self.on_upnp_refused(now, id, code),
+        }
+    }
+
+    /// It is not there, or cannot be deleted. Of what another process made it is not known
+    /// which of the gateway's services has it.
+    fn on_delete_fault(&mut self, now: Instant, id: MappingId, code: E) {
+        let Some(job) = self.job(id) else {
+            return;
+        };
+        let attempt = &mut job.attempt;
+        attempt.gone |= is_gone(code);
+        let (gone, guessed) = (attempt.gone, attempt.guessed);
+        let (route, next) = (job.route, job.attempt.service.saturating_add(1));
+        if guessed && self.service(route, next).is_some() {
+            if let Some(job) = self.job(id) {
+                job.attempt.service = next;
+            }
+            return self.step(now, id, Step::Delete);
+        }
+        if gone {
+            self.on_removed(now, id, Ok(()));
+        } else {
+            self.on_upnp_refused(now, id, code);
         }
     }
 

@@ -106,6 +106,27 @@ pub struct Config {
     pub verify: bool,
     /// Whether to search for others than the gateway and the one at `location`.
     pub search: bool,
+    /// What worked here before.
+    pub known: Option<Known>,
+}
+
+/// What worked on this link before. It is tried while everybody is asked, and taken as soon as
+/// it answers: nobody who may be better is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// Where a UPnP gateway described itself.
+    pub location: Option<HttpUrl>,
+}
+
+/// A service of a UPnP gateway, of whatever kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAt {
+    /// Its type, as the description writes it.
+    pub service_type: String,
+    /// Where it is called.
+    pub control: HttpUrl,
 }
 
 /// What shall be reachable.
@@ -223,6 +244,8 @@ pub enum Event {
     Removed(MappingId, Result<(), Failure>),
     /// All have answered, or have had the time to.
     Surveyed(Survey),
+    /// The UPnP gateways, the best first, as soon as one of them may be used.
+    Chosen(Vec<Found>),
     /// The mappings in the best UPnP gateway's table.
     Listed(Result<Vec<Entry>, Failure>),
     /// What came of a call of an action.
@@ -257,6 +280,12 @@ pub struct Found {
     pub location: Option<HttpUrl>,
     /// Where its service is called; UPnP only.
     pub control: Option<HttpUrl>,
+    /// Everything that it describes, in its order; UPnP only.
+    pub services: Vec<ServiceAt>,
+    /// What it answered searches for, at most eight; UPnP only.
+    pub targets: Vec<String>,
+    /// Where people shall look at it, as it says; UPnP only.
+    pub presentation: String,
 }
 
 /// Why a wish did not come true.

@@ -50,6 +50,9 @@ fn found(external: &str) -> Gateways {
             service: String::new(),
             location: None,
             control: None,
+            services: Vec::new(),
+            targets: Vec::new(),
+            presentation: String::new(),
         }],
         external,
     }

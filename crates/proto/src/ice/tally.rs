@@ -12,7 +12,7 @@ use crate::punch::Technique;
 pub struct Tally {
     /// What it is.
     pub technique: Technique,
-    /// Checks sent, without repetitions.
+    /// Checks sent, without repetitions; over TCP connections that were to be opened, too.
     pub checks: u32,
     /// How it stands.
     pub state: TallyState,
@@ -117,6 +117,8 @@ impl Agent {
             TallyState::Succeeded
         } else if self.is_settled() {
             TallyState::Left
+        } else if !self.failed && technique == Technique::Tcp && self.tcp.is_trying() {
+            TallyState::Running
         } else if !self.failed && self.list.iter().filter(of_it).any(waits) {
             TallyState::Running
         } else {
@@ -126,6 +128,11 @@ impl Agent {
 
     pub(super) fn tally_end(&mut self, now: Instant) {
         self.tallies.end(now);
+    }
+
+    /// A connection is being opened to the peer.
+    pub(super) fn tally_connect(&mut self, now: Instant) {
+        self.tallies.checked(now, Technique::Tcp);
     }
 
     pub(super) fn tally_check(&mut self, now: Instant, key: PairKey) {

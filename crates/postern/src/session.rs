@@ -31,6 +31,7 @@ use crate::explain::Explanation;
 use crate::links::{Links, News};
 use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::Signalling;
+use crate::tcp::{Tcp, TcpNews};
 
 pub use error::EstablishError;
 
@@ -106,6 +107,7 @@ pub(crate) struct Session {
     /// Sockets that are open in order to punch.
     punched: Vec<SocketAddr>,
     links: Links,
+    tcp: Tcp,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
@@ -120,6 +122,7 @@ enum Input {
     Opened(ice::Path, bool),
     Unchannelled(Unchannelled),
     Link(News),
+    Tcp(TcpNews),
     PathEvent(PathEvent),
     Timeout,
     /// The connection is over, or nobody waits for one any more.
@@ -135,10 +138,13 @@ impl Session {
         listener: Listener,
     ) -> Result<Self, EstablishError> {
         let now = clock::now();
+        let inlets = shared.inlets().clone();
+        let tcp = Tcp::listen(&shared.tcp_addresses(), shared.streams().clone(), inlets);
         let config = ConnectorConfig {
             is_creator,
             fingerprint: shared.fingerprint(),
             hosts: shared.host_addresses(),
+            tcp_hosts: tcp.hosts().to_vec(),
             allow_loopback: shared.uses_loopback(),
             policy: shared.policy(),
             relay_transports: shared.relay_transports(),
@@ -162,6 +168,7 @@ impl Session {
             relayed: Vec::new(),
             punched: Vec::new(),
             links: Links::new(signalling.introducer),
+            tcp,
             handshakes: FuturesUnordered::new(),
             openings: FuturesUnordered::new(),
             established: None,
@@ -223,6 +230,7 @@ impl Session {
                 }
                 Input::Link(News::Dialled(link, opened)) => self.on_dialled(link, opened),
                 Input::Link(News::Input(input)) => self.on_link_input(input),
+                Input::Tcp(news) => self.on_tcp(news),
                 Input::Stun(None) | Input::Over => return Ok(()),
             }
         }
@@ -239,6 +247,7 @@ impl Session {
             event = next_signal(&mut self.signals) => Input::Signal(event),
             () = caller_gone(&mut self.listener) => Input::Over,
             news = self.links.next() => Input::Link(news),
+            news = self.tcp.next() => Input::Tcp(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
             Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
             datagram = self.inbox.stun.recv() => Input::Stun(datagram),

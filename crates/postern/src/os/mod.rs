@@ -30,6 +30,16 @@ pub(crate) fn set_may_fragment(socket: &mio::net::UdpSocket, may: bool) -> io::R
     system::set_may_fragment(socket, may)
 }
 
+/// Lets the system take so many bytes of a TCP connection that it cannot send yet, and no more
+/// until it can.
+///
+/// # Errors
+///
+/// What the system said; also when it knows no such option.
+pub(crate) fn set_unsent_limit(stream: &tokio::net::TcpStream, bytes: u32) -> io::Result<()> {
+    system::set_unsent_limit(stream, bytes)
+}
+
 /// Lets this process have as many files and sockets open as it may at most: a relay has
 /// one socket for each allocation.
 pub(crate) fn raise_file_limit() {

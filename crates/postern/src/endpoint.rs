@@ -17,10 +17,12 @@ use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
 use crate::dialer::{self, Dialer, Introducer};
+use crate::mapped::{Keeper, Mapped};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
     SessionId, Sockets, Streams, StunDatagram, host_addresses,
 };
+use crate::portmap::is_public;
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
@@ -64,7 +66,9 @@ pub struct EndpointConfig {
     /// another address shows whether the NAT uses another port for each address.
     pub stun: Vec<SocketAddr>,
     /// Techniques that are not used, of those that [have a
-    /// switch](postern_proto::punch::Technique::has_switch).
+    /// switch](postern_proto::punch::Technique::has_switch). Without
+    /// [`Mapped`](postern_proto::punch::Technique::Mapped) no router is asked for a port, which
+    /// is done otherwise where this machine has no public IPv4 address.
     pub disabled: Techniques,
 }
 
@@ -208,6 +212,7 @@ impl Endpoint {
             next: AtomicU64::new(1),
             attempts: watch::Sender::new(0),
             routers: OnceLock::new(),
+            keeper: OnceLock::new(),
         });
         let routers = [
             tokio::spawn(route_stun(Arc::downgrade(&shared), outlets.stun)),
@@ -258,12 +263,17 @@ impl Endpoint {
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
 
-    /// Waits until no attempt at connecting is left, and every connection has told its
-    /// peer that it is over. To be called before the program ends.
+    /// Waits until no attempt at connecting is left, every connection has told its peer that it
+    /// is over, and the router's port is given back. To be called before the program ends.
     pub async fn finish(&self) {
         let mut attempts = self.0.attempts.subscribe();
         let _ = attempts.wait_for(|count| *count == 0).await;
-        self.0.quic.wait_idle().await;
+        let given_back = async {
+            if let Some(keeper) = self.0.keeper.get() {
+                keeper.end().await;
+            }
+        };
+        tokio::join!(self.0.quic.wait_idle(), given_back);
     }
 
     fn introducer(&self, server: &ServerUrl) -> Introducer {
@@ -336,6 +346,8 @@ pub(crate) struct Shared {
     next: AtomicU64,
     attempts: watch::Sender<usize>,
     routers: OnceLock<[AbortHandle; 2]>,
+    /// Begun by the first session that has a use for it.
+    keeper: OnceLock<Keeper>,
 }
 
 impl Drop for Shared {
@@ -433,6 +445,23 @@ impl Shared {
     /// Whether connections may punch.
     pub(crate) fn may_punch(&self) -> bool {
         self.config.udp && self.dialer.opens_sockets()
+    }
+
+    /// What becomes of a port of the router that leads here, if one is to be asked for: a machine
+    /// with a public address needs none.
+    pub(crate) fn mapped(&self) -> Option<watch::Receiver<Mapped>> {
+        let config = &self.config;
+        let disabled = config.disabled.contains(Technique::Mapped);
+        let direct = config.policy != PathPolicy::RelayOnly;
+        let wanted = direct && !disabled && self.may_punch();
+        if !wanted || self.uses_loopback() {
+            return None;
+        }
+        let hosts = self.host_addresses();
+        let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
+        let port = hosts.iter().find(private)?.port();
+        let keeper = self.keeper.get_or_init(|| Keeper::start(port));
+        Some(keeper.subscribe())
     }
 
     /// What this host allows in attempts to punch.

@@ -29,6 +29,7 @@ use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
 use crate::explain::Explanation;
 use crate::links::{Links, News};
+use crate::mapped::Mapped;
 use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::Signalling;
 use crate::tcp::{Tcp, TcpNews};
@@ -111,6 +112,8 @@ pub(crate) struct Session {
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
+    /// A port of the router that leads here.
+    mapped: Option<watch::Receiver<Mapped>>,
 }
 
 /// One thing that a session waited for.
@@ -123,6 +126,7 @@ enum Input {
     Unchannelled(Unchannelled),
     Link(News),
     Tcp(TcpNews),
+    Mapped(Mapped),
     PathEvent(PathEvent),
     Timeout,
     /// The connection is over, or nobody waits for one any more.
@@ -152,8 +156,14 @@ impl Session {
             stun: shared.stun_servers(),
             disabled: shared.disabled(),
         };
+        let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
+        let mapped = shared.mapped();
+        if mapped.is_some() {
+            connector.expect_mapping(now);
+        }
         Ok(Self {
-            connector: Connector::new(now, crate::entropy::seed()?, &config),
+            connector,
+            mapped,
             attempt: Some(shared.attempt()),
             shared,
             inbox,
@@ -228,6 +238,7 @@ impl Session {
                     self.connector
                         .handle_relay_data(now, relayed, peer, &payload);
                 }
+                Input::Mapped(mapped) => self.on_mapped(mapped),
                 Input::Link(News::Dialled(link, opened)) => self.on_dialled(link, opened),
                 Input::Link(News::Input(input)) => self.on_link_input(input),
                 Input::Tcp(news) => self.on_tcp(news),
@@ -246,6 +257,7 @@ impl Session {
             Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
             event = next_signal(&mut self.signals) => Input::Signal(event),
             () = caller_gone(&mut self.listener) => Input::Over,
+            mapped = next_mapped(&mut self.mapped) => Input::Mapped(mapped),
             news = self.links.next() => Input::Link(news),
             news = self.tcp.next() => Input::Tcp(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
@@ -309,6 +321,17 @@ async fn next_signal(
     match signals {
         Some(signals) => signals.recv().await,
         None => pending().await,
+    }
+}
+
+/// What becomes of the router's port, until nobody keeps it any longer.
+async fn next_mapped(mapped: &mut Option<watch::Receiver<Mapped>>) -> Mapped {
+    let Some(state) = mapped else {
+        return pending().await;
+    };
+    match state.changed().await {
+        Ok(()) => *state.borrow_and_update(),
+        Err(_) => pending().await,
     }
 }
 

@@ -178,6 +178,9 @@ impl Session {
             stream: self.connector.tcp_ends(path.local).map(|ends| ends.local),
         };
         table.mark_found(pair_of(path), found);
+        if let Some(established) = &self.established {
+            established.follower.publish();
+        }
         Some(address)
     }
 

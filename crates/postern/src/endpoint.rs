@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use noq::TokioRuntime;
 use postern_proto::connect::{PathPolicy, RelayTransports};
+use postern_proto::ice::Nat64Prefix;
 use postern_proto::ice::tcp::is_base;
 use postern_proto::punch::{HostBudget, Technique, Techniques};
 use postern_wire::signal::{Code, Fingerprint};
@@ -20,7 +21,7 @@ use crate::dialer::{self, Dialer, Introducer};
 use crate::mapped::{Keeper, Mapped};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
-    SessionId, Sockets, Streams, StunDatagram, host_addresses,
+    SessionId, Sockets, Streams, StunDatagram, host_addresses, nat64_prefix,
 };
 use crate::portmap::is_public;
 use crate::quic::{self, Identity};
@@ -164,7 +165,7 @@ impl Endpoint {
     }
 
     pub(crate) fn with_sockets(
-        sockets: Sockets,
+        mut sockets: Sockets,
         dialer: Arc<dyn Dialer>,
         config: EndpointConfig,
     ) -> Result<Self, BindError> {
@@ -178,7 +179,7 @@ impl Endpoint {
         let table = PathTable::default();
         let sender = sockets.sender();
         let relays = RelayTable::default();
-        let punched = PunchedSockets::default();
+        let punched = PunchedSockets::beside(sockets.take_controls());
         let streams = Streams::default();
         let (mux, outlets) = Mux::new(
             sockets,
@@ -212,6 +213,7 @@ impl Endpoint {
             next: AtomicU64::new(1),
             attempts: watch::Sender::new(0),
             routers: OnceLock::new(),
+            nat64: Mutex::default(),
             keeper: OnceLock::new(),
         });
         let routers = [
@@ -234,7 +236,9 @@ impl Endpoint {
         wait: Duration,
     ) -> Result<Invitation, EstablishError> {
         let introducer = self.introducer(server);
-        let signalling = rendezvous::enter(introducer, Side::Create, wait).await?;
+        let entering = rendezvous::enter(introducer, Side::Create, wait);
+        let (signalling, ()) = tokio::join!(entering, self.0.look_for_nat64());
+        let signalling = signalling?;
         let (code_sender, code) = oneshot::channel();
         let mut result = self.begin(true, signalling, Some(code_sender))?;
         tokio::select! {
@@ -258,7 +262,9 @@ impl Endpoint {
         wait: Duration,
     ) -> Result<Connection, EstablishError> {
         let introducer = self.introducer(server);
-        let signalling = rendezvous::enter(introducer, Side::Join(code), wait).await?;
+        let entering = rendezvous::enter(introducer, Side::Join(code), wait);
+        let (signalling, ()) = tokio::join!(entering, self.0.look_for_nat64());
+        let signalling = signalling?;
         let result = self.begin(false, signalling, None)?;
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
@@ -346,6 +352,7 @@ pub(crate) struct Shared {
     next: AtomicU64,
     attempts: watch::Sender<usize>,
     routers: OnceLock<[AbortHandle; 2]>,
+    nat64: Mutex<Option<Nat64Prefix>>,
     /// Begun by the first session that has a use for it.
     keeper: OnceLock<Keeper>,
 }
@@ -479,6 +486,16 @@ impl Shared {
             return sent;
         }
         self.sender.lock().await.send(pair, payload).await
+    }
+
+    /// The prefix of the NAT64 in front of this machine, as it was at the latest meeting.
+    pub(crate) fn nat64(&self) -> Option<Nat64Prefix> {
+        *self.nat64.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_for_nat64(&self) {
+        let prefix = nat64_prefix(&self.host_addresses()).await;
+        *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = prefix;
     }
 
     /// The addresses from which this machine can be reached, each with the port of the

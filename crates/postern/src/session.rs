@@ -157,6 +157,7 @@ impl Session {
             disabled: shared.disabled(),
         };
         let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
+        connector.set_nat64_prefix(now, shared.nat64());
         let mapped = shared.mapped();
         if mapped.is_some() {
             connector.expect_mapping(now);

@@ -8,6 +8,7 @@ mod delivery;
 mod interfaces;
 mod link;
 mod mux;
+mod nat64;
 mod paths;
 mod punched;
 mod relays;
@@ -18,6 +19,7 @@ mod trains;
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};
 pub(crate) use mux::{Inlets, Mux, StunDatagram};
+pub(crate) use nat64::nat64_prefix;
 pub(crate) use paths::{AddressPair, Found, PathTable, SessionId};
 
 pub(crate) use punched::PunchedSockets;

@@ -14,7 +14,7 @@ use super::paths::Paths;
 use super::relays::{LinkId, Relays};
 use super::traffic::{Flow, Traffic};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
-use crate::ice::{self, Agent, Credentials, Path, Role};
+use crate::ice::{self, Agent, Credentials, Nat64Prefix, Path, Role};
 use crate::punch::{Technique, Techniques};
 use crate::signal::{self, RendezvousEvent};
 use crate::{Datagram, Transmit, Verdict};
@@ -196,6 +196,15 @@ impl Connector {
     ) {
         self.relays.send(now, relayed, peer, payload);
         self.follow(now);
+    }
+
+    /// Takes the prefix of the NAT64 in front of this host, if there is one
+    /// ([`Agent::set_nat64_prefix`](crate::ice::Agent::set_nat64_prefix)).
+    pub fn set_nat64_prefix(&mut self, now: Instant, prefix: Option<Nat64Prefix>) {
+        if self.policy != PathPolicy::RelayOnly {
+            self.agent.set_nat64_prefix(now, prefix);
+            self.follow(now);
+        }
     }
 
     /// Takes note of the time.

@@ -113,13 +113,12 @@ impl Agent {
     fn state_of(&self, technique: Technique, count: &Count) -> TallyState {
         let waits = |pair: &Pair| !matches!(pair.state, State::Succeeded | State::Failed);
         let of_it = |pair: &&Pair| self.technique(&pair.path()) == technique;
+        let connecting = technique == Technique::Tcp && self.tcp.is_trying();
         if count.succeeded {
             TallyState::Succeeded
         } else if self.is_settled() {
             TallyState::Left
-        } else if !self.failed && technique == Technique::Tcp && self.tcp.is_trying() {
-            TallyState::Running
-        } else if !self.failed && self.list.iter().filter(of_it).any(waits) {
+        } else if !self.failed && (connecting || self.list.iter().filter(of_it).any(waits)) {
             TallyState::Running
         } else {
             TallyState::Failed

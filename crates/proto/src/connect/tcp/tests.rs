@@ -13,7 +13,7 @@ use postern_wire::signal::Fingerprint;
 use crate::Datagram;
 use crate::connect::{Connector, ConnectorConfig, Event, PathPolicy, RelayTransports};
 use crate::ice::tcp::{TcpAction, TcpEnds, TcpEvent};
-use crate::punch::Technique;
+use crate::punch::{Technique, Techniques};
 use crate::signal::RendezvousEvent;
 
 struct Pair {
@@ -43,6 +43,8 @@ impl Pair {
                 policy: policies[side],
                 relay_transports: RelayTransports::default(),
                 punch: false,
+                stun: Vec::new(),
+                disabled: Techniques::NONE,
             };
             let mut connector = Connector::new(now, [number; 32], &config);
             connector.handle_signal(now, RendezvousEvent::Welcome { stun: vec![] });

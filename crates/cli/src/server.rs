@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     /// The TCP port that clients connect to; 0 lets the system choose
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     port: u16,
-    /// The UDP port of STUN; 0 lets the system choose
+    /// The UDP and TCP port of STUN; 0 lets the system choose
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_STUN_PORT)]
     stun_port: u16,
     /// The address at which clients reach the server, if it is not the one it listens on: behind a

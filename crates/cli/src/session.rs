@@ -31,10 +31,10 @@ pub(crate) struct PathArguments {
     /// Use direct paths only, so that no relay sees the encrypted data
     #[arg(long, conflicts_with = "relay_only")]
     direct_only: bool,
-    /// Send no UDP: reach the server's relay over TCP or TLS, and nothing else
-    #[arg(long, conflicts_with = "direct_only")]
+    /// Send no UDP: direct paths, and the server's relay, over TCP only
+    #[arg(long)]
     no_udp: bool,
-    /// Reach the server's relay over UDP only
+    /// Use direct paths, and the server's relay, over UDP only
     #[arg(long, conflicts_with = "no_udp")]
     no_tcp: bool,
     /// Reach the server's relay in this way only
@@ -75,6 +75,7 @@ impl PathArguments {
             loopback: is_here(server).await,
             policy: self.policy(),
             udp: !self.no_udp,
+            tcp: !self.no_tcp,
             relay_transports: self.transports()?,
             proxy: proxy_for(server, self.proxy.as_ref())?,
             stun: stun::resolve(&self.stun).await?,
@@ -114,7 +115,7 @@ impl PathArguments {
         if transports.udp || transports.tcp || transports.tls {
             Ok(transports)
         } else {
-            let why = "--no-udp and --relay-transport udp together leave no way to the other side";
+            let why = "--no-udp and --relay-transport udp together leave no way to the relay";
             Err(Failure::usage(why.to_owned()))
         }
     }

@@ -156,6 +156,7 @@ impl Setting {
     fn config(&self, side: usize) -> ConnectorConfig {
         let left = side == 0;
         ConnectorConfig {
+            tcp_hosts: Vec::new(),
             is_creator: left,
             fingerprint: Fingerprint([u8::try_from(side).unwrap(); 32]),
             hosts: vec![at(&format!("192.168.{}.10:5000", side + 1))],

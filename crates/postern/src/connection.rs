@@ -56,7 +56,7 @@ impl PathProtocol {
 pub struct PathInfo {
     /// How it reaches the peer.
     pub kind: PathKind,
-    /// What carries it: TCP if this side's relay is reached over a stream.
+    /// What carries it: TCP if this side's relay is reached over a stream, or the peer itself.
     pub protocol: PathProtocol,
     /// How this side's relay is reached; `None` on a direct path, and when it is the other
     /// side's relay that carries it.
@@ -303,11 +303,12 @@ fn describe(
         None => PathKind::Direct,
     };
     let relay = relay.flatten();
-    let protocol = match relay {
-        Some(RelayTransport::Tcp | RelayTransport::Tls) => PathProtocol::Tcp,
-        Some(RelayTransport::Udp) | None => PathProtocol::Udp,
-    };
     let found = table.found(pair);
+    let stream = found.and_then(|found| found.stream);
+    let protocol = match (relay, stream) {
+        (Some(RelayTransport::Tcp | RelayTransport::Tls), _) | (None, Some(_)) => PathProtocol::Tcp,
+        (Some(RelayTransport::Udp), _) | (None, None) => PathProtocol::Udp,
+    };
     Some(PathInfo {
         technique: found.map_or(Technique::PeerReflexive, |found| found.technique),
         probes: found.map_or(0, |found| found.probes),
@@ -315,7 +316,7 @@ fn describe(
         kind,
         protocol,
         relay,
-        local,
+        local: stream.unwrap_or(local),
         remote,
         elapsed,
         round_trip: quic.rtt(id).unwrap_or_default(),

@@ -59,7 +59,7 @@ pub(crate) trait Dialer: fmt::Debug + Send + Sync {
         server: SocketAddr,
     ) -> Dialling;
 
-    /// Whether more sockets of the machine may be opened, in order to punch.
+    /// Whether more sockets of the machine may be opened: in order to punch, and for TCP.
     fn opens_sockets(&self) -> bool {
         false
     }

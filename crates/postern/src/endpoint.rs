@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use noq::TokioRuntime;
 use postern_proto::connect::{PathPolicy, RelayTransports};
 use postern_proto::ice::Nat64Prefix;
+use postern_proto::ice::tcp::is_base;
 use postern_proto::punch::{HostBudget, Technique, Techniques};
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
@@ -20,7 +21,7 @@ use crate::dialer::{self, Dialer, Introducer};
 use crate::mapped::{Keeper, Mapped};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
-    SessionId, Sockets, StunDatagram, host_addresses, nat64_prefix,
+    SessionId, Sockets, Streams, StunDatagram, host_addresses, nat64_prefix,
 };
 use crate::portmap::is_public;
 use crate::quic::{self, Identity};
@@ -53,9 +54,11 @@ pub struct EndpointConfig {
     pub loopback: bool,
     /// Which paths its connections may use.
     pub policy: PathPolicy,
-    /// Whether to send any UDP at all. Without, there are relayed paths only, and the relay
-    /// is reached over TCP or TLS.
+    /// Whether to send any UDP at all. Without, direct paths are over TCP, and the relay is reached
+    /// over TCP or TLS.
     pub udp: bool,
+    /// Whether direct paths may be over TCP.
+    pub tcp: bool,
     /// How relays may be reached.
     pub relay_transports: RelayTransports,
     /// The HTTP proxy through which servers are reached over TCP and TLS.
@@ -76,6 +79,7 @@ impl Default for EndpointConfig {
             loopback: false,
             policy: PathPolicy::default(),
             udp: true,
+            tcp: true,
             relay_transports: RelayTransports::default(),
             proxy: None,
             stun: Vec::new(),
@@ -176,7 +180,14 @@ impl Endpoint {
         let sender = sockets.sender();
         let relays = RelayTable::default();
         let punched = PunchedSockets::beside(sockets.take_controls());
-        let (mux, outlets) = Mux::new(sockets, table.clone(), relays.clone(), punched.clone());
+        let streams = Streams::default();
+        let (mux, outlets) = Mux::new(
+            sockets,
+            table.clone(),
+            relays.clone(),
+            punched.clone(),
+            streams.clone(),
+        );
         let nobody = accept_nobody(&identity).map_err(|error| BindError::Identity(error.into()))?;
         let quic = noq::Endpoint::new_with_abstract_socket(
             quic::endpoint_config(),
@@ -189,6 +200,7 @@ impl Endpoint {
             paths: table,
             relays,
             punched,
+            streams,
             budget: Mutex::default(),
             inlets: outlets.inlets,
             dialer,
@@ -327,6 +339,7 @@ pub(crate) struct Shared {
     paths: PathTable,
     relays: RelayTable,
     punched: PunchedSockets,
+    streams: Streams,
     budget: Mutex<HostBudget<SessionId>>,
     inlets: Inlets,
     dialer: Arc<dyn Dialer>,
@@ -376,7 +389,11 @@ impl Shared {
 
     /// Techniques that are not used.
     pub(crate) fn disabled(&self) -> Techniques {
-        self.config.disabled
+        let mut disabled = self.config.disabled;
+        if !self.config.tcp {
+            disabled.insert(Technique::Tcp);
+        }
+        disabled
     }
 
     pub(crate) fn relay_transports(&self) -> RelayTransports {
@@ -414,6 +431,24 @@ impl Shared {
         &self.punched
     }
 
+    /// The TCP connections that no relay carries.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
+    }
+
+    /// The addresses of this machine at which connections over TCP may be accepted.
+    pub(crate) fn tcp_addresses(&self) -> Vec<IpAddr> {
+        let direct = self.config.policy != PathPolicy::RelayOnly;
+        let tcp = !self.disabled().contains(Technique::Tcp);
+        if !direct || !tcp || !self.dialer.opens_sockets() {
+            return Vec::new();
+        }
+        let mut addresses = host_addresses(self.filter).unwrap_or_default();
+        let ipv6 = !self.disabled().contains(Technique::Ipv6);
+        addresses.retain(|ip| ipv6 || ip.is_ipv4());
+        addresses
+    }
+
     /// Whether connections may punch.
     pub(crate) fn may_punch(&self) -> bool {
         self.config.udp && self.dialer.opens_sockets()
@@ -443,6 +478,10 @@ impl Shared {
 
     /// Sends one STUN datagram.
     pub(crate) async fn send(&self, pair: AddressPair, payload: &[u8]) -> io::Result<()> {
+        if is_base(pair.local) {
+            self.streams.send(pair.local, payload);
+            return Ok(());
+        }
         if let Some(sent) = self.punched.send(pair, payload).await {
             return sent;
         }

@@ -91,12 +91,15 @@ impl Explanation {
     fn why(&self, cause: Cause) -> String {
         match cause {
             Cause::Unwanted(Sides::Ours) => {
-                "this side uses relayed paths only (--relay-only or --no-udp)".to_owned()
+                "this side uses relayed paths only (--relay-only), or sends no UDP (--no-udp)"
+                    .to_owned()
             }
             Cause::Unwanted(Sides::Theirs) => {
-                "the other side offers relayed addresses only".to_owned()
+                "the other side offers relayed addresses only, or sends no UDP".to_owned()
             }
-            Cause::Unwanted(Sides::Both) => "both sides use relayed paths only".to_owned(),
+            Cause::Unwanted(Sides::Both) => {
+                "both sides use relayed paths only, or send no UDP".to_owned()
+            }
             Cause::UdpBlocked(Sides::Ours) => "this side's network lets no UDP out".to_owned(),
             Cause::UdpBlocked(Sides::Theirs) => {
                 "the other side's network lets no UDP out".to_owned()
@@ -308,7 +311,7 @@ fn network(report: &Report) -> &'static str {
 fn cause(ours: &Report, theirs: Option<&Report>) -> &'static str {
     let blocked = ours.udp_blocked || theirs.is_some_and(|theirs| theirs.udp_blocked);
     if blocked {
-        "without UDP no direct path can be made, since this version has no TCP for it"
+        "where no UDP gets out only TCP is left for a direct path, and none was made over it"
     } else {
         "most likely a router uses another port for each destination or a firewall drops UDP"
     }

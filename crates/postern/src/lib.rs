@@ -45,6 +45,7 @@ pub mod server;
 mod server_url;
 mod session;
 mod stun_servers;
+mod tcp;
 mod tls;
 
 #[cfg(test)]

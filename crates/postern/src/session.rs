@@ -32,6 +32,7 @@ use crate::links::{Links, News};
 use crate::mapped::Mapped;
 use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::Signalling;
+use crate::tcp::{Tcp, TcpNews};
 
 pub use error::EstablishError;
 
@@ -107,6 +108,7 @@ pub(crate) struct Session {
     /// Sockets that are open in order to punch.
     punched: Vec<SocketAddr>,
     links: Links,
+    tcp: Tcp,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
@@ -123,6 +125,7 @@ enum Input {
     Opened(ice::Path, bool),
     Unchannelled(Unchannelled),
     Link(News),
+    Tcp(TcpNews),
     Mapped(Mapped),
     PathEvent(PathEvent),
     Timeout,
@@ -139,10 +142,13 @@ impl Session {
         listener: Listener,
     ) -> Result<Self, EstablishError> {
         let now = clock::now();
+        let inlets = shared.inlets().clone();
+        let tcp = Tcp::listen(&shared.tcp_addresses(), shared.streams().clone(), inlets);
         let config = ConnectorConfig {
             is_creator,
             fingerprint: shared.fingerprint(),
             hosts: shared.host_addresses(),
+            tcp_hosts: tcp.hosts().to_vec(),
             allow_loopback: shared.uses_loopback(),
             policy: shared.policy(),
             relay_transports: shared.relay_transports(),
@@ -173,6 +179,7 @@ impl Session {
             relayed: Vec::new(),
             punched: Vec::new(),
             links: Links::new(signalling.introducer),
+            tcp,
             handshakes: FuturesUnordered::new(),
             openings: FuturesUnordered::new(),
             established: None,
@@ -235,6 +242,7 @@ impl Session {
                 Input::Mapped(mapped) => self.on_mapped(mapped),
                 Input::Link(News::Dialled(link, opened)) => self.on_dialled(link, opened),
                 Input::Link(News::Input(input)) => self.on_link_input(input),
+                Input::Tcp(news) => self.on_tcp(news),
                 Input::Stun(None) | Input::Over => return Ok(()),
             }
         }
@@ -252,6 +260,7 @@ impl Session {
             () = caller_gone(&mut self.listener) => Input::Over,
             mapped = next_mapped(&mut self.mapped) => Input::Mapped(mapped),
             news = self.links.next() => Input::Link(news),
+            news = self.tcp.next() => Input::Tcp(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
             Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
             datagram = self.inbox.stun.recv() => Input::Stun(datagram),

@@ -147,7 +147,7 @@ fn a_relay_between_two_random_routers_is_explained_to_people() {
 }
 
 fn a_network_without_udp_is_named() {
-    let scene = between(Nat::default(), Nat::default(), &["--relay"]);
+    let scene = between(strict(RANDOM), strict(RANDOM), &["--relay"]);
     let hook = "type filter hook forward priority -10";
     let rules =
         format!("table inet block {{\nchain forward {{\n{hook}; meta l4proto udp drop;\n}}\n}}\n");
@@ -196,7 +196,7 @@ fn who_wants_the_relay_only_is_reminded_of_it() {
     }
     assert!(ours["reason"].as_str().unwrap().contains("--relay-only"));
     let theirs = theirs["reason"].as_str().unwrap();
-    assert!(theirs.contains("the other side offers relayed addresses only"));
+    assert!(theirs.contains("the other side offers relayed addresses only, or"));
     receiver.succeeds();
     sender.succeeds();
 }

@@ -46,6 +46,8 @@ mod scene;
 #[cfg(target_os = "linux")]
 mod servers;
 #[cfg(target_os = "linux")]
+mod tcp;
+#[cfg(target_os = "linux")]
 mod transports;
 
 #[cfg(not(target_os = "linux"))]
@@ -60,6 +62,7 @@ fn main() -> std::process::ExitCode {
         explain::CASES,
         relay::CASES,
         transports::CASES,
+        tcp::CASES,
         files::CASES,
         disks::CASES,
         codes::CASES,

@@ -118,7 +118,7 @@ fn where_only_the_servers_port_is_open_the_relay_is_reached_over_tls_on_it() {
 }
 
 fn without_udp_not_one_datagram_leaves() {
-    let scene = with_relay(&Topology::two_homes(Nat::default(), Nat::default()));
+    let scene = two_strict();
     let counting = "table inet count {\ncounter datagrams { }\nchain output {\n\
         type filter hook output priority -10; meta l4proto udp counter name datagrams;\n}\n}\n";
     scene.world.nft("alice", counting).unwrap();
@@ -199,7 +199,6 @@ fn choices_that_leave_no_way_are_refused() {
     let file = scene.file("letter", 5000);
     for arguments in [
         &["--no-udp", "--no-tcp"][..],
-        &["--no-udp", "--direct-only"],
         &["--no-udp", "--relay-transport", "udp"],
         &["--no-tcp", "--relay-transport", "tls"],
     ] {

@@ -5,7 +5,8 @@
 //! port back to the internal endpoint, for filters wider than the kernel's own; `kept`
 //! remembers the external port of an internal endpoint, for mappings that the kernel would
 //! otherwise make anew for every destination. A third, `taken`, keeps a port that was
-//! preserved for one destination from being preserved for the next.
+//! preserved for one destination from being preserved for the next. UDP and TCP have tables of
+//! their own, since they have ports of their own.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -21,6 +22,9 @@ pub(super) const LAN: &str = "lan";
 
 /// The last number of the first host's address; the others follow.
 pub(super) const FIRST_HOST: u8 = 10;
+
+/// What has ports that are translated.
+const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 
 /// More ports than this make `nft` slow to load the table.
 const SEQUENTIAL_PORTS_MAX: u32 = 4096;
@@ -144,42 +148,48 @@ const FIREWALL6: &str = r#"table ip6 firewall {
 fn translator(home: &Home, address: Ipv4Addr) -> String {
     let nat = &home.nat;
     let kept = kept_key(nat);
-    let mut rules = String::from("table ip nat {\n");
-    rules.push_str(&tables(nat, kept));
-    rules.push_str("  chain prer { type nat hook prerouting priority dstnat; policy accept;\n");
-    rules.push_str(&inward(nat, address));
-    rules.push_str("  }\n");
-    rules.push_str("  chain postr { type nat hook postrouting priority srcnat; policy accept;\n");
-    rules.push_str(&outward(home, kept, address));
-    rules.push_str("  }\n");
-    rules.push_str(&learning(home, kept, address));
-    rules.push_str("}\n");
-    rules
+    let each = |make: &dyn Fn(&str) -> String| TRANSPORTS.map(make).concat();
+    let tables = each(&|of| tables(nat, kept, of));
+    let inward = each(&|of| inward(nat, of, address));
+    let outward = each(&|of| outward(home, kept, of, address));
+    let learning = each(&|of| learning(home, kept, of, address));
+    format!(
+        r#"table ip nat {{
+{tables}  chain prer {{ type nat hook prerouting priority dstnat; policy accept;
+{inward}  }}
+  chain postr {{ type nat hook postrouting priority srcnat; policy accept;
+{outward}    oifname "{WAN}" masquerade
+  }}
+  chain learn {{ type filter hook postrouting priority 300; policy accept;
+{learning}  }}
+}}
+"#
+    )
 }
 
 /// What the packets fill in. Entries live as long as the kernel's own.
-fn tables(nat: &Nat, kept: Option<KeptKey>) -> String {
+fn tables(nat: &Nat, kept: Option<KeptKey>, of: &str) -> String {
     let seconds = nat.timeouts.replied.as_secs().max(1);
     let filled = format!("flags dynamic,timeout; timeout {seconds}s; size 65536;");
     let mut rules = String::new();
     if needs_rev(nat.filtering) {
         let _ = writeln!(
             rules,
-            "  map rev {{ type inet_service : ipv4_addr . inet_service; {filled} }}"
+            "  map rev_{of} {{ type inet_service : ipv4_addr . inet_service; {filled} }}"
         );
         let _ = writeln!(
             rules,
-            "  set seen {{ type ipv4_addr . inet_service; {filled} }}"
+            "  set seen_{of} {{ type ipv4_addr . inet_service; {filled} }}"
         );
     }
     if let Some(KeptKey { kind, .. }) = kept {
         let _ = writeln!(
             rules,
-            "  map kept {{ type {kind} : ipv4_addr . inet_service; {filled} }}"
+            "  map kept_{of} {{ type {kind} : ipv4_addr . inet_service; {filled} }}"
         );
     }
     if preserves_once(nat) {
-        let _ = writeln!(rules, "  set taken {{ type inet_service; {filled} }}");
+        let _ = writeln!(rules, "  set taken_{of} {{ type inet_service; {filled} }}");
     }
     rules
 }
@@ -191,50 +201,50 @@ fn preserves_once(nat: &Nat) -> bool {
 }
 
 /// Lets in what the filter knows, beyond what the kernel's connections do.
-fn inward(nat: &Nat, address: Ipv4Addr) -> String {
+fn inward(nat: &Nat, of: &str, address: Ipv4Addr) -> String {
     let known = match nat.filtering {
-        Filtering::EndpointIndependent => "",
-        Filtering::AddressDependent => "ip saddr . udp dport @seen ",
+        Filtering::EndpointIndependent => String::new(),
+        Filtering::AddressDependent => format!("ip saddr . {of} dport @seen_{of} "),
         Filtering::AddressAndPortDependent => return String::new(),
     };
-    let back = "dnat to udp dport map @rev";
-    let mut rules = format!("    iifname \"{WAN}\" meta l4proto udp {known}{back}\n");
+    let back = format!("dnat to {of} dport map @rev_{of}");
+    let mut rules = format!("    iifname \"{WAN}\" meta l4proto {of} {known}{back}\n");
     if nat.hairpin != Hairpin::Off {
         let _ = writeln!(
             rules,
-            "    iifname \"{LAN}\" ip daddr {address} meta l4proto udp {back}"
+            "    iifname \"{LAN}\" ip daddr {address} meta l4proto {of} {back}"
         );
     }
     rules
 }
 
 /// Gives what leaves its external port: the one it had, or a new one.
-fn outward(home: &Home, kept: Option<KeptKey>, address: Ipv4Addr) -> String {
+fn outward(home: &Home, kept: Option<KeptKey>, of: &str, address: Ipv4Addr) -> String {
     let mut rules = String::new();
-    for exit in exits(home) {
-        if let Some(KeptKey { fresh, .. }) = kept {
-            let _ = writeln!(rules, "    {exit} snat ip to {fresh} map @kept");
+    for exit in exits(home, of) {
+        if let Some(key) = kept {
+            let fresh = key.fresh(of);
+            let _ = writeln!(rules, "    {exit} snat ip to {fresh} map @kept_{of}");
         }
         if preserves_once(&home.nat) {
             let another = random(address, Ports::ALL);
-            let _ = writeln!(rules, "    {exit} udp sport @taken {another}");
+            let _ = writeln!(rules, "    {exit} {of} sport @taken_{of} {another}");
         }
         for (from, allocation) in allocate(home, address) {
             let _ = writeln!(rules, "    {exit} {from}{allocation}");
         }
     }
-    let _ = writeln!(rules, "    oifname \"{WAN}\" masquerade");
     rules
 }
 
-/// Which UDP packets get an external source: those that leave the home, and those that
+/// Which packets get an external source: those that leave the home, and those that
 /// come back into it when the router hairpins as RFC 4787 wants it.
-fn exits(home: &Home) -> Vec<String> {
-    let mut exits = vec![format!("oifname \"{WAN}\" meta l4proto udp")];
+fn exits(home: &Home, of: &str) -> Vec<String> {
+    let mut exits = vec![format!("oifname \"{WAN}\" meta l4proto {of}")];
     if home.nat.hairpin == Hairpin::ExternalSource {
         let inside = format!("ip saddr 192.168.{}.0/24", home.lan);
         exits.push(format!(
-            "oifname \"{LAN}\" ct status dnat {inside} meta l4proto udp"
+            "oifname \"{LAN}\" ct status dnat {inside} meta l4proto {of}"
         ));
     }
     exits
@@ -249,8 +259,26 @@ fn needs_rev(filtering: Filtering) -> bool {
 #[derive(Clone, Copy)]
 struct KeptKey {
     kind: &'static str,
-    fresh: &'static str,
-    translated: &'static str,
+    /// Whether the remote address belongs to it.
+    by_address: bool,
+}
+
+impl KeptKey {
+    fn fresh(self, of: &str) -> String {
+        self.with_address(format!("ip saddr . {of} sport"))
+    }
+
+    fn translated(self) -> String {
+        self.with_address("ct original ip saddr . ct original proto-src".to_owned())
+    }
+
+    fn with_address(self, key: String) -> String {
+        if self.by_address {
+            format!("{key} . ip daddr")
+        } else {
+            key
+        }
+    }
 }
 
 /// The kernel's own mapping needs no help when it preserves ports, and when it is to make
@@ -260,13 +288,11 @@ fn kept_key(nat: &Nat) -> Option<KeptKey> {
         Mapping::EndpointIndependent if nat.allocation == Allocation::Preserving => None,
         Mapping::EndpointIndependent => Some(KeptKey {
             kind: "ipv4_addr . inet_service",
-            fresh: "ip saddr . udp sport",
-            translated: "ct original ip saddr . ct original proto-src",
+            by_address: false,
         }),
         Mapping::AddressDependent => Some(KeptKey {
             kind: "ipv4_addr . inet_service . ipv4_addr",
-            fresh: "ip saddr . udp sport . ip daddr",
-            translated: "ct original ip saddr . ct original proto-src . ip daddr",
+            by_address: true,
         }),
         Mapping::AddressAndPortDependent => None,
     }
@@ -330,27 +356,29 @@ fn numbered(ports: Ports, step: u16) -> String {
 }
 
 /// Runs when the packets are translated, so that their source is the external one.
-fn learning(home: &Home, kept: Option<KeptKey>, address: Ipv4Addr) -> String {
-    let mut rules =
-        String::from("  chain learn { type filter hook postrouting priority 300; policy accept;\n");
+fn learning(home: &Home, kept: Option<KeptKey>, of: &str, address: Ipv4Addr) -> String {
+    let mut rules = String::new();
     let inside = "ct original ip saddr . ct original proto-src";
-    for exit in exits(home) {
+    for exit in exits(home, of) {
         let fresh = format!("    {exit} ct direction original update");
         if needs_rev(home.nat.filtering) {
-            let _ = writeln!(rules, "{fresh} @rev {{ udp sport : {inside} }}");
-            let _ = writeln!(rules, "    {exit} update @seen {{ ip daddr . udp sport }}");
-        }
-        if preserves_once(&home.nat) {
-            let _ = writeln!(rules, "    {exit} update @taken {{ udp sport }}");
-        }
-        if let Some(KeptKey { translated, .. }) = kept {
+            let _ = writeln!(rules, "{fresh} @rev_{of} {{ {of} sport : {inside} }}");
             let _ = writeln!(
                 rules,
-                "{fresh} @kept {{ {translated} : {address} . udp sport }}"
+                "    {exit} update @seen_{of} {{ ip daddr . {of} sport }}"
+            );
+        }
+        if preserves_once(&home.nat) {
+            let _ = writeln!(rules, "    {exit} update @taken_{of} {{ {of} sport }}");
+        }
+        if let Some(key) = kept {
+            let translated = key.translated();
+            let _ = writeln!(
+                rules,
+                "{fresh} @kept_{of} {{ {translated} : {address} . {of} sport }}"
             );
         }
     }
-    rules.push_str("  }\n");
     rules
 }
 
@@ -413,14 +441,14 @@ mod tests {
     fn endpoint_independent_filtering_lets_in_what_leads_back() {
         let nat = Nat::new(Mapping::EndpointIndependent, Filtering::EndpointIndependent);
         let text = rules(nat).unwrap();
-        assert!(text.contains("meta l4proto udp dnat to udp dport map @rev"));
+        assert!(text.contains("meta l4proto udp dnat to udp dport map @rev_udp"));
     }
 
     #[test]
     fn address_dependent_filtering_also_asks_who_was_sent_to() {
         let nat = Nat::new(Mapping::EndpointIndependent, Filtering::AddressDependent);
         let text = rules(nat).unwrap();
-        assert!(text.contains("ip saddr . udp dport @seen dnat to"));
+        assert!(text.contains("ip saddr . tcp dport @seen_tcp dnat to"));
     }
 
     #[test]

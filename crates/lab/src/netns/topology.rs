@@ -34,7 +34,8 @@ pub struct Home {
     pub hosts: Vec<String>,
     /// The third number of the home's IPv4 network. Two homes may use the same.
     pub lan: u8,
-    /// How the router treats UDP over IPv4. TCP gets the kernel's plain masquerade.
+    /// How the router treats UDP and TCP over IPv4; what counts as a TCP connection is the kernel's
+    /// business, and how long it is remembered.
     ///
     /// A real router cannot preserve parity, limit a mapping's life, ignore inbound
     /// refreshes, or hairpin behind a filter: [`World::build`](super::World::build)

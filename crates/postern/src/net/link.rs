@@ -24,8 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::mux::{Inlets, Protocol, is_transient};
-use super::trains::Assembly;
+use super::delivery::Delivery;
+use super::mux::{Inlets, is_transient};
 use crate::turn::{MessageReader, MessageSender, MessageWriter};
 
 /// Bytes of a datagram from a server: what an Ethernet carries.
@@ -296,16 +296,18 @@ fn frame_for_stream(train: &[u8], size: usize, channel: ChannelNumber) -> Bytes 
 /// Says for each message of a link where it goes.
 struct Sorter {
     key: LinkKey,
-    outlet: Outlet,
-    assembly: Assembly,
+    link: LinkId,
+    session: mpsc::Sender<LinkInput>,
+    delivery: Delivery,
 }
 
 impl Sorter {
     fn new(key: LinkKey, outlet: Outlet) -> Self {
         Self {
             key,
-            outlet,
-            assembly: Assembly::default(),
+            link: outlet.link,
+            session: outlet.session,
+            delivery: Delivery::new(outlet.inlets),
         }
     }
 
@@ -315,42 +317,29 @@ impl Sorter {
             return true;
         };
         // The machine knows a new channel before the table does.
-        let Some(path) = self.outlet.inlets.relays.path_of(self.key, channel) else {
+        let relays = &self.delivery.inlets.relays;
+        let Some(path) = relays.path_of(self.key, channel) else {
             return true;
         };
-        match Protocol::of(data) {
-            Protocol::Stun => self.outlet.inlets.pass_stun(path, data),
-            Protocol::Channel | Protocol::Quic => {
-                if let Some(train) = self.assembly.push(path, data) {
-                    self.outlet.inlets.inject(train).await;
-                }
-            }
-            Protocol::Unknown => {}
-        }
+        self.delivery.take(path, data).await;
         false
     }
 
     /// Nothing more has arrived for the moment.
     async fn flush(&mut self) {
-        if let Some(train) = self.assembly.take() {
-            self.outlet.inlets.inject(train).await;
-        }
+        self.delivery.flush().await;
     }
 
     /// Hands a message to the session. On a stream nothing may be lost, and a session that is
     /// behind slows the server down.
     async fn pass_on(&self, message: Bytes) -> io::Result<()> {
-        let input = LinkInput::Message(self.outlet.link, message);
-        let sent = self.outlet.session.send(input).await;
+        let input = LinkInput::Message(self.link, message);
+        let sent = self.session.send(input).await;
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     async fn close(&self) {
-        let _ = self
-            .outlet
-            .session
-            .send(LinkInput::Closed(self.outlet.link))
-            .await;
+        let _ = self.session.send(LinkInput::Closed(self.link)).await;
     }
 }
 

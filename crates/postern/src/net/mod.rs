@@ -1,8 +1,10 @@
 //! Sockets, and what is shared on them.
 //!
 //! One UDP socket per address family carries STUN and QUIC. [`Mux`] is the socket that
-//! QUIC sees; it takes STUN out of what arrives and gives it to the agents.
+//! QUIC sees; it takes STUN out of what arrives and gives it to the agents. What comes over
+//! streams, from relays and on connections with peers, is handed to it as well.
 
+mod delivery;
 mod interfaces;
 mod link;
 mod mux;
@@ -11,6 +13,7 @@ mod paths;
 mod punched;
 mod relays;
 mod sockets;
+pub(crate) mod tcp;
 mod trains;
 
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
@@ -22,4 +25,5 @@ pub(crate) use paths::{AddressPair, Found, PathTable, SessionId};
 pub(crate) use punched::PunchedSockets;
 pub(crate) use relays::{RelayTable, Unchannelled};
 pub(crate) use sockets::{Sender, Sockets, bind_one};
+pub(crate) use tcp::Streams;
 pub(crate) use trains::Train;

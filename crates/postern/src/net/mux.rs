@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::{RecvMeta, Transmit};
+use postern_proto::ice::tcp::is_base;
 use tokio::sync::mpsc;
 
 use super::link::TrainSender;
@@ -17,6 +18,7 @@ use super::paths::{AddressPair, PathTable};
 use super::punched::PunchedSockets;
 use super::relays::{RelayTable, Way};
 use super::sockets::{Sender, Sockets};
+use super::tcp::Streams;
 use super::trains::Train;
 
 /// STUN datagrams waiting for the agents. What does not fit is dropped: checks are
@@ -109,6 +111,7 @@ pub(crate) struct Mux {
     sockets: Sockets,
     paths: PathTable,
     punched: PunchedSockets,
+    streams: Streams,
     inlets: Inlets,
     injected: mpsc::Receiver<Train>,
     /// What was left of a train for want of room.
@@ -133,6 +136,7 @@ impl Mux {
         paths: PathTable,
         relays: RelayTable,
         punched: PunchedSockets,
+        streams: Streams,
     ) -> (Self, Outlets) {
         let (stun, receiver) = mpsc::channel(STUN_QUEUE);
         let (quic, injected) = mpsc::channel(INJECTED_QUEUE);
@@ -141,6 +145,7 @@ impl Mux {
             sockets,
             paths,
             punched,
+            streams,
             inlets: inlets.clone(),
             injected,
             left: None,
@@ -291,6 +296,7 @@ impl AsyncUdpSocket for Mux {
             relay_sender: None,
             punched: self.punched.clone(),
             punched_sender: None,
+            streams: self.streams.clone(),
         })
     }
 
@@ -362,6 +368,7 @@ struct MuxSender {
     punched: PunchedSockets,
     /// For the punched path on which this one has sent last.
     punched_sender: Option<(SocketAddr, Pin<Box<dyn UdpSender>>)>,
+    streams: Streams,
 }
 
 impl MuxSender {
@@ -419,6 +426,10 @@ impl UdpSender for MuxSender {
         };
         if let Some(way) = self.relays.way(pair) {
             return self.poll_relayed(way, pair, transmit, cx);
+        }
+        if is_base(pair.local) {
+            self.streams.send_train(pair.local, transmit);
+            return Poll::Ready(Ok(()));
         }
         let transmit = Transmit {
             destination: pair.remote,

@@ -56,6 +56,8 @@ pub(crate) struct Found {
     pub(crate) technique: Technique,
     pub(crate) probes: u32,
     pub(crate) sockets: u32,
+    /// This end of the TCP connection that it is, if it is one.
+    pub(crate) stream: Option<SocketAddr>,
 }
 
 /// An admitted pair. Two connections between the same two endpoints share it.

@@ -1,5 +1,6 @@
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 
 use mio::net::UdpSocket;
 use rustix::net::sockopt::{
@@ -24,6 +25,28 @@ pub(super) fn set_may_fragment(socket: &UdpSocket, may: bool) -> io::Result<()> 
         Ipv6PathMtuDiscovery::PROBE
     };
     Ok(set_ipv6_mtu_discover(socket, mode)?)
+}
+
+/// `include/uapi/linux/tcp.h`
+const TCP_NOTSENT_LOWAT: libc::c_int = 25;
+
+#[expect(unsafe_code, reason = "no crate that is used here wraps this option")]
+pub(super) fn set_unsent_limit(stream: &tokio::net::TcpStream, bytes: u32) -> io::Result<()> {
+    let length = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the pointer is to a u32 that lives until the call returns, and `length` is its size.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            length,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 pub(super) fn raise_file_limit() {

@@ -56,6 +56,16 @@ pub fn local_time(seconds: i64) -> Option<LocalTime> {
     system::local_time(seconds)
 }
 
+/// Lets the system take so many bytes of a TCP connection that it cannot send yet, and no more
+/// until it can.
+///
+/// # Errors
+///
+/// What the system said; also when it knows no such option.
+pub(crate) fn set_unsent_limit(stream: &tokio::net::TcpStream, bytes: u32) -> io::Result<()> {
+    system::set_unsent_limit(stream, bytes)
+}
+
 /// Lets this process have as many files and sockets open as it may at most: a relay has
 /// one socket for each allocation.
 pub(crate) fn raise_file_limit() {

@@ -60,7 +60,7 @@ pub struct ServerConfig {
     pub listen: Vec<IpAddr>,
     /// The TCP port of the web socket; 0 lets the system choose.
     pub port: u16,
-    /// The UDP port of STUN; 0 lets the system choose.
+    /// The UDP and TCP port of STUN; 0 lets the system choose.
     pub stun_port: u16,
     /// The addresses at which clients reach the server, if they are not those that it
     /// listens on: behind a NAT that forwards to it, or when it listens on every address.
@@ -294,9 +294,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         let relay = self.issuer.is_some().then(|| self.control.relay.clone());
         tasks.spawn(self.mailboxes.run());
-        if let Some(relay) = &relay {
-            self.streams.spawn(&mut tasks, &self.control, relay);
-        }
+        self.streams.spawn(&mut tasks, &self.control);
         if let Some(listener) = self.metrics {
             tasks.spawn(metrics::serve(listener, self.control.clone()));
         }

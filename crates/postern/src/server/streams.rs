@@ -1,4 +1,4 @@
-//! The TCP, TLS and DTLS listeners of TURN.
+//! The TCP, TLS and DTLS listeners of TURN; STUN has those of TCP, too.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +23,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which usually means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where streams of TURN arrive; empty without relays.
+/// Where streams of STUN and TURN arrive; those of TLS and DTLS are empty without relays.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     tcp: Vec<TcpListener>,
@@ -34,24 +34,28 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// TCP at the addresses of UDP, TLS and DTLS at another port of theirs; `more` are addresses of
-    /// UDP for the discovery of NAT behaviour.
+    /// TCP at the addresses of UDP, and with relays TLS and DTLS at another port of theirs; `more` are
+    /// addresses of UDP for the discovery of NAT behaviour.
     pub(super) fn bind(
         config: Option<&TurnConfig>,
         udp: &[SocketAddr],
         more: &[SocketAddr],
     ) -> Result<Self, ServerError> {
+        let tcp = Self {
+            tcp: bind_each(udp, sockets::listen)?,
+            more: bind_each(more, sockets::listen)?,
+            ..Self::default()
+        };
         let Some(config) = config else {
-            return Ok(Self::default());
+            return Ok(tcp);
         };
         let mut ips: Vec<IpAddr> = udp.iter().map(SocketAddr::ip).collect();
         ips.sort_unstable();
         ips.dedup();
         Ok(Self {
-            tcp: bind_each(udp, sockets::listen)?,
             tls: bind_all(&ips, config.tls_port, sockets::listen)?,
             dtls: bind_all(&ips, config.tls_port, bind_wire)?,
-            more: bind_each(more, sockets::listen)?,
+            ..tcp
         })
     }
 
@@ -90,8 +94,10 @@ impl Listeners {
     }
 
     /// Accepts clients for ever.
-    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, control: &Control, relay: &Remote) {
-        let Control { tls, places, .. } = control;
+    pub(super) fn spawn(self, tasks: &mut JoinSet<()>, control: &Control) {
+        let Control {
+            tls, places, relay, ..
+        } = control;
         let dtls = Dtls::new(control.dtls.clone(), places.dtls.clone(), relay.clone());
         for wire in self.dtls {
             tasks.spawn(dtls.clone().serve(wire));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postern_proto::signal::{Failure, RendezvousEvent};
 use postern_wire::signal::{CloseReason, Fingerprint};
-use postern_wire::stun::{Builder, Class, Message, Method, TransactionId};
+use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMappedAddress};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
@@ -77,6 +77,26 @@ impl Running {
         let (_, port) = self.stun[0].rsplit_once(':').unwrap();
         port.parse().unwrap()
     }
+}
+
+#[tokio::test]
+async fn stun_is_answered_over_tcp_without_relays_and_nothing_else_is() {
+    let server = Running::start(&["127.0.0.1"]);
+    let address = ("127.0.0.1", server.stun_port());
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = |method| Builder::new(Class::Request, method, TransactionId([7; 12])).build();
+    // Without relays there is nothing to allocate: that is not answered.
+    let both = [request(Method::ALLOCATE), request(Method::BINDING)].concat();
+    stream.write_all(&both).await.unwrap();
+    let mut answer = [0; 200];
+    let length = stream.read(&mut answer).await.unwrap();
+    let message = Message::parse(&answer[..length]).unwrap();
+    assert_eq!(
+        (message.method(), message.class()),
+        (Method::BINDING, Class::Success)
+    );
+    let mapped: Option<XorMappedAddress> = message.get().unwrap();
+    assert_eq!(mapped.unwrap().0, stream.local_addr().unwrap());
 }
 
 /// Whether the server has hung up.

@@ -52,6 +52,7 @@ impl Session {
                 self.links.dial(dialer, link, transport, server);
             }
             Event::CloseLink(link) => self.links.close(link),
+            Event::Tcp(action) => self.tcp.obey(action),
             Event::Relay(relay) => self.on_relay(relay),
             Event::RelayChannel {
                 relayed,
@@ -174,6 +175,7 @@ impl Session {
             technique,
             probes,
             sockets,
+            stream: self.connector.tcp_ends(path.local).map(|ends| ends.local),
         };
         table.mark_found(pair_of(path), found);
         if let Some(established) = &self.established {

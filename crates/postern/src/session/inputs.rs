@@ -7,7 +7,9 @@ use futures_util::StreamExt;
 use noq::{ConnectionError, PathEvent};
 use postern_proto::Datagram;
 use postern_proto::connect::LinkId;
+use postern_proto::ice::tcp::{TcpEnds, TcpEvent};
 use postern_proto::signal::RendezvousEvent;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::{EstablishError, Established, Session};
@@ -17,6 +19,7 @@ use crate::explain::Explanation;
 use crate::mapped::Mapped;
 use crate::net::{AddressPair, LinkInput, Opened, StunDatagram};
 use crate::quic;
+use crate::tcp::{self, TcpNews};
 
 /// Handshakes that a peer may have under way at a time: it tries one path after the
 /// other, and some of them may still be on their way.
@@ -81,6 +84,35 @@ impl Session {
                 self.links.close(link);
                 self.connector.handle_link_closed(now, link);
             }
+        }
+    }
+
+    pub(super) fn on_tcp(&mut self, news: TcpNews) {
+        match news {
+            TcpNews::Accepted(ends, stream) => {
+                self.on_tcp_open(ends, TcpEvent::Accepted, stream, true);
+            }
+            TcpNews::Dialled(ends, framed, Ok(stream)) => {
+                self.on_tcp_open(ends, TcpEvent::Connected, stream, framed);
+            }
+            TcpNews::Dialled(ends, _, Err(error)) => {
+                tracing::debug!(%error, "a connection could not be opened");
+                self.connector
+                    .handle_tcp(clock::now(), ends, tcp::failure(&error));
+            }
+            TcpNews::Ended(base) => {
+                if let Some(ends) = self.tcp.end(base) {
+                    self.connector
+                        .handle_tcp(clock::now(), ends, TcpEvent::Closed);
+                }
+            }
+        }
+    }
+
+    /// A connection without a base is not wanted: it is closed by being dropped.
+    fn on_tcp_open(&mut self, ends: TcpEnds, event: TcpEvent, stream: TcpStream, framed: bool) {
+        if let Some(base) = self.connector.handle_tcp(clock::now(), ends, event) {
+            self.tcp.begin(ends, base, stream, framed);
         }
     }
 

@@ -20,6 +20,7 @@ impl Connector {
             while let Some(event) = self.agent.poll_event() {
                 self.on_agent_event(now, event);
             }
+            self.follow_tcp();
             while let Some(transmit) = self.agent.poll_transmit() {
                 self.route(now, transmit);
             }

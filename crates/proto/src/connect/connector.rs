@@ -133,6 +133,11 @@ impl Connector {
             for &host in config.hosts.iter().filter(usable) {
                 self.agent.add_host(now, host);
             }
+            let tcp = !self.is_off(Technique::Tcp);
+            let tcp_hosts = config.tcp_hosts.iter().filter(|_| tcp);
+            for &host in tcp_hosts.filter(usable) {
+                self.agent.add_tcp_host(now, host);
+            }
         }
         let mut candidates = Vec::new();
         while let Some(event) = self.agent.poll_event() {

@@ -120,7 +120,8 @@ impl Sides {
 /// Why there is no direct path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cause {
-    /// Direct paths are not wanted: a side offers relayed addresses only.
+    /// Direct paths are not wanted, or none over UDP: a side offers relayed addresses, or those of
+    /// TCP, only.
     Unwanted(Sides),
     /// UDP gets nowhere.
     UdpBlocked(Sides),

@@ -28,6 +28,7 @@ mod punching;
 mod race;
 mod relaying;
 mod relays;
+mod tcp;
 mod traffic;
 mod tried;
 mod types;

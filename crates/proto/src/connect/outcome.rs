@@ -120,7 +120,7 @@ impl Connector {
             ours: summary(&ours),
             theirs: self.peer_report,
             relay: self.no_relay(),
-            looked: ours.local.host > 0,
+            looked: ours.local.host > 0 || ours.tcp_hosts > 0,
             explanation: Box::new(self.explanation(now, true)),
         }
     }

@@ -23,6 +23,7 @@ impl Connector {
         let named = stun.iter().filter_map(|uri| stun_address(uri));
         for server in more.iter().copied().chain(named) {
             self.agent.add_stun_server(now, server);
+            self.agent.add_tcp_stun_server(now, server);
         }
         self.agent.end_of_hosts(now);
     }

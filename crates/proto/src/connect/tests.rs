@@ -48,6 +48,7 @@ impl Pair {
         let now = Instant::now();
         let side = |number: u8| {
             let config = ConnectorConfig {
+                tcp_hosts: Vec::new(),
                 is_creator: usize::from(number) == CREATOR,
                 fingerprint: Fingerprint([number; 32]),
                 hosts: vec![SocketAddr::from(([192, 168, 1, number + 1], 5000))],

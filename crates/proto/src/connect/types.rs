@@ -9,6 +9,7 @@ use super::explanation::Explanation;
 use super::relays::{LinkId, Relay, RelayTransport, RelayTransports};
 use super::tried::Tried;
 use crate::ice::Path;
+use crate::ice::tcp::TcpAction;
 use crate::punch::{Technique, Techniques};
 use crate::{Transmit, signal};
 
@@ -21,6 +22,9 @@ pub struct ConnectorConfig {
     pub fingerprint: Fingerprint,
     /// The addresses of this side's sockets, the preferred one first.
     pub hosts: Vec<SocketAddr>,
+    /// The ports that this side listens on for TCP, with the addresses of the machine; none where it
+    /// is not to be used for direct paths.
+    pub tcp_hosts: Vec<SocketAddr>,
     /// Whether loopback addresses may be used.
     pub allow_loopback: bool,
     /// Which paths may be used.
@@ -151,6 +155,9 @@ pub enum Event {
         /// Its time to live.
         ttl: u8,
     },
+    /// Open or close a connection, and tell what came of it:
+    /// [`handle_tcp`](super::Connector::handle_tcp).
+    Tcp(TcpAction),
     /// Send what was told, and leave the mailbox.
     LeaveMailbox,
     /// There is no connection, and the machine is inert. Comes last; what was told before

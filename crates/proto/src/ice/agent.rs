@@ -269,6 +269,7 @@ impl Agent {
             remote,
             stun_servers: self.gatherer.servers(),
             stun_servers_answered: self.gatherer.servers_answered(),
+            tcp_hosts: self.tcp.hosts.len(),
             local_endpoint_dependent: self.mapping_differs || self.locals.servers_disagree(),
             remote_unsignalled: remote.peer_reflexive > 0,
             has_remote_credentials: self.peer.is_some(),

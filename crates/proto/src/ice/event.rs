@@ -78,6 +78,8 @@ pub struct Report {
     pub stun_servers: usize,
     /// STUN servers that answered at least once. None of several: UDP is probably blocked.
     pub stun_servers_answered: usize,
+    /// Our addresses for TCP, which are no part of `local`.
+    pub tcp_hosts: usize,
     /// Checks sent, without retransmissions and consent checks.
     pub checks_sent: u64,
     /// Checks that the peer answered with success.

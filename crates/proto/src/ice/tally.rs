@@ -12,7 +12,7 @@ use crate::punch::Technique;
 pub struct Tally {
     /// What it is.
     pub technique: Technique,
-    /// Checks sent, without repetitions.
+    /// Checks sent, without repetitions; over TCP connections that were to be opened, too.
     pub checks: u32,
     /// How it stands.
     pub state: TallyState,
@@ -113,11 +113,12 @@ impl Agent {
     fn state_of(&self, technique: Technique, count: &Count) -> TallyState {
         let waits = |pair: &Pair| !matches!(pair.state, State::Succeeded | State::Failed);
         let of_it = |pair: &&Pair| self.technique(&pair.path()) == technique;
+        let connecting = technique == Technique::Tcp && self.tcp.is_trying();
         if count.succeeded {
             TallyState::Succeeded
         } else if self.is_settled() {
             TallyState::Left
-        } else if !self.failed && self.list.iter().filter(of_it).any(waits) {
+        } else if !self.failed && (connecting || self.list.iter().filter(of_it).any(waits)) {
             TallyState::Running
         } else {
             TallyState::Failed
@@ -126,6 +127,11 @@ impl Agent {
 
     pub(super) fn tally_end(&mut self, now: Instant) {
         self.tallies.end(now);
+    }
+
+    /// A connection is being opened to the peer.
+    pub(super) fn tally_connect(&mut self, now: Instant) {
+        self.tallies.checked(now, Technique::Tcp);
     }
 
     pub(super) fn tally_check(&mut self, now: Instant, key: PairKey) {

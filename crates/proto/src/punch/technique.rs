@@ -100,7 +100,7 @@ impl Technique {
             },
             Self::Birthday => entry("birthday", true, "trying many ports until two meet"),
             Self::Asymmetric => entry("asymmetric", false, "one port for each direction"),
-            Self::Tcp => entry("tcp", false, "a TCP connection"),
+            Self::Tcp => entry("tcp", true, "a TCP connection"),
             Self::Reversal => entry("reversal", false, "being called back over TCP"),
             Self::Relay => entry("relay", true, "the server's relay"),
         }

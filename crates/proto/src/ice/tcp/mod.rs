@@ -23,7 +23,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub(super) use opening::once;
 pub(super) use state::Tcp;
@@ -38,6 +38,18 @@ pub const MAX_REMOTE_TCP_CANDIDATES: usize = 64;
 /// Addresses to which connections are tried, each from one of our ports: a peer names them, and
 /// they may be anybody's.
 pub const MAX_TCP_WAYS: usize = 64;
+/// STUN servers that are asked from one port, so that these connections leave room for others.
+pub const MAX_TCP_STUN_SERVERS: usize = 2;
+
+/// Whether an address stands for a connection: it is a base, of whatever agent, and nothing can be
+/// sent there by itself.
+#[must_use]
+pub fn is_base(address: SocketAddr) -> bool {
+    match address.ip() {
+        IpAddr::V6(ip) => ip.segments().starts_with(&state::BASES),
+        IpAddr::V4(_) => false,
+    }
+}
 
 /// Which way connections to a candidate are opened (RFC 6544 section 4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +115,8 @@ pub enum TcpEvent {
     Connected,
     /// A port of ours has accepted it.
     Accepted,
-    /// One that we tried to open was refused (ECONNREFUSED).
+    /// One that we tried to open was refused: by a RST or an ICMP message (ECONNREFUSED,
+    /// EHOSTUNREACH).
     Refused,
     /// One that we tried to open did not come about for another reason.
     Failed,

@@ -7,7 +7,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
 use rand_core::RngCore;
 
 use super::state::{Attempt, Purpose};
-use super::{MAX_TCP_WAYS, TcpAction, TcpEnds, TcpEvent};
+use super::{MAX_TCP_STUN_SERVERS, MAX_TCP_WAYS, TcpAction, TcpEnds, TcpEvent};
 use crate::ice::after;
 use crate::ice::agent::Agent;
 use crate::ice::candidate::{Candidate, CandidateKind, can_pair, is_usable, unscoped};
@@ -16,12 +16,16 @@ use crate::ice::pair::{PairKey, State};
 use crate::ice::transactions;
 use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
 
-/// Tries in quick succession, 55 ms apart on average: two to three seconds of them.
+/// Tries in quick succession: at 60 ms each there and back, two to three seconds of them.
 const QUICK_TRIES: u32 = 40;
 /// The same at an address of the peer's own network, which may be a stranger's here.
 const LISTENING_TRIES: u32 = 2;
-/// The pause after a refusal: random, so that two sides do not keep in step.
-const JITTER: std::ops::Range<u64> = 10_000..100_000;
+/// The pause after a refusal, in microseconds: random, so that two sides do not keep in step, and short.
+/// What the other side sends meanwhile finds nobody, while it is met if it is sent at any time
+/// during a try. And the NAT of who was refused with ICMP lets it in: after that Linux's
+/// takes no SYN of ours for this connection any more. The first pause is none for this reason:
+/// two sides that hear of each other through a server often begin one way's time apart.
+const JITTER: u64 = 10_000;
 /// Added to it when the quick tries are over, and when nobody has said no.
 const SLOW: Duration = Duration::from_secs(1);
 /// Tries in all: as many as fit into the agent's patience.
@@ -36,6 +40,7 @@ impl Agent {
     /// Unusable addresses, known ones and those beyond
     /// [`MAX_TCP_HOSTS`](super::MAX_TCP_HOSTS) are ignored.
     pub fn add_tcp_host(&mut self, now: Instant, address: SocketAddr) {
+        self.tcp.number_from(self.rng.next_u64());
         let candidates = self.tcp.add_host(address, self.config.allow_loopback);
         self.events
             .extend(candidates.into_iter().map(Event::LocalCandidate));
@@ -108,9 +113,11 @@ impl Agent {
         self.tcp.begin = Some(after(now, delay));
         let listening = self.first_try(Purpose::Listening);
         let punch = self.first_try(Purpose::Punch);
-        for attempt in self.tcp.attempts.values_mut().filter(|a| !a.running) {
+        let open: Vec<_> = self.tcp.bases().map(|(_, ends)| ends).collect();
+        let idle = self.tcp.attempts.iter_mut().filter(|(_, a)| !a.running);
+        for (_, attempt) in idle.filter(|(ends, _)| !open.contains(ends)) {
             match attempt.purpose {
-                Purpose::Gather => continue,
+                Purpose::Gather => attempt.due = Some(now),
                 Purpose::Listening => attempt.due = listening,
                 Purpose::Punch => attempt.due = punch,
             }
@@ -130,14 +137,15 @@ impl Agent {
     }
 
     fn plan_gathering(&mut self, now: Instant) {
-        let hosts = self.tcp.hosts.iter();
-        let servers = &self.tcp.servers;
-        let ways = hosts.flat_map(|host| servers.iter().map(move |server| (*host, *server)));
-        let ways: Vec<_> = ways
-            .filter(|(host, server)| can_pair(*host, *server))
-            .collect();
-        for (local, remote) in ways {
-            self.plan(now, TcpEnds { local, remote }, Purpose::Gather);
+        let ways = self.tcp.hosts.iter().flat_map(|&local| {
+            let servers = self.tcp.servers.iter().copied();
+            let asked = servers.filter(move |server| can_pair(local, *server));
+            let asked = asked.take(MAX_TCP_STUN_SERVERS);
+            asked.map(move |remote| TcpEnds { local, remote })
+        });
+        let ways: Vec<_> = ways.collect();
+        for ends in ways {
+            self.plan(now, ends, Purpose::Gather);
         }
     }
 
@@ -204,6 +212,9 @@ impl Agent {
             self.tcp
                 .actions
                 .push_back(TcpAction::Connect { ends, framed });
+            if framed {
+                self.tally_connect(now);
+            }
         }
     }
 
@@ -278,16 +289,19 @@ impl Agent {
             Purpose::Punch => MAX_TRIES,
             Purpose::Listening | Purpose::Gather => LISTENING_TRIES,
         };
+        let again = attempt.tries < most && !open;
+        if again && pause.is_zero() && attempt.tries == 1 {
+            attempt.due = Some(now);
+            self.tcp.paced = None;
+            return;
+        }
         let slow = attempt.tries >= QUICK_TRIES;
         let pause = if slow { SLOW } else { pause };
-        let again = attempt.tries < most && !open;
         attempt.due = again.then(|| after(now, pause.saturating_add(jitter)));
     }
 
     fn jitter(&mut self) -> Duration {
-        let width = JITTER.end.saturating_sub(JITTER.start);
-        let within = self.rng.next_u64().checked_rem(width).unwrap_or(0);
-        Duration::from_micros(JITTER.start.saturating_add(within))
+        Duration::from_micros(self.rng.next_u64().checked_rem(JITTER).unwrap_or(0))
     }
 
     fn on_closed(&mut self, now: Instant, ends: TcpEnds) {
@@ -295,7 +309,17 @@ impl Agent {
             self.tcp.remove(base);
             self.drop_pairs_of(now, base);
         }
-        self.try_again(now, ends, SLOW);
+        let mut pause = SLOW;
+        let answered = self.tcp.has_answered(ends);
+        let attempt = self.tcp.attempts.get_mut(&ends);
+        let gathered = attempt.filter(|a| answered && a.purpose == Purpose::Gather);
+        if let Some(attempt) = gathered {
+            // A server that has answered need not keep the connection, but the mapping is to live:
+            // it does for a while after the end, and the next one may show that it has changed.
+            attempt.tries = 0;
+            pause = self.config.binding_refresh;
+        }
+        self.try_again(now, ends, pause);
     }
 
     fn close(&mut self, now: Instant, base: SocketAddr) {

@@ -21,7 +21,7 @@ const PROBATION: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The addresses that stand for connections: `fd70:6f73:7465:7463::/64`, with a number.
-const BASES: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x7463];
+pub(super) const BASES: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x7463];
 
 /// The port of an active candidate (RFC 6544 section 4.5).
 const DISCARD: u16 = 9;
@@ -31,7 +31,7 @@ const TYPES: [TcpType; 3] = [TcpType::Active, TcpType::Passive, TcpType::Simulta
 
 #[derive(Debug, Default)]
 pub(in crate::ice) struct Tcp {
-    pub(super) hosts: Vec<SocketAddr>,
+    pub(in crate::ice) hosts: Vec<SocketAddr>,
     pub(super) servers: BTreeSet<SocketAddr>,
     remotes: Vec<Candidate>,
     learnt: usize,
@@ -39,7 +39,9 @@ pub(in crate::ice) struct Tcp {
     mapped: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
     pub(super) attempts: BTreeMap<TcpEnds, Attempt>,
     open: BTreeMap<SocketAddr, Connection>,
-    numbered: u64,
+    /// The number of the latest connection. The first one is random, so that two agents of a program
+    /// do not give two connections one base.
+    numbered: Option<u64>,
     /// When connections to the peer may be opened.
     pub(super) begin: Option<Instant>,
     /// When the next attempt may begin.
@@ -136,6 +138,22 @@ impl Tcp {
             related: Some(unscoped(local)),
             tcp: Some(tcp),
         })
+    }
+
+    /// Whether connections to the peer are being opened, or are to be.
+    pub(in crate::ice) fn is_trying(&self) -> bool {
+        let mut attempts = self.attempts.values();
+        attempts.any(|a| a.purpose != Purpose::Gather && (a.running || a.due.is_some()))
+    }
+
+    /// Begins to number connections after this one, unless it has begun.
+    pub(super) fn number_from(&mut self, first: u64) {
+        self.numbered.get_or_insert(first);
+    }
+
+    /// Whether this server has answered this port.
+    pub(super) fn has_answered(&self, TcpEnds { local, remote }: TcpEnds) -> bool {
+        self.mapped.contains_key(&(local, remote))
     }
 
     fn saw(&self, local: SocketAddr, mapped: SocketAddr) -> bool {
@@ -252,10 +270,11 @@ impl Tcp {
         accepted: bool,
     ) -> Option<SocketAddr> {
         let order = self.hosts.iter().position(|host| *host == ends.local)?;
-        self.numbered = self.numbered.checked_add(1)?;
+        let number = self.numbered?.wrapping_add(1);
+        self.numbered = Some(number);
         let [a, b, c, d] = BASES;
         let mut segments = [a, b, c, d, 0, 0, 0, 0];
-        let number = self.numbered.to_be_bytes();
+        let number = number.to_be_bytes();
         let (pairs, _) = number.as_chunks::<2>();
         for (segment, pair) in segments.iter_mut().skip(4).zip(pairs) {
             *segment = u16::from_be_bytes(*pair);

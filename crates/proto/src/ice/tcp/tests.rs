@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{MAX_TCP_CONNECTIONS, TcpAction, TcpEnds, TcpEvent};
+use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
+
+use super::{MAX_TCP_CONNECTIONS, MAX_TCP_STUN_SERVERS, TcpAction, TcpEnds, TcpEvent, is_base};
+use crate::Datagram;
 use crate::ice::tests::epoch;
 use crate::ice::{Agent, Candidate, Config, Credentials, Event, Role};
 
@@ -135,20 +138,19 @@ fn next_connect(agent: &mut Agent, mut now: Instant) -> Instant {
 }
 
 #[test]
-fn a_refused_side_tries_again_after_random_times_and_then_slowly() {
-    let one = pauses(1, 45);
-    let (quick, slow) = one.split_at(39);
+fn a_refused_side_tries_again_at_once_then_after_random_times_and_then_slowly() {
+    let all = pauses(1, 45);
+    let (first, one) = all.split_first().unwrap();
+    assert_eq!(*first, Duration::ZERO);
+    let (quick, slow) = one.split_at(38);
+    assert!(quick.iter().all(|p| p.as_millis() < 10), "{quick:?}");
     assert!(
-        quick.iter().all(|p| (10..100).contains(&p.as_millis())),
-        "{quick:?}"
-    );
-    assert!(
-        slow.iter().all(|p| (1010..1100).contains(&p.as_millis())),
+        slow.iter().all(|p| (1000..1010).contains(&p.as_millis())),
         "{slow:?}"
     );
     let different: BTreeSet<_> = quick.iter().collect();
     assert_eq!(different.len(), quick.len());
-    assert_ne!(one, pauses(2, 45));
+    assert_ne!(all, pauses(2, 45));
 }
 
 #[test]
@@ -175,4 +177,101 @@ fn strangers_get_few_connections_and_only_for_a_while() {
         open.remove(&ends);
     }
     assert_eq!(open, BTreeSet::new());
+}
+
+const SERVER: &str = "45.45.0.1:3478";
+
+fn to_server() -> TcpEnds {
+    TcpEnds {
+        local: at(HOST),
+        remote: at(SERVER),
+    }
+}
+
+/// The server answers on the connection that was opened to it.
+fn answer(agent: &mut Agent, now: Instant, mapped: &str) -> SocketAddr {
+    let base = agent.handle_tcp(now, to_server(), TcpEvent::Connected);
+    let base = base.unwrap();
+    let request = agent.poll_transmit().unwrap();
+    assert_eq!((request.local, request.remote), (base, at(SERVER)));
+    let id = Message::parse(&request.payload).unwrap().transaction_id();
+    let answer = Builder::new(Class::Success, Method::BINDING, id)
+        .attribute(&XorMappedAddress(at(mapped)))
+        .build();
+    let datagram = Datagram {
+        local: base,
+        remote: at(SERVER),
+        payload: &answer,
+    };
+    agent.handle_input(now, datagram);
+    base
+}
+
+fn is_reflexive(candidate: &Candidate) -> bool {
+    candidate.kind == crate::ice::CandidateKind::ServerReflexive
+}
+
+#[test]
+fn a_mapping_is_asked_for_again_when_the_server_has_closed_the_connection() {
+    let mut agent = agent(true);
+    agent.add_tcp_stun_server(epoch(), at(SERVER));
+    let mut now = epoch();
+    for (round, mapped) in ["203.0.113.5:5000", "203.0.113.5:5000", "203.0.113.5:5001"]
+        .into_iter()
+        .enumerate()
+    {
+        now = next_connect(&mut agent, now);
+        assert_eq!(connects(&mut agent), [to_server()]);
+        answer(&mut agent, now, mapped);
+        let told: Vec<_> = told(&mut agent).into_iter().filter(is_reflexive).collect();
+        assert_eq!(told.len(), usize::from(round != 1), "only what is new");
+        now += Duration::from_secs(30);
+        agent.handle_tcp(now, to_server(), TcpEvent::Closed);
+        let again = agent.poll_timeout().unwrap() - now;
+        assert!((15_000..15_200).contains(&again.as_millis()), "{again:?}");
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_is_left_alone() {
+    let mut agent = agent(true);
+    agent.add_tcp_stun_server(epoch(), at(SERVER));
+    let mut now = epoch();
+    for _ in 0..2 {
+        now = next_connect(&mut agent, now);
+        assert_eq!(connects(&mut agent), [to_server()]);
+        agent.handle_tcp(now, to_server(), TcpEvent::Refused);
+    }
+    agent.handle_timeout(now + Duration::from_secs(100));
+    assert_eq!(connects(&mut agent), []);
+}
+
+#[test]
+fn a_port_asks_few_servers() {
+    let mut agent = agent(true);
+    for port in 1..9 {
+        agent.add_tcp_stun_server(epoch(), ([45, 45, 0, 1], port).into());
+    }
+    let mut asked = BTreeSet::new();
+    for milliseconds in 0..1000 {
+        agent.handle_timeout(epoch() + Duration::from_millis(milliseconds));
+        asked.extend(connects(&mut agent));
+    }
+    assert_eq!(asked.len(), MAX_TCP_STUN_SERVERS);
+}
+
+#[test]
+fn two_agents_of_one_program_give_connections_different_bases() {
+    let bases = [1, 2].map(|seed| {
+        let mut agent = Agent::new(epoch(), [seed; 32], Role::Controlling, Config::default());
+        agent.add_tcp_host(epoch(), at(HOST));
+        let ends = TcpEnds {
+            local: at(HOST),
+            remote: at("203.0.113.9:9"),
+        };
+        agent.handle_tcp(epoch(), ends, TcpEvent::Accepted).unwrap()
+    });
+    assert_ne!(bases[0], bases[1]);
+    assert!(bases.iter().all(|base| is_base(*base)));
+    assert!(!is_base(at(HOST)) && !is_base(at("[fd70::1]:1")));
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod netns;
+#[cfg(target_os = "linux")]
+mod programs;
 mod random;
 
 use std::fmt::Write as _;

@@ -127,8 +127,8 @@ impl End {
     fn of(technique: Technique) -> Self {
         match technique.as_str() {
             "predicted" => Self::Predicted,
-            "birthday" => Self::Birthday,
-            "tcp" => Self::Tcp,
+            "birthday" | "asymmetric" => Self::Birthday,
+            "tcp" | "reversal" => Self::Tcp,
             "relay" => Self::Relayed,
             _ => Self::Plain,
         }

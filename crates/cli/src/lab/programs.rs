@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use postern::Technique;
 use postern_lab::netns::{Program, World, build_twin};
 use postern_lab::sim::matrix::Run;
@@ -93,7 +93,10 @@ fn proxy(world: &World, homes: &TwoHomes, side: usize) -> Result<Vec<String>> {
 /// The first direct path, or else a relayed one that has had its time.
 fn best_path(program: &mut Program) -> Result<Value> {
     let first = program.event("path", PATIENCE);
-    let mut path = first.context("no path was found")?;
+    let mut path = match first {
+        Some(path) => path,
+        None => bail!("no path was found: {}", program.complaints().trim()),
+    };
     let deadline = Instant::now() + UPGRADE;
     while path["kind"] != "direct" {
         let left = deadline.saturating_duration_since(Instant::now());

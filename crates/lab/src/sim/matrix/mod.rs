@@ -16,7 +16,7 @@ pub use situations::{Kind, Situation, block, homes, kinds, sequential, situation
 
 use super::random::seed;
 use super::scenario::{Meeting, Signalling, TwoHomes};
-use postern_proto::punch::{Technique, Tried};
+use postern_proto::punch::{MAX_PROBES, Technique, Tried};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -162,6 +162,8 @@ pub struct Cell {
     ends: BTreeMap<End, usize>,
     /// Of the direct ones, sorted.
     times: Vec<Duration>,
+    /// How many of them took no more probes than are allowed everywhere.
+    frugal: usize,
     /// Of the relayed ones, sorted.
     relayed: Vec<Duration>,
     probes: Vec<u32>,
@@ -187,6 +189,7 @@ impl Cell {
         if let Some((time, technique)) = run.direct {
             let place = self.times.partition_point(|known| *known <= time);
             self.times.insert(place, time);
+            self.frugal += usize::from(run.probes <= MAX_PROBES);
             *self.techniques.entry(technique).or_default() += 1;
         }
         if let Some(time) = run.relayed {
@@ -284,6 +287,7 @@ impl Cell {
             rate_high: high,
             median_ms: self.time(50).map(ms),
             p99_ms: self.time(99).map(ms),
+            direct_1500: self.frugal,
             relayed_ms: self.relayed.get(self.relayed.len() / 2).copied().map(ms),
             most_probes: self.most_probes(),
             most_sockets: self.sockets,
@@ -332,6 +336,8 @@ pub struct Figures {
     pub median_ms: Option<f64>,
     /// The time that 99 of 100 stayed within.
     pub p99_ms: Option<f64>,
+    /// Those that took a side no more than 1,500 probes.
+    pub direct_1500: usize,
     /// The median time to a relayed path of those that have none but that.
     pub relayed_ms: Option<f64>,
     /// The most probes of a side beyond plain checks.

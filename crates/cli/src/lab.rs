@@ -1,5 +1,6 @@
 //! `postern lab`: what the simulated internet says about the agents, and what real NATs say.
 
+mod ice;
 #[cfg(target_os = "linux")]
 mod netns;
 #[cfg(target_os = "linux")]
@@ -30,6 +31,8 @@ pub(crate) struct Arguments {
 enum Command {
     /// Let two peers meet behind every pair of routers, in a simulated internet or behind real ones
     Matrix(Matrix),
+    /// Speak ICE with an agent of any make, and echo what it sends
+    Ice(Box<ice::Ice>),
     /// Let two peers meet in random networks, and compare what they find with what is possible
     Random(random::Random),
 }
@@ -74,6 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Matrix(matrix) => table(matrix),
         Command::Random(random) => random::run(random),
+        Command::Ice(arguments) => crate::on_runtime(ice::run(arguments)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The program `postern`: each subcommand is a file, and thin.
 
+mod check;
 mod config;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod demo;
@@ -45,6 +46,8 @@ enum Command {
     Receive(receive::Arguments),
     /// Let a port of the home router lead to this machine (UPnP, NAT-PMP, PCP)
     Map(map::Arguments),
+    /// Find out why others cannot reach this machine
+    Check(check::Arguments),
     /// Introduce peers to each other: run this on a machine that both can reach
     Server(Box<server::Arguments>),
     /// Open ports on request: run this on a Linux router
@@ -91,6 +94,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
         Command::Map(arguments) => on_runtime(map::run(arguments)),
+        Command::Check(arguments) => on_runtime(check::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
         #[cfg(target_os = "linux")]
         Command::Gateway(arguments) => on_one_thread(gateway::run(*arguments)),

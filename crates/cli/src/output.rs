@@ -81,6 +81,7 @@ pub(crate) enum Event<'a> {
         double_nat: bool,
         leases: usize,
         obstacles: &'a [String],
+        integrated: &'a [String],
     },
     #[cfg(target_os = "linux")]
     #[serde(rename = "status")]

@@ -76,7 +76,7 @@ impl PathArguments {
             policy: self.policy(),
             udp: !self.no_udp,
             relay_transports: self.transports()?,
-            proxy: self.proxy(server)?,
+            proxy: proxy_for(server, self.proxy.as_ref())?,
             stun: stun::resolve(&self.stun).await?,
             disabled: self.disabled()?,
         })
@@ -118,14 +118,18 @@ impl PathArguments {
             Err(Failure::usage(why.to_owned()))
         }
     }
+}
 
-    fn proxy(&self, server: &ServerUrl) -> Result<Option<Proxy>, Failure> {
-        if self.proxy.is_some() {
-            return Ok(self.proxy.clone());
-        }
-        let proxy = Proxy::from_environment(&server.host(), server.port());
-        proxy.map_err(|error| Failure::usage(format!("HTTPS_PROXY cannot be used: {error}")))
+/// The HTTP proxy that was named, or else the one of the environment.
+pub(crate) fn proxy_for(
+    server: &ServerUrl,
+    named: Option<&Proxy>,
+) -> Result<Option<Proxy>, Failure> {
+    if named.is_some() {
+        return Ok(named.cloned());
     }
+    let proxy = Proxy::from_environment(&server.host(), server.port());
+    proxy.map_err(|error| Failure::usage(format!("HTTPS_PROXY cannot be used: {error}")))
 }
 
 /// The endpoint of a task, which outlives it so that the peer can be told of its end.

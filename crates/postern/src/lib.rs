@@ -20,6 +20,7 @@
 //! address that has not passed an authenticated check speak to QUIC, and never writes outside
 //! the directory that it was given. Out of scope so far: TCP paths.
 
+pub mod check;
 mod clock;
 mod connection;
 mod dialer;
@@ -29,7 +30,9 @@ mod entropy;
 mod explain;
 #[cfg(target_os = "linux")]
 pub mod gateway;
+pub mod ice;
 mod links;
+mod metrics;
 mod net;
 mod os;
 pub mod portmap;

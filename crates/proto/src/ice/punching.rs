@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{Candidate, CandidateKind, is_usable, unscoped};
+use super::candidate::{COMPONENT, Candidate, CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
@@ -129,6 +129,7 @@ impl Agent {
         }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
+            _ if self.is_through_nat64(path) => Technique::Nat64,
             (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,
             (CandidateKind::Host, CandidateKind::Host) => Technique::Host,
             (CandidateKind::PeerReflexive, _) | (_, CandidateKind::PeerReflexive) => {
@@ -274,7 +275,8 @@ impl Agent {
     /// Puts a pair that a probe has found into the check list.
     fn pair_up(&mut self, pair: PairKey) -> bool {
         let loopback = self.config.allow_loopback;
-        self.remotes.learn(pair.remote, PUNCHED_PRIORITY, loopback)
+        self.remotes
+            .learn(pair.remote, COMPONENT, PUNCHED_PRIORITY, loopback)
             && match (self.locals.base(pair.local), self.remotes.find(pair.remote)) {
                 (Some(base), Some(remote)) => self.list.add_seen(base, remote),
                 _ => false,

@@ -277,6 +277,7 @@ impl Meeting {
             Event::Failed(report) => side.ended = Some(End::Failed(report)),
             Event::Lost(path) => side.on_lost(path),
             Event::PeerSeen(_)
+            | Event::ResolveName(_)
             | Event::OpenSockets { .. }
             | Event::SendLimited { .. }
             | Event::CloseSockets(_)

@@ -13,6 +13,7 @@ use rand_core::SeedableRng;
 
 use super::findings::Findings;
 use super::probes::{Probe, Probes, Running};
+use crate::portmap::is_public;
 use crate::punch::{Classifier, Filtering, Mapping, NatReport, Sample};
 use crate::stun::random_transaction_id;
 use crate::{Datagram, Transmit, Verdict};
@@ -503,9 +504,11 @@ fn request(id: TransactionId, test: Test) -> Vec<u8> {
 }
 
 /// Whether an OTHER-ADDRESS can be what it says: another address and another port of the same
-/// family, to which a packet may go.
-fn is_other(server: SocketAddr, other: SocketAddr) -> bool {
+/// family, to which a packet may go. A server on the internet names no address of the client's
+/// own network.
+pub fn is_other(server: SocketAddr, other: SocketAddr) -> bool {
     let unusable = other.ip().is_unspecified() || other.ip().is_multicast() || other.port() == 0;
     let differs = other.ip() != server.ip() && other.port() != server.port();
-    !unusable && differs && other.is_ipv4() == server.is_ipv4()
+    let foreign = is_public(other.ip()) || !is_public(server.ip());
+    !unusable && foreign && differs && other.is_ipv4() == server.is_ipv4()
 }

@@ -22,7 +22,7 @@ mod findings;
 mod lifetime;
 mod probes;
 
-pub use discovery::{Discovery, Event, MAX_SERVERS};
+pub use discovery::{Discovery, Event, MAX_SERVERS, is_other};
 pub use findings::Findings;
 pub use lifetime::{Lifetime, LifetimeEvent};
 

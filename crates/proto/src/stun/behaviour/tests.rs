@@ -110,6 +110,7 @@ fn a_server_cannot_send_the_client_to_addresses_that_are_none() {
         "45.0.0.2:0",
         "45.0.0.1:3479",
         "45.0.0.2:3478",
+        "192.168.1.1:3479",
         "[2a00::1]:3479",
     ] {
         let begun = clock();

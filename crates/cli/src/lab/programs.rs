@@ -25,13 +25,9 @@ pub(super) fn meet(homes: &TwoHomes) -> Result<Run> {
     let directory = tempfile::tempdir().context("no temporary directory could be made")?;
     let letter = directory.path().join("letter");
     File::create(&letter)?.set_len(1)?;
+    let address = world.ipv4("server")?.to_string();
     let mut server = start(&world, "server", directory.path(), |command| {
-        command.args(["server", "--relay", "--port", PORT]);
-        for address in world.addresses("server").unwrap_or_default() {
-            if address.is_ipv4() {
-                command.args(["--listen", &address.to_string()]);
-            }
-        }
+        command.args(["server", "--relay", "--port", PORT, "--listen", &address]);
     })?;
     let url = said(&mut server, "ready", "url")?;
     let proxies = [0, 1].map(|side| proxy(&world, homes, side));

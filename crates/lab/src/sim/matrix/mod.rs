@@ -278,7 +278,12 @@ impl Cell {
         Figures {
             left: left.to_owned(),
             right: right.to_owned(),
-            technique: self.technique().unwrap_or(Technique::Relay).as_str(),
+            technique: match self.end() {
+                End::Tcp => Technique::Tcp.as_str(),
+                End::Plain | End::Predicted | End::Birthday | End::Relayed | End::Apart => {
+                    self.technique().unwrap_or(Technique::Relay).as_str()
+                }
+            },
             end: self.end(),
             runs: self.runs,
             direct: self.direct(),

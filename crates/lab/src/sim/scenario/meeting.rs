@@ -98,6 +98,7 @@ impl TwoHomes {
     ) -> Equipment {
         let v4 = home.endpoints.iter().find(|endpoint| endpoint.is_ipv4());
         let over = match (outlet, home.proxy) {
+            _ if home.routers.is_empty() => Over::Udp,
             (Outlet::All, _) => Over::Udp,
             (Outlet::Proxy, Some((_, proxy))) => Over::Proxy(proxy),
             (Outlet::NoUdp | Outlet::Https | Outlet::Proxy, _) => Over::Tcp,

@@ -3,6 +3,8 @@
 mod ice;
 #[cfg(target_os = "linux")]
 mod netns;
+#[cfg(target_os = "linux")]
+mod programs;
 mod random;
 
 use std::fmt::Write as _;
@@ -154,8 +156,11 @@ fn in_threads<S: Sync, T: Send>(
     };
     let mut measured: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let done = workers.into_iter().map(|worker| worker.join());
-        done.flat_map(Result::unwrap_or_default).collect()
+        let done = workers.into_iter().map(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        done.flatten().collect()
     });
     measured.sort_by_key(|(index, _)| *index);
     measured.into_iter().map(|(_, measured)| measured).collect()

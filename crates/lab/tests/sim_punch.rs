@@ -5,7 +5,9 @@
     reason = "a test may panic, and prints what it has measured"
 )]
 
-use postern_lab::sim::matrix::{Cell, block, homes, kinds, run, sequential, strictest};
+use postern_lab::sim::matrix::{
+    Cell, End, Situation, block, homes, kinds, run, sequential, situations, strictest,
+};
 use postern_lab::sim::scenario::{Meeting, TwoHomes};
 use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports, seed};
 use postern_proto::punch::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, Technique};
@@ -85,6 +87,33 @@ fn all_but_four_of_the_81_pairs_connect_directly_with_full_range_random_ports() 
     let strict = ["ADM/APDF", "APDM/APDF"];
     let expected: Vec<_> = strict.map(|l| strict.map(|r| (l, r))).concat();
     assert_eq!(relayed, expected);
+}
+
+#[test]
+fn the_57_plain_pairs_are_plain_and_take_less_than_half_a_second() {
+    let all = situations().into_iter().take(81);
+    let plain = all.filter(|s| s.homes.plain_ice_connects() == Some(true));
+    let plain: Vec<_> = plain.collect();
+    assert_eq!(plain.len(), 57);
+    for Situation { left, right, homes } in plain {
+        for number in 0..5 {
+            let run = run(&homes, number);
+            assert_eq!(run.end(), End::Plain, "{left} x {right}: {run:?}");
+            let (time, _) = run.direct.unwrap();
+            assert!(time < SECOND / 2, "{left} x {right}: {run:?}");
+        }
+    }
+}
+
+/// A NAT that does not track connections answers a stranger from the port of a new flow: no pair
+/// is direct then that needs an answer from the port that was hit.
+#[test]
+fn behind_nats_that_do_not_track_connections_fewer_pairs_connect_directly() {
+    let all = situations().into_iter().take(81).map(Situation::untracked);
+    let direct = all.filter(|s| Cell::measure(&s.homes, 0..3).end().is_direct());
+    let direct = direct.count();
+    println!("{direct} of 81 pairs are direct behind NATs that do not track connections");
+    assert!((57..77).contains(&direct), "{direct}");
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use postern_lab::netns::{BuildError, enter, run_twin};
+use anyhow::Result;
+use postern_lab::netns::{enter, run_twin};
 use postern_lab::sim::matrix::{Cell, End, Figures, Situation};
 use serde::Serialize;
 
-use super::{BUDGET, Matrix, draw, in_threads, sentences};
+use super::{BUDGET, Matrix, draw, in_threads, programs, sentences};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -43,7 +44,7 @@ pub(super) fn run(matrix: &Matrix) -> Result<(), Failure> {
     let measured = in_threads(WORLDS, &situations, |s| measure(s, seeds));
     let measured: Result<Vec<_>, _> = measured.into_iter().collect();
     let (cells, twins): (Vec<_>, Vec<_>) = measured
-        .map_err(|error| Failure::failed("netns", error.to_string()))?
+        .map_err(|error| Failure::failed("netns", format!("{error:#}")))?
         .into_iter()
         .unzip();
     let caption = format!("{seeds} meetings each behind real Linux NATs, 30 ms one way. {BUDGET}");
@@ -51,10 +52,15 @@ pub(super) fn run(matrix: &Matrix) -> Result<(), Failure> {
     report(matrix.json, seeds, &cells, &twins)
 }
 
-fn measure(situation: &Situation, seeds: u64) -> Result<(Figures, End), BuildError> {
+fn measure(situation: &Situation, seeds: u64) -> Result<(Figures, End)> {
+    let homes = &situation.homes;
     let mut cell = Cell::default();
     for number in 0..seeds {
-        cell.add(&run_twin(&situation.homes, number)?.run);
+        cell.add(&if homes.relay {
+            programs::meet(homes)?
+        } else {
+            run_twin(homes, number)?.run
+        });
     }
     let twin = Cell::measure(&situation.homes, 0..TWINS);
     Ok((cell.figures(&situation.left, &situation.right), twin.end()))

@@ -9,9 +9,10 @@ use std::{io, thread};
 
 use super::agents::{Met, Plan, Reflector, meet};
 use super::build::BuildError;
+use super::proxy;
 use super::topology::{Home, Ipv6, Server, Topology};
 use super::world::World;
-use crate::sim::scenario::{Layer, Signalling, TwoHomes};
+use crate::sim::scenario::{Layer, Outlet, Signalling, TwoHomes};
 use crate::sim::{Allocation, Gate, Nat, Ports, Stream, seed};
 
 /// The two who meet.
@@ -20,6 +21,7 @@ const HOSTS: [&str; 2] = ["alice", "bob"];
 const ROUTERS: [&str; 2] = ["red", "blue"];
 const CARRIER: &str = "carrier";
 const SERVER: &str = "server";
+const PROXY: &str = "proxy";
 const STUN_PORT: u16 = 3478;
 /// Where the flows of others lead (RFC 863).
 const DISCARD_PORT: u16 = 9;
@@ -37,8 +39,10 @@ const COUNTED: Ports = Ports {
 /// [`BuildError`]: the kernel cannot do what a router does in the simulator, or the world cannot
 /// be built.
 pub fn run(homes: &TwoHomes, number: u64) -> Result<Met, BuildError> {
-    let topology = topology(homes)?;
-    let world = World::build(&topology)?;
+    if homes.relay || homes.tcp {
+        return Err(BuildError::Unsupported("agents with a relay or TCP"));
+    }
+    let world = build(homes)?;
     let stun = stun_servers(&world, homes.vantages)?;
     let _reflector = Reflector::start(&world, SERVER, &stun)?;
     let noises = [0, 1].map(|side| Noise::behind(&world, homes, side, stun[0].ip(), number));
@@ -56,6 +60,47 @@ pub fn run(homes: &TwoHomes, number: u64) -> Result<Met, BuildError> {
     meet(&world, HOSTS, &plan)
 }
 
+/// Builds two homes from real Linux NATs: `alice` in the left one, `bob` in the right one, a
+/// `server` with two addresses, and where a home has a proxy, that at the first address of `proxy`,
+/// port 3128.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn build(homes: &TwoHomes) -> Result<World, BuildError> {
+    let mut topology = topology(homes)?;
+    let outlets = homes.homes.each_ref().map(|home| home.outlet);
+    if outlets.contains(&Outlet::Proxy) {
+        topology.servers.push(Server::new(PROXY));
+    }
+    let world = World::build(&topology)?;
+    for (router, outlet) in ROUTERS.iter().zip(outlets) {
+        if outlet != Outlet::All {
+            world.nft(router, &outlet_rules(&world, outlet)?)?;
+        }
+    }
+    if outlets.contains(&Outlet::Proxy) {
+        proxy::start(&world, PROXY)?;
+    }
+    Ok(world)
+}
+
+/// What a router lets out.
+fn outlet_rules(world: &World, outlet: Outlet) -> Result<String, BuildError> {
+    let forbidden = match outlet {
+        Outlet::All => return Ok(String::new()),
+        Outlet::NoUdp => "meta l4proto udp".to_owned(),
+        Outlet::Https => {
+            "meta l4proto != tcp drop\n    iifname \"lan\" tcp dport != 443".to_owned()
+        }
+        Outlet::Proxy => format!("ip daddr != {}", world.ipv4(PROXY)?),
+    };
+    Ok(format!(
+        "table ip outlet {{\n  chain forw {{ type filter hook forward priority -10; policy accept;\n    \
+         iifname \"lan\" {forbidden} drop\n  }}\n}}\n"
+    ))
+}
+
 /// The same endpoints as in the simulator.
 fn stun_servers(world: &World, vantages: u8) -> Result<Vec<SocketAddr>, BuildError> {
     let addresses = world.addresses(SERVER)?;
@@ -70,9 +115,6 @@ fn stun_servers(world: &World, vantages: u8) -> Result<Vec<SocketAddr>, BuildErr
 }
 
 fn topology(homes: &TwoHomes) -> Result<Topology, BuildError> {
-    if homes.relay || homes.tcp {
-        return Err(BuildError::Unsupported("agents with a relay or TCP"));
-    }
     let mut all = Vec::new();
     if let Some(layer) = &homes.carrier {
         let inside = |side: &usize| homes.homes[*side].routers.is_empty();

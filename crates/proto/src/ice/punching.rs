@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{COMPONENT, CandidateKind, is_usable, unscoped};
+use super::candidate::{COMPONENT, Candidate, CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
@@ -328,7 +328,9 @@ impl Agent {
         let last = puncher.tried().last().filter(|_| trying.is_none());
         let last = last.filter(|tried| tried.succeeded);
         let last = last.map(|tried| tried.technique);
-        let punched = self.locals.is_socket(key.local) || last.is_some() || probed();
+        let told = |remote: &Candidate| remote.kind != CandidateKind::PeerReflexive;
+        let told = self.remotes.find(key.remote).is_some_and(told);
+        let punched = self.locals.is_socket(key.local) || !told && (last.is_some() || probed());
         if let Some(technique) = trying.or(last).filter(|_| punched) {
             self.punching.found.insert(key, technique);
         }

@@ -184,7 +184,7 @@ impl Plan {
             technique: Technique::Birthday,
             part: Part::Spray {
                 sockets,
-                ports,
+                ports: surest_of(remote),
                 probes,
             },
             probability: two_sided(ours, ports.count(), probes),
@@ -239,6 +239,22 @@ fn ports_of(nat: &NatReport) -> PortRange {
         Allocation::Random(ports) => ports,
         Allocation::Sequential { step, last, .. } => ahead_of(step, last),
         Allocation::Unknown | Allocation::Preserving => PortRange::ALL,
+    }
+}
+
+/// Ports to guess at where any of the range is as likely as another: its middle. The ends of a range
+/// that was learnt from samples are a guess themselves, and a probe beyond them is wasted.
+fn surest_of(nat: &NatReport) -> PortRange {
+    let ports = ports_of(nat);
+    match nat.allocation {
+        Allocation::Random(_) => {
+            let margin = u16::try_from(ports.count() >> 4).unwrap_or(0);
+            PortRange {
+                first: ports.first.saturating_add(margin),
+                last: ports.last.saturating_sub(margin),
+            }
+        }
+        Allocation::Sequential { .. } | Allocation::Unknown | Allocation::Preserving => ports,
     }
 }
 

@@ -16,7 +16,7 @@ pub use situations::{Kind, Situation, block, homes, kinds, sequential, situation
 
 use super::random::seed;
 use super::scenario::{Meeting, Signalling, TwoHomes};
-use postern_proto::punch::{Technique, Tried};
+use postern_proto::punch::{MAX_PROBES, Technique, Tried};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -127,8 +127,8 @@ impl End {
     fn of(technique: Technique) -> Self {
         match technique.as_str() {
             "predicted" => Self::Predicted,
-            "birthday" => Self::Birthday,
-            "tcp" => Self::Tcp,
+            "birthday" | "asymmetric" => Self::Birthday,
+            "tcp" | "reversal" => Self::Tcp,
             "relay" => Self::Relayed,
             _ => Self::Plain,
         }
@@ -162,6 +162,8 @@ pub struct Cell {
     ends: BTreeMap<End, usize>,
     /// Of the direct ones, sorted.
     times: Vec<Duration>,
+    /// How many of them took no more probes than are allowed everywhere.
+    frugal: usize,
     /// Of the relayed ones, sorted.
     relayed: Vec<Duration>,
     probes: Vec<u32>,
@@ -187,6 +189,7 @@ impl Cell {
         if let Some((time, technique)) = run.direct {
             let place = self.times.partition_point(|known| *known <= time);
             self.times.insert(place, time);
+            self.frugal += usize::from(run.probes <= MAX_PROBES);
             *self.techniques.entry(technique).or_default() += 1;
         }
         if let Some(time) = run.relayed {
@@ -275,7 +278,12 @@ impl Cell {
         Figures {
             left: left.to_owned(),
             right: right.to_owned(),
-            technique: self.technique().unwrap_or(Technique::Relay).as_str(),
+            technique: match self.end() {
+                End::Tcp => Technique::Tcp.as_str(),
+                End::Plain | End::Predicted | End::Birthday | End::Relayed | End::Apart => {
+                    self.technique().unwrap_or(Technique::Relay).as_str()
+                }
+            },
             end: self.end(),
             runs: self.runs,
             direct: self.direct(),
@@ -284,6 +292,7 @@ impl Cell {
             rate_high: high,
             median_ms: self.time(50).map(ms),
             p99_ms: self.time(99).map(ms),
+            direct_1500: self.frugal,
             relayed_ms: self.relayed.get(self.relayed.len() / 2).copied().map(ms),
             most_probes: self.most_probes(),
             most_sockets: self.sockets,
@@ -332,6 +341,8 @@ pub struct Figures {
     pub median_ms: Option<f64>,
     /// The time that 99 of 100 stayed within.
     pub p99_ms: Option<f64>,
+    /// Those that took a side no more than 1,500 probes.
+    pub direct_1500: usize,
     /// The median time to a relayed path of those that have none but that.
     pub relayed_ms: Option<f64>,
     /// The most probes of a side beyond plain checks.

@@ -98,6 +98,7 @@ impl TwoHomes {
     ) -> Equipment {
         let v4 = home.endpoints.iter().find(|endpoint| endpoint.is_ipv4());
         let over = match (outlet, home.proxy) {
+            _ if home.routers.is_empty() => Over::Udp,
             (Outlet::All, _) => Over::Udp,
             (Outlet::Proxy, Some((_, proxy))) => Over::Proxy(proxy),
             (Outlet::NoUdp | Outlet::Https | Outlet::Proxy, _) => Over::Tcp,
@@ -133,13 +134,12 @@ impl Meeting {
         runner.add(server, Party::Server(Box::new(StunServer::new(stun[0]))));
         let mut random = Stream::new(seed, u64::MAX);
         let [left, right] = built;
-        let outlets = homes.homes.each_ref().map(|home| home.outlet);
-        let roles = [Role::Controlling, Role::Controlled]
-            .into_iter()
-            .zip(outlets);
-        let mut roles = roles.collect::<Vec<_>>().into_iter();
-        let sides = [left, right].map(|home| {
-            let (role, outlet) = roles.next().unwrap_or((Role::Controlled, Outlet::All));
+        let [outlet_left, outlet_right] = homes.homes.each_ref().map(|home| home.outlet);
+        let sides = [
+            (Role::Controlling, left, outlet_left),
+            (Role::Controlled, right, outlet_right),
+        ];
+        let sides = sides.map(|(role, home, outlet)| {
             let agent = Agent::new(start, random.bytes(), role, homes.config);
             let ports = Stream::new(random.bytes(), 0);
             let equipment = homes.equip(&home, outlet, &stun, relay);

@@ -90,7 +90,7 @@ pub struct Home {
     pub ipv4: bool,
     /// Whether the host has an IPv6 address.
     pub ipv6: bool,
-    /// What the innermost router lets out.
+    /// What the innermost router lets out; all, where there is none.
     pub outlet: Outlet,
     /// Further IPv4 interfaces of the host, from 172.17.0.1 on, that lead nowhere: bridges
     /// for containers. They are the same in both homes.
@@ -243,7 +243,9 @@ impl TwoHomes {
         let host = world.add_host(name);
         world.attach(host, network, &self.host_addresses(side), link);
         build_bridges(world, host, home.bridges);
-        let proxy = (home.outlet == Outlet::Proxy).then(|| {
+        // Without a router nothing keeps the host in.
+        let confined = home.outlet == Outlet::Proxy && !routers.is_empty();
+        let proxy = confined.then(|| {
             let host = world.add_host(&format!("{name}-proxy"));
             let address = self.proxy(side);
             world.attach(host, network, &[address], Link::default());

@@ -115,7 +115,7 @@ impl Attempt {
         match self.plan.part {
             Part::Predict { .. } => false,
             Part::Follow | Part::Renew { .. } => !self.follow.is_empty(),
-            Part::Open { .. } => self.place < sockets.saturating_mul(ROUNDS),
+            Part::Open { .. } => self.place <= sockets.saturating_mul(ROUNDS),
             Part::Probe { probes, .. }
             | Part::Spray { probes, .. }
             | Part::OpenAndProbe { probes, .. } => self.place < probes,
@@ -149,7 +149,12 @@ impl Attempt {
                 let port = self.follow.pop_front()?;
                 Some(to(self.base, SocketAddr::new(self.peer.ip(), port)))
             }
-            Part::Open { .. } => self.opening(place),
+            // First the plain check again: the peer's filter may have been closed yet, and opens
+            // for all ports of an address in many routers.
+            Part::Open { .. } => match place.checked_sub(1) {
+                Some(number) => self.opening(number),
+                None => Some(to(self.base, self.peer)),
+            },
             Part::Probe { ports, .. } => Some(to(self.base, self.random_port(ports, place))),
             Part::Spray { ports, .. } => {
                 // The second time round the ports, each is checked from another socket.

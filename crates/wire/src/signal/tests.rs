@@ -550,6 +550,7 @@ fn any_peer() -> impl Strategy<Value = PeerMessage> {
         any_hello().prop_map(PeerMessage::Hello),
         text(MAX_CANDIDATE).prop_map(|candidate| PeerMessage::Candidate { candidate }),
         Just(PeerMessage::EndOfCandidates),
+        Just(PeerMessage::Began),
         any_report().prop_map(PeerMessage::Report),
         any_nat().prop_map(PeerMessage::Nat),
         (any::<(u16, i16)>(), 1..=MAX_PREDICTED_PORTS).prop_map(|((first, step), count)| {

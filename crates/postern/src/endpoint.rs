@@ -10,17 +10,19 @@ use std::time::Duration;
 use noq::TokioRuntime;
 use postern_proto::connect::{PathPolicy, RelayTransports};
 use postern_proto::ice::Nat64Prefix;
-use postern_proto::punch::{HostBudget, Techniques};
+use postern_proto::punch::{HostBudget, Technique, Techniques};
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
 use crate::dialer::{self, Dialer, Introducer};
+use crate::mapped::{Keeper, Mapped};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
     SessionId, Sockets, StunDatagram, host_addresses, nat64_prefix,
 };
+use crate::portmap::is_public;
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
@@ -62,7 +64,9 @@ pub struct EndpointConfig {
     /// another address shows whether the NAT uses another port for each address.
     pub stun: Vec<SocketAddr>,
     /// Techniques that are not used, of those that [have a
-    /// switch](postern_proto::punch::Technique::has_switch).
+    /// switch](postern_proto::punch::Technique::has_switch). Without
+    /// [`Mapped`](postern_proto::punch::Technique::Mapped) no router is asked for a port, which
+    /// is done otherwise where this machine has no public IPv4 address.
     pub disabled: Techniques,
 }
 
@@ -198,6 +202,7 @@ impl Endpoint {
             attempts: watch::Sender::new(0),
             routers: OnceLock::new(),
             nat64: Mutex::default(),
+            keeper: OnceLock::new(),
         });
         let routers = [
             tokio::spawn(route_stun(Arc::downgrade(&shared), outlets.stun)),
@@ -252,12 +257,17 @@ impl Endpoint {
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
 
-    /// Waits until no attempt at connecting is left, and every connection has told its
-    /// peer that it is over. To be called before the program ends.
+    /// Waits until no attempt at connecting is left, every connection has told its peer that it
+    /// is over, and the router's port is given back. To be called before the program ends.
     pub async fn finish(&self) {
         let mut attempts = self.0.attempts.subscribe();
         let _ = attempts.wait_for(|count| *count == 0).await;
-        self.0.quic.wait_idle().await;
+        let given_back = async {
+            if let Some(keeper) = self.0.keeper.get() {
+                keeper.end().await;
+            }
+        };
+        tokio::join!(self.0.quic.wait_idle(), given_back);
     }
 
     fn introducer(&self, server: &ServerUrl) -> Introducer {
@@ -330,6 +340,8 @@ pub(crate) struct Shared {
     attempts: watch::Sender<usize>,
     routers: OnceLock<[AbortHandle; 2]>,
     nat64: Mutex<Option<Nat64Prefix>>,
+    /// Begun by the first session that has a use for it.
+    keeper: OnceLock<Keeper>,
 }
 
 impl Drop for Shared {
@@ -405,6 +417,23 @@ impl Shared {
     /// Whether connections may punch.
     pub(crate) fn may_punch(&self) -> bool {
         self.config.udp && self.dialer.opens_sockets()
+    }
+
+    /// What becomes of a port of the router that leads here, if one is to be asked for: a machine
+    /// with a public address needs none.
+    pub(crate) fn mapped(&self) -> Option<watch::Receiver<Mapped>> {
+        let config = &self.config;
+        let disabled = config.disabled.contains(Technique::Mapped);
+        let direct = config.policy != PathPolicy::RelayOnly;
+        let wanted = direct && !disabled && self.may_punch();
+        if !wanted || self.uses_loopback() {
+            return None;
+        }
+        let hosts = self.host_addresses();
+        let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
+        let port = hosts.iter().find(private)?.port();
+        let keeper = self.keeper.get_or_init(|| Keeper::start(port));
+        Some(keeper.subscribe())
     }
 
     /// What this host allows in attempts to punch.

@@ -29,6 +29,7 @@ use crate::connection::{Connection, PathFollower};
 use crate::endpoint::{Attempt, Shared};
 use crate::explain::Explanation;
 use crate::links::{Links, News};
+use crate::mapped::Mapped;
 use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::Signalling;
 
@@ -109,6 +110,8 @@ pub(crate) struct Session {
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
+    /// A port of the router that leads here.
+    mapped: Option<watch::Receiver<Mapped>>,
 }
 
 /// One thing that a session waited for.
@@ -120,6 +123,7 @@ enum Input {
     Opened(ice::Path, bool),
     Unchannelled(Unchannelled),
     Link(News),
+    Mapped(Mapped),
     PathEvent(PathEvent),
     Timeout,
     /// The connection is over, or nobody waits for one any more.
@@ -148,8 +152,13 @@ impl Session {
         };
         let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
         connector.set_nat64_prefix(now, shared.nat64());
+        let mapped = shared.mapped();
+        if mapped.is_some() {
+            connector.expect_mapping(now);
+        }
         Ok(Self {
             connector,
+            mapped,
             attempt: Some(shared.attempt()),
             shared,
             inbox,
@@ -223,6 +232,7 @@ impl Session {
                     self.connector
                         .handle_relay_data(now, relayed, peer, &payload);
                 }
+                Input::Mapped(mapped) => self.on_mapped(mapped),
                 Input::Link(News::Dialled(link, opened)) => self.on_dialled(link, opened),
                 Input::Link(News::Input(input)) => self.on_link_input(input),
                 Input::Stun(None) | Input::Over => return Ok(()),
@@ -240,6 +250,7 @@ impl Session {
             Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
             event = next_signal(&mut self.signals) => Input::Signal(event),
             () = caller_gone(&mut self.listener) => Input::Over,
+            mapped = next_mapped(&mut self.mapped) => Input::Mapped(mapped),
             news = self.links.next() => Input::Link(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
             Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
@@ -302,6 +313,17 @@ async fn next_signal(
     match signals {
         Some(signals) => signals.recv().await,
         None => pending().await,
+    }
+}
+
+/// What becomes of the router's port, until nobody keeps it any longer.
+async fn next_mapped(mapped: &mut Option<watch::Receiver<Mapped>>) -> Mapped {
+    let Some(state) = mapped else {
+        return pending().await;
+    };
+    match state.changed().await {
+        Ok(()) => *state.borrow_and_update(),
+        Err(_) => pending().await,
     }
 }
 

@@ -176,6 +176,9 @@ impl Session {
             sockets,
         };
         table.mark_found(pair_of(path), found);
+        if let Some(established) = &self.established {
+            established.follower.publish();
+        }
         Some(address)
     }
 

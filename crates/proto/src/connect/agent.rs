@@ -54,10 +54,7 @@ impl Connector {
     pub(super) fn on_agent_event(&mut self, now: Instant, event: ice::Event) {
         match event {
             ice::Event::LocalCandidate(candidate) => self.tell_candidate(candidate),
-            ice::Event::EndOfLocalCandidates => {
-                self.candidates_told = true;
-                self.tell(PeerMessage::EndOfCandidates);
-            }
+            ice::Event::EndOfLocalCandidates => self.on_end_of_local_candidates(),
             ice::Event::PeerSeen(path) => self.events.push_back(Event::Admit(path)),
             ice::Event::Valid { path, rtt } => self.on_valid(now, path, rtt),
             ice::Event::Selected(path) => self.on_selected(now, path),
@@ -92,6 +89,7 @@ impl Connector {
             candidate.related = candidate.related.map(hidden);
         }
         self.tell(PeerMessage::Candidate {
+            mapped: self.is_mapped(candidate.address),
             candidate: candidate.to_string(),
         });
     }

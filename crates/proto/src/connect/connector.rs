@@ -9,6 +9,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::limits::{self, later};
+use super::mapping::Mapping;
 use super::paths::Paths;
 use super::relays::{LinkId, Relays};
 use super::traffic::{Flow, Traffic};
@@ -65,6 +66,7 @@ pub struct Connector {
     /// Why the mailbox is gone, if it went early.
     pub(super) cause: Option<Failure>,
     pub(super) candidates_told: bool,
+    pub(super) mapping: Mapping,
     pub(super) candidates_heard: bool,
     pub(super) deadline: Option<Instant>,
     pub(super) leave_at: Option<Instant>,
@@ -109,6 +111,7 @@ impl Connector {
             peer_report: None,
             cause: None,
             candidates_told: false,
+            mapping: Mapping::default(),
             candidates_heard: false,
             deadline: None,
             leave_at: None,
@@ -221,6 +224,9 @@ impl Connector {
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.give_up(now);
+        }
+        if self.mapping.until.is_some_and(|until| now >= until) {
+            self.end_wait_for_mapping(now);
         }
         self.leave_if_done(now);
     }
@@ -347,6 +353,7 @@ impl Connector {
             self.paths.retry_at(),
             self.flow.poll_timeout(),
             self.deadline,
+            self.mapping.until,
             self.leave_at.filter(|_| self.in_mailbox),
         ];
         times.into_iter().flatten().min()

@@ -13,6 +13,10 @@ pub(super) const CONNECT: Duration = Duration::from_secs(14);
 /// that has just begun, and the reports take another.
 const CHECKS: Duration = Duration::from_secs(10);
 
+/// So long the word that there are no more candidates waits for a port of a gateway: slow ones
+/// describe themselves first.
+pub(super) const MAPPING: Duration = Duration::from_secs(4);
+
 /// How long to wait for the peer's report when ours is ready, and the other way round.
 pub(super) const REPORT: Duration = Duration::from_secs(1);
 

@@ -19,6 +19,7 @@ mod agent;
 mod connector;
 mod explanation;
 mod limits;
+mod mapping;
 mod outcome;
 mod paths;
 mod peer;

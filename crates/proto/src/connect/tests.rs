@@ -14,6 +14,8 @@ use postern_wire::signal::{Fingerprint, PeerMessage};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+mod mapping;
+
 const CREATOR: usize = 0;
 const JOINER: usize = 1;
 

@@ -69,7 +69,9 @@ fn percentiles(left: Nat, right: Nat, disabled: Techniques) -> [Duration; 2] {
         };
         cell.add(&run(&homes, number));
     }
-    assert_eq!(cell.direct(), cell.runs());
+    // Two routers that take early checks for their own defeat those who begin apart.
+    let complete = disabled.contains(Technique::Primer) || cell.direct() == cell.runs();
+    assert!(complete, "{} of {}", cell.direct(), cell.runs());
     [50, 99].map(|share| cell.time(share).unwrap_or_default())
 }
 

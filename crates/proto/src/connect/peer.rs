@@ -10,7 +10,7 @@ use super::limits::{self, later};
 use super::punching;
 use super::types::{Event, Failure, PathPolicy};
 use crate::ice::{Candidate, CandidateKind, Credentials};
-use crate::punch::Technique;
+use crate::punch::{self, Technique};
 
 /// Relayed addresses of the peer that are remembered in order to leave them alone: one per
 /// address family and side, and some for those that change.
@@ -41,6 +41,7 @@ impl Connector {
                 let message = punching::predicted(prediction);
                 self.agent.handle_punch(now, message);
             }
+            PeerMessage::Began => self.agent.handle_punch(now, punch::Message::Began),
             PeerMessage::Report(report) => self.on_peer_report(now, report),
             PeerMessage::Bye { .. } if self.stage == Stage::Connecting => {
                 self.fail(Failure::PeerLeft);

@@ -18,6 +18,7 @@ pub(super) fn told(message: Message) -> PeerMessage {
         Message::Prediction(Prediction { first, step, count }) => {
             PeerMessage::Prediction(signal::Prediction { first, step, count })
         }
+        Message::Began => PeerMessage::Began,
     }
 }
 

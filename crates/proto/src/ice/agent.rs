@@ -27,6 +27,7 @@ use super::punching::Punching;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::restart::Kept;
+use super::start::Start;
 use super::tally::Tallies;
 use super::tcp::Tcp;
 use super::transactions::{Purpose, Transactions};
@@ -55,6 +56,7 @@ pub struct Agent {
     pub(super) components: Components,
     pub(super) upgrade: Upgrade,
     pub(super) punching: Punching,
+    pub(super) start: Start,
     pub(super) tallies: Tallies,
     pub(super) tcp: Tcp,
     pub(super) assisted: Assisted,
@@ -100,6 +102,7 @@ impl Agent {
             components: Components::new(config.components),
             upgrade: Upgrade::default(),
             punching: Punching::default(),
+            start: Start::default(),
             tallies: Tallies::default(),
             tcp: Tcp::default(),
             assisted: Assisted::default(),
@@ -139,6 +142,7 @@ impl Agent {
         self.peer = Some(credentials);
         self.give_up = Some(after(now, self.config.patience));
         self.punch_authenticated(now);
+        self.begin_start(now);
         self.begin_tcp(now);
         self.accept_early(now);
         self.work(now);
@@ -238,6 +242,7 @@ impl Agent {
             self.pace_timeout(),
             self.patience_timeout(),
             self.punch_timeout(),
+            self.start_timeout(),
             self.tcp_timeout(),
         ];
         times.into_iter().flatten().min()
@@ -312,6 +317,7 @@ impl Agent {
         self.nominate(now);
         self.run_upgrade(now);
         self.run_punching(now);
+        self.run_start(now);
         self.run_tcp(now);
         if self.pacer.is_ready(now) && self.send_next(now) {
             self.pacer.spend(now);

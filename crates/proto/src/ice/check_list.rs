@@ -21,6 +21,8 @@ pub(super) struct CheckList {
     triggered: VecDeque<PairKey>,
     /// Whose turn it is among ordinary checks.
     turn: Turn,
+    /// Ordinary checks of pairs to a mapping of the peer wait.
+    held: bool,
 }
 
 /// Ordinary checks alternate between the best pair of all, the best one that does not lead to a
@@ -45,6 +47,7 @@ impl CheckList {
             pairs: BTreeMap::new(),
             triggered: VecDeque::new(),
             turn: Turn::Any,
+            held: false,
         }
     }
 
@@ -58,6 +61,11 @@ impl CheckList {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Pair> {
         self.pairs.values()
+    }
+
+    /// Whether ordinary checks of the pairs that [are held](Pair::is_held) wait.
+    pub(super) fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Whether a pair is in the valid list.
@@ -300,6 +308,7 @@ impl CheckList {
 
     fn best(&self, which: impl Fn(&Pair) -> bool) -> Option<PairKey> {
         let waiting = self.iter().filter(|pair| pair.state == State::Waiting);
+        let waiting = waiting.filter(|pair| !(self.held && pair.is_held()));
         let best = waiting
             .filter(|pair| which(pair))
             .max_by_key(|pair| pair.priority);
@@ -307,7 +316,9 @@ impl CheckList {
     }
 
     fn may_thaw(&self, frozen: &Pair) -> bool {
+        let held = self.held && frozen.is_held();
         frozen.state == State::Frozen
+            && !held
             && !self.iter().any(|pair| {
                 pair.foundation == frozen.foundation
                     && matches!(pair.state, State::Waiting | State::InProgress)

@@ -49,6 +49,7 @@ mod remotes;
 mod requests;
 mod restart;
 mod sdp;
+mod start;
 mod tally;
 pub mod tcp;
 mod transactions;

@@ -142,6 +142,11 @@ impl Pair {
         self.remote_kind == CandidateKind::Host
     }
 
+    /// Whether it leads, over UDP and not through a relay, to where the peer's NAT maps it.
+    pub(super) fn is_to_mapping(&self) -> bool {
+        self.remote_kind == CandidateKind::ServerReflexive && self.rank() == Rank::Direct
+    }
+
     /// Whether it leads through a relay, ours or the peer's.
     pub(super) fn is_relayed(&self) -> bool {
         self.is_from_relay() || self.remote_kind == CandidateKind::Relayed

@@ -61,6 +61,10 @@ impl Agent {
     /// Takes what the peer's agent has told with [`Event::TellPeer`]. A NAT whose address cannot be
     /// sent to is ignored.
     pub fn handle_punch(&mut self, now: Instant, message: punch::Message) {
+        if message == punch::Message::Began {
+            self.peer_began();
+            return self.work(now);
+        }
         if let punch::Message::Nat(nat) = message
             && !(nat.mapped.is_ipv4() && is_usable(nat.mapped, self.config.allow_loopback))
         {
@@ -234,7 +238,7 @@ impl Agent {
         }
     }
 
-    fn send_probe(&mut self, pair: PairKey, ttl: Option<u8>) {
+    pub(super) fn send_probe(&mut self, pair: PairKey, ttl: Option<u8>) {
         let id = random_transaction_id(&mut self.rng);
         let Some(payload) = self.check_message(id, pair.local, false) else {
             return;

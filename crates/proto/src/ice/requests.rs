@@ -238,6 +238,7 @@ impl Agent {
             tracing::debug!("a check from one address too many");
             return;
         }
+        self.peer_began();
         let controlled = self.role == Role::Controlled;
         let known = self.list.get(check.pair);
         let relayed = known.is_some_and(super::pair::Pair::is_relayed);

@@ -73,6 +73,7 @@ impl Agent {
         self.give_up = None;
         self.failed = false;
         let in_use: Vec<_> = self.kept_keys().map(|key| key.local).collect();
+        self.restart_start();
         self.restart_punching(now, &in_use);
         self.restart_tcp(now, &in_use);
         self.gather_again(now);

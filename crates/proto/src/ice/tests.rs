@@ -11,6 +11,7 @@ mod net;
 mod properties;
 mod relayed;
 mod restart;
+mod start;
 mod trickling;
 
 use std::time::{Duration, Instant};

@@ -37,6 +37,8 @@ pub enum Message {
     Nat(NatReport),
     /// Where the sender has just opened a mapping.
     Prediction(Prediction),
+    /// The sender knows the receiver's credentials, and opens its mappings. For the agent.
+    Began,
 }
 
 /// Ports of which one is a mapping towards the receiver: `first`, and `count` - 1 more,
@@ -272,6 +274,7 @@ impl Puncher {
         match message {
             Message::Nat(nat) => self.remote = Some(nat),
             Message::Prediction(prediction) => self.follow(now, prediction),
+            Message::Began => {}
         }
         self.handle_timeout(now);
     }

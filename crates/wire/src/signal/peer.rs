@@ -41,6 +41,8 @@ pub enum PeerMessage {
     Nat(Nat),
     /// Names ports of which one is a mapping that was just opened towards the receiver.
     Prediction(Prediction),
+    /// Says that this side knows the other's candidates and begins.
+    Began,
     /// Says what this side's network did, when no path was found.
     Report(Report),
     /// Is the last message.
@@ -185,6 +187,7 @@ impl Frame for PeerMessage {
         "end_of_candidates",
         "nat",
         "prediction",
+        "began",
         "report",
         "bye",
     ];
@@ -196,7 +199,7 @@ impl Frame for PeerMessage {
             Self::Candidate { candidate, .. } => require(is_candidate(candidate), "candidate"),
             Self::Nat(nat) => nat.check(),
             Self::Prediction(prediction) => prediction.check(),
-            Self::EndOfCandidates | Self::Report(_) | Self::Bye { .. } => Ok(()),
+            Self::EndOfCandidates | Self::Began | Self::Report(_) | Self::Bye { .. } => Ok(()),
         }
     }
 }

@@ -567,6 +567,7 @@ fn any_peer() -> impl Strategy<Value = PeerMessage> {
         (text(MAX_CANDIDATE), any::<bool>())
             .prop_map(|(candidate, mapped)| PeerMessage::Candidate { candidate, mapped }),
         Just(PeerMessage::EndOfCandidates),
+        Just(PeerMessage::Began),
         any_report().prop_map(PeerMessage::Report),
         any_nat().prop_map(PeerMessage::Nat),
         (any::<(u16, i16)>(), 1..=MAX_PREDICTED_PORTS).prop_map(|((first, step), count)| {

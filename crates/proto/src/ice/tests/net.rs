@@ -394,6 +394,12 @@ impl Pair {
         self.link();
     }
 
+    /// Opens the mapping of `a` towards an address.
+    pub(super) fn open_a(&mut self, remote: &str) {
+        let host = self.a.hosts[0];
+        self.a.nat.outbound(host, at(remote));
+    }
+
     /// From here on candidates are not signalled.
     pub(super) fn hold_signals(&mut self) {
         self.linked = false;

@@ -23,6 +23,7 @@ use super::pair::{Pair, PairKey, Path, State};
 use super::punching::Punching;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
+use super::restart::Kept;
 use super::tcp::Tcp;
 use super::transactions::{Purpose, Transactions};
 use super::upgrade::Upgrade;
@@ -48,6 +49,8 @@ pub struct Agent {
     pub(super) punching: Punching,
     pub(super) tcp: Tcp,
     pub(super) selected: Option<PairKey>,
+    /// The session before the latest restart.
+    pub(super) kept: Option<Kept>,
     /// Data is in flight on it.
     pub(super) busy: bool,
     pub(super) counts: Report,
@@ -55,9 +58,9 @@ pub struct Agent {
     pub(super) events: VecDeque<Event>,
     pub(super) replies: VecDeque<Transmit>,
     pacer: Pacer,
-    remote_ended: bool,
+    pub(super) remote_ended: bool,
     /// When patience ends: set while no pair is valid and the remote credentials are known.
-    give_up: Option<Instant>,
+    pub(super) give_up: Option<Instant>,
     pub(super) failed: bool,
 }
 
@@ -87,6 +90,7 @@ impl Agent {
             punching: Punching::default(),
             tcp: Tcp::default(),
             selected: None,
+            kept: None,
             busy: false,
             counts: Report::default(),
             mapping_differs: false,
@@ -112,8 +116,8 @@ impl Agent {
         self.role
     }
 
-    /// Takes the peer's credentials; checks begin. Once: another session takes another agent.
-    /// Credentials that are not [valid](Credentials::is_valid) are ignored.
+    /// Takes the peer's credentials; checks begin. Once a session: others are taken after a
+    /// [restart](Self::restart). Credentials that are not [valid](Credentials::is_valid) are ignored.
     pub fn set_remote_credentials(&mut self, now: Instant, credentials: Credentials) {
         if self.peer.is_some() || !credentials.is_valid() {
             tracing::debug!("ignored remote credentials");
@@ -203,6 +207,7 @@ impl Agent {
         let times = [
             self.transactions.timeout(),
             self.consent_timeout(),
+            self.kept_timeout(),
             self.nomination_timeout(),
             self.upgrade_timeout(),
             self.pace_timeout(),
@@ -215,7 +220,9 @@ impl Agent {
 
     /// The selected path.
     pub fn selected(&self) -> Option<Path> {
-        Some(self.list.get(self.selected?)?.path())
+        let key = self.in_use()?;
+        let path = self.list.get(key).filter(|_| self.selected.is_some());
+        path.map(Pair::path).or_else(|| self.kept_path(key))
     }
 
     /// The latest measured round trip of a valid path.
@@ -224,7 +231,8 @@ impl Agent {
             local: path.local,
             remote: path.remote,
         };
-        self.list.get(key)?.valid?.rtt
+        let valid = self.list.get(key).and_then(|pair| pair.valid);
+        valid.or_else(|| self.kept_pair(key)?.valid)?.rtt
     }
 
     /// What has been tried and seen so far.
@@ -262,8 +270,8 @@ impl Agent {
     /// A Binding indication keeps a mapping alive and asks for nothing (RFC 8445 section 11).
     fn on_indication(&self, datagram: &Datagram<'_>) -> Verdict {
         let base = self.base(datagram.local);
-        let pair = base.and_then(|base| self.list.get(pair_of(base.address, datagram)));
-        match pair {
+        let key = base.map(|base| pair_of(base.address, datagram));
+        match key.and_then(|key| self.list.get(key).or_else(|| self.kept_pair(key))) {
             Some(_) => Verdict::Consumed,
             None => Verdict::NotMine,
         }
@@ -276,6 +284,7 @@ impl Agent {
         }
         self.run_transactions(now);
         self.run_consent(now);
+        self.run_kept(now);
         self.nominate(now);
         self.run_upgrade(now);
         self.run_punching(now);
@@ -321,7 +330,7 @@ impl Agent {
 
     fn patience_timeout(&self) -> Option<Instant> {
         let end = self.give_up?;
-        if self.list.valid().next().is_some() {
+        if self.list.valid().next().is_some() || self.has_kept() {
             return None;
         }
         let running = self.list.iter().filter(|p| p.state == State::InProgress);

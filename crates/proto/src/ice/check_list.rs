@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::after;
-use super::candidate::Candidate;
+use super::candidate::{Candidate, unscoped};
 use super::config::{MAX_PAIRS, Role};
 use super::pair::{Pair, PairKey, State};
 
@@ -260,7 +260,8 @@ impl CheckList {
 
     /// The pairs of a base.
     pub(super) fn keys_from(&self, base: SocketAddr) -> Vec<PairKey> {
-        let keys = self.pairs.keys().filter(|key| key.local == base);
+        let from = |key: &&PairKey| unscoped(key.local) == unscoped(base);
+        let keys = self.pairs.keys().filter(from);
         keys.copied().collect()
     }
 

@@ -11,6 +11,7 @@ use postern_wire::stun::{
 use super::agent::Agent;
 use super::candidate::{CandidateKind, unscoped};
 use super::config::Role;
+use super::credentials::Credentials;
 use super::event::Event;
 use super::pair::{Pair, PairKey, Valid};
 use super::tcp::once;
@@ -64,11 +65,26 @@ impl Agent {
         purpose: Purpose,
         policy: RetransmitPolicy,
     ) {
+        if let Some(peer) = self.peer.clone() {
+            let ours = self.credentials.clone();
+            self.request_as(now, pair, purpose, policy, (&ours, &peer));
+        }
+    }
+
+    /// The same in the name of one session or the other: with our credentials and the peer's.
+    pub(super) fn request_as(
+        &mut self,
+        now: Instant,
+        pair: PairKey,
+        purpose: Purpose,
+        policy: RetransmitPolicy,
+        credentials: (&Credentials, &Credentials),
+    ) {
         let stream = self.tcp.base(pair.local).is_some();
         let policy = if stream { once() } else { policy };
         let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
-        if let Some(payload) = self.check_message(id, pair.local, nominate) {
+        if let Some(payload) = self.check_message_as(id, pair.local, nominate, credentials) {
             let request = Request {
                 local: pair.local,
                 remote: pair.remote,
@@ -87,7 +103,17 @@ impl Agent {
         nominate: bool,
     ) -> Option<Vec<u8>> {
         let peer = self.peer.as_ref()?;
-        let username = format!("{}:{}", peer.ufrag, self.credentials.ufrag);
+        self.check_message_as(id, base, nominate, (&self.credentials, peer))
+    }
+
+    fn check_message_as(
+        &self,
+        id: TransactionId,
+        base: SocketAddr,
+        nominate: bool,
+        (ours, peer): (&Credentials, &Credentials),
+    ) -> Option<Vec<u8>> {
+        let username = format!("{}:{}", peer.ufrag, ours.ufrag);
         let (controlling, controlled) = match self.role {
             Role::Controlling => (Some(IceControlling(self.tie_breaker)), None),
             Role::Controlled => (None, Some(IceControlled(self.tie_breaker))),
@@ -134,10 +160,14 @@ impl Agent {
             Purpose::Check { .. } | Purpose::Consent { .. } if symmetric => {
                 self.on_peer_response(now, purpose, datagram, message);
             }
+            Purpose::Kept { pair } if symmetric => {
+                self.on_kept_response(now, pair, datagram, message);
+            }
             Purpose::Gather { .. }
             | Purpose::Sample { .. }
             | Purpose::Check { .. }
-            | Purpose::Consent { .. } => {}
+            | Purpose::Consent { .. }
+            | Purpose::Kept { .. } => {}
         }
         Verdict::Consumed
     }
@@ -176,7 +206,7 @@ impl Agent {
                 Outcome::Refused { code } => self.on_refused(now, pair, code),
             },
             Purpose::Consent { pair } => self.on_consent(now, pair, &outcome, rtt),
-            Purpose::Gather { .. } | Purpose::Sample { .. } => {}
+            Purpose::Gather { .. } | Purpose::Sample { .. } | Purpose::Kept { .. } => {}
         }
     }
 
@@ -285,7 +315,7 @@ impl Agent {
             Purpose::Check { pair, .. } => self.on_check_failed(now, pair),
             Purpose::Gather { base, server } => self.gather_settled(now, base, server),
             Purpose::Sample { base, .. } => self.on_sampled(now, base, None),
-            Purpose::Consent { .. } => {}
+            Purpose::Consent { .. } | Purpose::Kept { .. } => {}
         }
     }
 

@@ -15,7 +15,7 @@ use super::transactions::{Purpose, consent_policy};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Consent {
     expires: Instant,
-    next: Instant,
+    pub(super) next: Instant,
     /// The checks after the latest answer: when the first was sent, and how many there are.
     unanswered: Option<(Instant, u32)>,
 }
@@ -24,12 +24,27 @@ pub(super) struct Consent {
 /// no time, asks again before it draws conclusions from the clock.
 const LEAST_UNANSWERED: u32 = 4;
 
+impl Consent {
+    /// A check has been sent; the next one is due at `next`.
+    pub(super) fn asked(&mut self, now: Instant, next: Instant) {
+        let (since, count) = self.unanswered.unwrap_or((now, 0));
+        self.unanswered = Some((since, count.saturating_add(1)));
+        self.next = next;
+    }
+
+    /// A check has been answered.
+    pub(super) fn answered(&mut self, expires: Instant) {
+        self.expires = expires;
+        self.unanswered = None;
+    }
+}
+
 impl Agent {
     /// A successful check is the first consent (RFC 7675 section 5.1).
     pub(super) fn begin_consent(&mut self, now: Instant, key: PairKey) {
         let consent = Consent {
             expires: after(now, self.config.consent_expiry),
-            next: after(now, self.consent_pause(key)),
+            next: self.next_consent(now, key),
             unanswered: None,
         };
         self.consents.insert(key, consent);
@@ -40,15 +55,16 @@ impl Agent {
     pub fn set_busy(&mut self, now: Instant, busy: bool) {
         let became = busy && !self.busy;
         self.busy = busy;
-        if let (true, Some(selected)) = (became, self.selected) {
-            self.hasten_consent(now, selected);
+        if let (true, Some(in_use)) = (became, self.in_use()) {
+            self.hasten_consent(now, in_use);
         }
     }
 
     /// The pair is in use from now on, perhaps by much.
     pub(super) fn hasten_consent(&mut self, now: Instant, key: PairKey) {
-        let next = after(now, self.consent_pause(key));
-        if let Some(consent) = self.consents.get_mut(&key) {
+        let next = self.next_consent(now, key);
+        let before = self.kept.as_mut().and_then(|kept| kept.consent_mut(key));
+        for consent in self.consents.get_mut(&key).into_iter().chain(before) {
             consent.next = consent.next.min(next);
         }
     }
@@ -56,11 +72,12 @@ impl Agent {
     /// Whether consent to send on this pair is known.
     pub fn has_consent(&self, path: &Path) -> bool {
         let (local, remote) = (path.local, path.remote);
-        self.consents.contains_key(&PairKey { local, remote })
+        let key = PairKey { local, remote };
+        self.consents.contains_key(&key) || self.kept_pair(key).is_some()
     }
 
     fn is_busy_on(&self, key: PairKey) -> bool {
-        self.busy && self.selected == Some(key)
+        self.busy && self.in_use() == Some(key)
     }
 
     /// From here on one pair is used, and the best relayed one waits behind it.
@@ -97,8 +114,7 @@ impl Agent {
             return;
         }
         if let Some(consent) = self.consents.get_mut(&key) {
-            consent.expires = after(now, self.config.consent_expiry);
-            consent.unanswered = None;
+            consent.answered(after(now, self.config.consent_expiry));
         }
         if let Some(pair) = self.list.get_mut(key)
             && let Some(valid) = &mut pair.valid
@@ -126,7 +142,7 @@ impl Agent {
         times.min()
     }
 
-    fn consent_ends(&self, key: PairKey, consent: &Consent) -> Instant {
+    pub(super) fn consent_ends(&self, key: PairKey, consent: &Consent) -> Instant {
         match consent.unanswered {
             Some((since, count)) if self.is_busy_on(key) && count >= LEAST_UNANSWERED => {
                 let ends = after(since, self.config.busy_consent_expiry);
@@ -137,14 +153,17 @@ impl Agent {
     }
 
     fn renew_consent(&mut self, now: Instant, pair: PairKey) {
-        let next = after(now, self.consent_pause(pair));
+        let next = self.next_consent(now, pair);
         if let Some(consent) = self.consents.get_mut(&pair) {
-            consent.next = next;
-            let (since, count) = consent.unanswered.unwrap_or((now, 0));
-            consent.unanswered = Some((since, count.saturating_add(1)));
+            consent.asked(now, next);
         }
         let policy = consent_policy(self.config.consent_expiry);
         self.request(now, pair, Purpose::Consent { pair }, policy);
+    }
+
+    /// When the check after one that is sent now is due.
+    pub(super) fn next_consent(&mut self, now: Instant, key: PairKey) -> Instant {
+        after(now, self.consent_pause(key))
     }
 
     /// The interval times 0.8 to 1.2, so that many sessions do not keep step.
@@ -166,9 +185,10 @@ impl Agent {
         self.list.fail(key);
         self.transactions.cancel(|purpose| match purpose {
             Purpose::Check { pair, .. } | Purpose::Consent { pair } => *pair == key,
-            Purpose::Gather { .. } | Purpose::Sample { .. } => false,
+            Purpose::Gather { .. } | Purpose::Sample { .. } | Purpose::Kept { .. } => false,
         });
-        self.events.extend(path.map(Event::Lost));
+        let kept = self.kept_pair(key).is_some();
+        self.events.extend(path.filter(|_| !kept).map(Event::Lost));
         let was_selected = self.selected == Some(key);
         if was_selected || (self.selected.is_none() && self.list.valid().next().is_none()) {
             self.start_over(now);

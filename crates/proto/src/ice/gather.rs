@@ -42,6 +42,16 @@ struct Binding {
     asked: Instant,
 }
 
+impl Binding {
+    fn due(now: Instant) -> Self {
+        Self {
+            due: Some(now),
+            settled: false,
+            asked: now,
+        }
+    }
+}
+
 impl Gatherer {
     /// Adds a server; false if it is known or one too many.
     fn add_server(&mut self, address: SocketAddr) -> bool {
@@ -58,12 +68,8 @@ impl Gatherer {
 
     /// Asks `server` from `base` as soon as the pace allows.
     fn ask(&mut self, now: Instant, base: SocketAddr, server: SocketAddr) {
-        let binding = Binding {
-            due: Some(now),
-            settled: false,
-            asked: now,
-        };
-        self.bindings.entry((base, server)).or_insert(binding);
+        let binding = self.bindings.entry((base, server));
+        binding.or_insert_with(|| Binding::due(now));
     }
 
     /// When the next request is due.
@@ -111,6 +117,20 @@ impl Gatherer {
 
     fn asked(&self, base: SocketAddr, server: SocketAddr) -> Option<Instant> {
         Some(self.bindings.get(&(base, server))?.asked)
+    }
+
+    /// A base is no more.
+    pub(super) fn forget(&mut self, base: SocketAddr) {
+        self.bindings
+            .retain(|(from, _), _| unscoped(*from) != unscoped(base));
+    }
+
+    /// Asks all servers again, and there will be another end.
+    fn restart(&mut self, now: Instant) {
+        self.end_told = false;
+        for binding in self.bindings.values_mut() {
+            *binding = Binding::due(now);
+        }
     }
 
     pub(super) fn servers(&self) -> usize {
@@ -175,7 +195,8 @@ impl Agent {
 
     /// Forgets the pairs of a base that is no more.
     pub(super) fn drop_pairs_of(&mut self, now: Instant, base: SocketAddr) {
-        for key in self.list.keys_from(unscoped(base)) {
+        self.drop_kept_of(now, base);
+        for key in self.list.keys_from(base) {
             let was_valid = self.list.is_valid(key);
             if was_valid {
                 self.on_lost(now, key);
@@ -183,6 +204,14 @@ impl Agent {
             self.forget_checks(key);
             self.list.remove(key);
         }
+    }
+
+    /// Tells all candidates once more, and asks the servers whether they are still right.
+    pub(super) fn gather_again(&mut self, now: Instant) {
+        self.gatherer.restart(now);
+        let candidates = self.locals.tell_again();
+        self.events
+            .extend(candidates.into_iter().map(Event::LocalCandidate));
     }
 
     /// Asks a STUN server from every host candidate of its family, at present and later.

@@ -47,7 +47,8 @@ impl Locals {
         if full || !is_usable(address, allow_loopback) || self.base(address).is_some() {
             return None;
         }
-        let order = u8::try_from(self.hosts.len()).unwrap_or(u8::MAX);
+        let taken = |order: &u8| self.hosts.iter().any(|host| host.order == *order);
+        let order = (0..u8::MAX).find(|order| !taken(order)).unwrap_or(u8::MAX);
         let candidate = Candidate {
             foundation: self.foundations.of(CandidateKind::Host, address, None, 0),
             component: COMPONENT,
@@ -68,6 +69,29 @@ impl Locals {
             reflexive: 0,
         });
         self.hosts.last().map(|host| &host.candidate)
+    }
+
+    pub(super) fn remove_host(&mut self, address: SocketAddr) {
+        self.hosts.retain(|host| !same(host, address));
+    }
+
+    /// All candidates as they are at present, for another session: those of mappings are
+    /// numbered anew.
+    pub(super) fn tell_again(&mut self) -> Vec<Candidate> {
+        let mut candidates: Vec<_> = self.bases().cloned().collect();
+        for host in &mut self.hosts {
+            host.reflexive = 0;
+            let base = host.candidate.address;
+            let mut told = BTreeSet::from([base]);
+            let mapped: Vec<_> = host.mapped.iter().map(|(s, m)| (*s, *m)).collect();
+            for (server, mapped) in mapped.into_iter().filter(|(_, m)| told.insert(*m)) {
+                host.reflexive = host.reflexive.saturating_add(1);
+                let kind = CandidateKind::ServerReflexive;
+                let foundation = self.foundations.of(kind, base, Some(server), 0);
+                candidates.push(host.reflexive(mapped, foundation));
+            }
+        }
+        candidates
     }
 
     /// Adds a relayed candidate (section 5.1.1.2); `None` if it is unusable, known, or one too

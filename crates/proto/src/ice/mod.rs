@@ -22,7 +22,10 @@
 //! A host candidate is also a base; pairs are formed from bases only, since a server-reflexive
 //! candidate is replaced by its base anyway (RFC 8445 section 6.1.2.4).
 //!
-//! Out of scope: lite agents, several components, restarts (make another agent).
+//! [`Agent::restart`] begins another session with the same peer, when the network has changed, say,
+//! and the paths of the one before carry data meanwhile.
+//!
+//! Out of scope: lite agents, several components.
 
 mod agent;
 mod candidate;
@@ -40,6 +43,7 @@ mod pair;
 mod punching;
 mod remotes;
 mod requests;
+mod restart;
 mod sdp;
 pub mod tcp;
 mod transactions;

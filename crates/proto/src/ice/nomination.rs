@@ -105,6 +105,7 @@ impl Agent {
             let path = pair.path();
             self.deselect();
             self.selected = Some(key);
+            self.end_kept();
             self.nomination.selected_at = Some(now);
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
@@ -144,7 +145,10 @@ impl Agent {
                 Purpose::Check { pair, .. } => {
                     !(wanted && list.get(*pair).is_some_and(Pair::is_relayed))
                 }
-                Purpose::Consent { .. } | Purpose::Gather { .. } | Purpose::Sample { .. } => false,
+                Purpose::Consent { .. }
+                | Purpose::Kept { .. }
+                | Purpose::Gather { .. }
+                | Purpose::Sample { .. } => false,
             });
         }
     }

@@ -132,6 +132,17 @@ impl Agent {
         }
     }
 
+    /// Another session: the NAT may be another, too. The sockets in use stay open.
+    pub(super) fn restart_punching(&mut self, now: Instant, in_use: &[SocketAddr]) {
+        self.punching.probes.clear();
+        self.punching
+            .found
+            .retain(|key, _| in_use.contains(&key.local));
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.restart(now, in_use);
+        }
+    }
+
     pub(super) fn punch_timeout(&self) -> Option<Instant> {
         self.punching.puncher.as_ref()?.poll_timeout()
     }

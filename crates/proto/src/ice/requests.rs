@@ -12,6 +12,7 @@ use postern_wire::stun::{
 use super::agent::Agent;
 use super::candidate::{CandidateKind, MAX_PRIORITY};
 use super::config::{MAX_EARLY_CHECKS, Role};
+use super::credentials::Credentials;
 use super::event::Event;
 use super::pair::{PairKey, Path};
 use crate::{Datagram, Transmit, Verdict};
@@ -35,7 +36,7 @@ pub(super) struct Check {
 
 /// Why a check is not carried out.
 #[derive(Debug)]
-enum Reject {
+pub(super) enum Reject {
     /// 400: a mandatory attribute is missing or malformed.
     Malformed,
     /// 401: the credentials are wrong.
@@ -56,9 +57,19 @@ impl Agent {
         datagram: &Datagram<'_>,
         message: &Message<'_>,
     ) -> Verdict {
-        let Some(peer_ufrag) = self.addressed_by(message) else {
+        let Some((ours, peer_ufrag)) = ufrags(message) else {
             return Verdict::NotMine;
         };
+        if self
+            .kept
+            .as_ref()
+            .is_some_and(|kept| kept.ours.ufrag == ours)
+        {
+            return self.on_kept_request(datagram, message, peer_ufrag);
+        }
+        if ours != self.credentials.ufrag {
+            return Verdict::NotMine;
+        }
         match self.authenticate(datagram, message, peer_ufrag) {
             Ok(check) => match self.settle_roles(message) {
                 Ok(()) => self.on_check(now, datagram, message, check),
@@ -72,13 +83,6 @@ impl Agent {
         Verdict::Consumed
     }
 
-    /// The peer's user fragment in a USERNAME that names us.
-    fn addressed_by<'a>(&self, message: &Message<'a>) -> Option<&'a str> {
-        let username = message.get::<Username<'_>>().ok()??;
-        let (ours, theirs) = username.as_str().split_once(':')?;
-        (ours == self.credentials.ufrag).then_some(theirs)
-    }
-
     /// RFC 8489 section 9.1.3, RFC 8445 section 7.3. Nothing has changed before this is done.
     fn authenticate(
         &self,
@@ -86,15 +90,27 @@ impl Agent {
         message: &Message<'_>,
         peer_ufrag: &str,
     ) -> Result<Check, Reject> {
+        let session = (self.credentials.pwd.as_str(), self.peer.as_ref());
+        self.authenticate_as(datagram, message, peer_ufrag, session)
+    }
+
+    /// The same for one session or the other: our password, and the peer's credentials if they are known.
+    pub(super) fn authenticate_as(
+        &self,
+        datagram: &Datagram<'_>,
+        message: &Message<'_>,
+        peer_ufrag: &str,
+        (pwd, peer): (&str, Option<&Credentials>),
+    ) -> Result<Check, Reject> {
         let base = self.base(datagram.local).ok_or(Reject::Drop)?;
         message.verify_fingerprint().map_err(|_| Reject::Drop)?;
         message
-            .verify_integrity(self.credentials.pwd.as_bytes())
+            .verify_integrity(pwd.as_bytes())
             .map_err(|error| match error {
                 IntegrityError::Missing | IntegrityError::Malformed => Reject::Malformed,
                 IntegrityError::Mismatch => Reject::Unauthenticated,
             })?;
-        if self.peer.as_ref().is_some_and(|p| p.ufrag != peer_ufrag) {
+        if peer.is_some_and(|peer| peer.ufrag != peer_ufrag) {
             return Err(Reject::Unauthenticated);
         }
         let unknown = message.unknown_comprehension_required(&KNOWN_IN_REQUESTS);
@@ -167,7 +183,7 @@ impl Agent {
     }
 
     /// Responses leave from where the request arrived.
-    fn reply(&mut self, datagram: &Datagram<'_>, payload: Vec<u8>) {
+    pub(super) fn reply(&mut self, datagram: &Datagram<'_>, payload: Vec<u8>) {
         self.replies.push_back(Transmit {
             local: datagram.local,
             remote: datagram.remote,
@@ -255,7 +271,13 @@ impl Agent {
     }
 }
 
-fn response(class: Class, id: TransactionId) -> Builder<Open> {
+/// The user fragments in a USERNAME: that of whom it is sent to, and the sender's.
+fn ufrags<'a>(message: &Message<'a>) -> Option<(&'a str, &'a str)> {
+    let username = message.get::<Username<'_>>().ok()??;
+    username.as_str().split_once(':')
+}
+
+pub(super) fn response(class: Class, id: TransactionId) -> Builder<Open> {
     Builder::new(class, Method::BINDING, id)
 }
 

@@ -7,6 +7,7 @@ mod matrix;
 mod net;
 mod properties;
 mod relayed;
+mod restart;
 mod trickling;
 
 use std::time::{Duration, Instant};

@@ -24,6 +24,8 @@ pub(super) enum Purpose {
     },
     /// A consent check.
     Consent { pair: PairKey },
+    /// One of the session before the latest restart.
+    Kept { pair: PairKey },
     /// A Binding request to a STUN server.
     Gather {
         base: SocketAddr,
@@ -40,7 +42,7 @@ impl Purpose {
     /// Where the request leaves from and where it goes.
     fn way(&self) -> PairKey {
         match *self {
-            Self::Check { pair, .. } | Self::Consent { pair } => pair,
+            Self::Check { pair, .. } | Self::Consent { pair } | Self::Kept { pair } => pair,
             Self::Gather { base, server } | Self::Sample { base, server } => {
                 PairKey::new(base, server)
             }
@@ -155,6 +157,15 @@ impl Transactions {
         match self.stun.poll_event()? {
             stun::Event::Success(response) | stun::Event::Error(response) => response.rtt,
             stun::Event::TimedOut { .. } => None,
+        }
+    }
+
+    /// Another session begins: what was asked of STUN servers is asked again, and checks are void. The
+    /// consent checks become those of the session before.
+    pub(super) fn restart(&mut self) {
+        let void: Vec<_> = self.waiting.keys().copied().collect();
+        for id in void {
+            self.forget(id);
         }
     }
 

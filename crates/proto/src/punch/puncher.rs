@@ -137,6 +137,8 @@ enum Expected {
     Samples,
     Attempt,
     Prediction,
+    /// They were for a session that is over.
+    Nothing,
 }
 
 /// The progress of classification.
@@ -235,6 +237,7 @@ impl Puncher {
             }
             Expected::Attempt => self.begin_attempt(now, sockets),
             Expected::Prediction => self.predict_from(now, &sockets),
+            Expected::Nothing => self.close(|socket| sockets.contains(&socket)),
         }
         self.handle_timeout(now);
     }
@@ -288,6 +291,25 @@ impl Puncher {
             self.direct = false;
             self.authenticated = Some(now);
         }
+    }
+
+    /// Another session with the peer (RFC 8445 section 9): both NATs are looked at anew. Sockets in
+    /// use stay open; the pause between attempts and what has been tried stay as well.
+    pub fn restart(&mut self, now: Instant, in_use: &[SocketAddr]) {
+        let (used, unused): (BTreeSet<_>, BTreeSet<_>) =
+            self.sockets.iter().partition(|s| in_use.contains(s));
+        self.sockets = unused;
+        self.end_attempt(now, false);
+        self.close(|_| true);
+        *self = Self {
+            rng: self.rng.clone(),
+            not_before: self.not_before,
+            tried: std::mem::take(&mut self.tried),
+            actions: std::mem::take(&mut self.actions),
+            expected: self.expected.iter().map(|_| Expected::Nothing).collect(),
+            sockets: used,
+            ..Self::new([0; 32])
+        };
     }
 
     /// What our NAT does, once it is known.

@@ -166,7 +166,14 @@ impl Agent {
     }
 
     fn plan(&mut self, due: Instant, ends: TcpEnds, purpose: Purpose) {
-        if self.tcp.base_of(ends).is_some() || self.tcp.attempts.len() >= MAX_TCP_WAYS {
+        if let Some(base) = self.tcp.base_of(ends) {
+            let known = !self.list.keys_from(base).is_empty();
+            if !known && purpose != Purpose::Gather {
+                self.check_connection(due, base); // of a session before
+            }
+            return;
+        }
+        if self.tcp.attempts.len() >= MAX_TCP_WAYS {
             return;
         }
         let attempt = Attempt {
@@ -318,6 +325,24 @@ impl Agent {
             self.tcp.remove(base);
             self.tcp.actions.push_back(TcpAction::Close(ends));
         }
+    }
+
+    /// Another session: the peer's candidates come anew, and ours are told again. Connections in use
+    /// stay open.
+    pub(in crate::ice) fn restart_tcp(&mut self, now: Instant, in_use: &[SocketAddr]) {
+        let attempts = std::mem::take(&mut self.tcp.attempts);
+        for (ends, _) in attempts.into_iter().filter(|(_, attempt)| attempt.running) {
+            self.tcp.actions.push_back(TcpAction::Close(ends));
+        }
+        let open: Vec<_> = self.tcp.bases().collect();
+        for (base, ends) in open.into_iter().filter(|(base, _)| !in_use.contains(base)) {
+            self.tcp.remove(base);
+            self.tcp.actions.push_back(TcpAction::Close(ends));
+        }
+        let candidates = self.tcp.restart();
+        self.events
+            .extend(candidates.into_iter().map(Event::LocalCandidate));
+        self.plan_gathering(now);
     }
 
     fn close_strangers(&mut self, now: Instant) {

@@ -26,6 +26,9 @@ const BASES: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x7463];
 /// The port of an active candidate (RFC 6544 section 4.5).
 const DISCARD: u16 = 9;
 
+/// The candidates of a port.
+const TYPES: [TcpType; 3] = [TcpType::Active, TcpType::Passive, TcpType::SimultaneousOpen];
+
 #[derive(Debug, Default)]
 pub(in crate::ice) struct Tcp {
     pub(super) hosts: Vec<SocketAddr>,
@@ -83,10 +86,21 @@ impl Tcp {
         }
         let order = self.hosts.len();
         self.hosts.push(address);
-        let types = [TcpType::Active, TcpType::Passive, TcpType::SimultaneousOpen];
-        types
+        TYPES
             .map(|kind| self.host_candidate(address, order, kind))
             .into()
+    }
+
+    /// Forgets the peer and what STUN servers saw; our ports' candidates, for another session.
+    pub(super) fn restart(&mut self) -> Vec<Candidate> {
+        self.remotes.clear();
+        self.learnt = 0;
+        self.mapped.clear();
+        self.begin = None;
+        let hosts = self.hosts.iter().enumerate();
+        let all = hosts
+            .flat_map(|(order, host)| TYPES.map(|kind| self.host_candidate(*host, order, kind)));
+        all.collect()
     }
 
     fn host_candidate(&self, host: SocketAddr, order: usize, tcp: TcpType) -> Candidate {

@@ -321,6 +321,18 @@ impl Pair {
         self.drain();
     }
 
+    /// Both begin another session, and know the other's credentials at once.
+    pub(super) fn restart(&mut self) {
+        self.a.agent.restart(self.now);
+        self.b.agent.restart(self.now);
+        self.link();
+    }
+
+    /// From here on candidates are not signalled.
+    pub(super) fn hold_signals(&mut self) {
+        self.linked = false;
+    }
+
     pub(super) fn elapsed(&self) -> Duration {
         self.now - self.start
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use noq::{PathEvent, PathId, VarInt};
@@ -9,6 +10,7 @@ use postern_proto::connect::RelayTransport;
 use postern_proto::punch::Technique;
 use tokio::sync::watch;
 
+use crate::aside::Ears;
 use crate::clock;
 use crate::net::{AddressPair, PathTable};
 
@@ -107,6 +109,7 @@ pub struct Connection {
     quic: noq::Connection,
     path: watch::Receiver<PathInfo>,
     is_creator: bool,
+    _ears: Arc<Ears>,
 }
 
 impl Connection {
@@ -114,11 +117,13 @@ impl Connection {
         quic: noq::Connection,
         path: watch::Receiver<PathInfo>,
         is_creator: bool,
+        ears: Arc<Ears>,
     ) -> Self {
         Self {
             quic,
             path,
             is_creator,
+            _ears: ears,
         }
     }
 

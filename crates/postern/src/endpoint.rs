@@ -16,9 +16,10 @@ use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
 use crate::dialer::{self, Dialer, Introducer};
+use crate::net::watch::{self as changes, Hints};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
-    SessionId, Sockets, StunDatagram, host_addresses,
+    SessionId, Sockets, StunDatagram,
 };
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
@@ -187,9 +188,13 @@ impl Endpoint {
             sessions: Mutex::default(),
             next: AtomicU64::new(1),
             attempts: watch::Sender::new(0),
+            hosts: watch::Sender::default(),
             routers: OnceLock::new(),
         });
+        shared.look();
+        let hints = shared.dialer.hints();
         let routers = [
+            tokio::spawn(follow_addresses(Arc::downgrade(&shared), hints)),
             tokio::spawn(route_stun(Arc::downgrade(&shared), outlets.stun)),
             tokio::spawn(route_incoming(Arc::downgrade(&shared), shared.quic.clone())),
         ];
@@ -314,7 +319,9 @@ pub(crate) struct Shared {
     sessions: Mutex<BTreeMap<SessionId, Mailbag>>,
     next: AtomicU64,
     attempts: watch::Sender<usize>,
-    routers: OnceLock<[AbortHandle; 2]>,
+    /// The addresses from which this machine can be reached.
+    hosts: watch::Sender<Vec<SocketAddr>>,
+    routers: OnceLock<[AbortHandle; 3]>,
 }
 
 impl Drop for Shared {
@@ -397,7 +404,24 @@ impl Shared {
 
     /// The addresses from which this machine can be reached, each with the port of the
     /// socket that serves it.
-    pub(crate) fn host_addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn host_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.hosts.subscribe()
+    }
+
+    /// Looks at the addresses as they are.
+    fn look(&self) {
+        let found = self.find_addresses();
+        self.hosts.send_if_modified(|known| {
+            let changed = *known != found;
+            if changed {
+                tracing::debug!(count = found.len(), "the addresses of this machine");
+                *known = found;
+            }
+            changed
+        });
+    }
+
+    fn find_addresses(&self) -> Vec<SocketAddr> {
         let wildcards = self
             .addresses
             .iter()
@@ -406,7 +430,7 @@ impl Shared {
             .addresses
             .iter()
             .filter(|address| !address.ip().is_unspecified());
-        let ips = host_addresses(self.filter).unwrap_or_default();
+        let ips = self.dialer.addresses(self.filter).unwrap_or_default();
         let on_interfaces = wildcards.flat_map(|bound| {
             let same_family = ips.iter().filter(|ip| ip.is_ipv4() == bound.is_ipv4());
             same_family.map(|&ip| SocketAddr::new(ip, bound.port()))
@@ -440,6 +464,16 @@ impl Shared {
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Mailbag>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks whenever the addresses may have changed.
+async fn follow_addresses(shared: Weak<Shared>, mut hints: Hints) {
+    while changes::next(&mut hints).await.is_some() {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.look();
     }
 }
 

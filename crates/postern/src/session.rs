@@ -19,17 +19,19 @@ use noq::{ConnectionError, PathEvent};
 use postern_proto::Transmit;
 use postern_proto::connect::{Connector, ConnectorConfig, Event, Relay};
 use postern_proto::ice;
-use postern_proto::signal::RendezvousEvent;
+use postern_proto::signal::{RendezvousEvent, Secret};
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::aside::Aside;
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
+use crate::dialer::{Introducer, Meeting};
 use crate::endpoint::{Attempt, Shared};
 use crate::links::{Links, News};
 use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
-use crate::rendezvous::Signalling;
+use crate::rendezvous::{Signalling, SignallingError};
 
 pub use error::EstablishError;
 
@@ -77,6 +79,9 @@ pub(crate) struct Inbox {
 /// A connection that stands.
 struct Established {
     quic: noq::WeakConnectionHandle,
+    aside: Aside,
+    /// For meeting the peer again.
+    secret: Option<Secret>,
     follower: PathFollower,
     events: PathEvents,
     closed: Closed,
@@ -104,6 +109,9 @@ pub(crate) struct Session {
     /// Sockets that are open in order to punch.
     punched: Vec<SocketAddr>,
     links: Links,
+    introducer: Introducer,
+    hosts: watch::Receiver<Vec<SocketAddr>>,
+    meeting: Option<Meeting>,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
@@ -119,6 +127,9 @@ enum Input {
     Unchannelled(Unchannelled),
     Link(News),
     PathEvent(PathEvent),
+    Told(PeerMessage),
+    Met(Result<Signalling, SignallingError>),
+    Addresses,
     Timeout,
     /// The connection is over, or nobody waits for one any more.
     Over,
@@ -133,10 +144,11 @@ impl Session {
         listener: Listener,
     ) -> Result<Self, EstablishError> {
         let now = clock::now();
+        let mut hosts = shared.host_addresses();
         let config = ConnectorConfig {
             is_creator,
             fingerprint: shared.fingerprint(),
-            hosts: shared.host_addresses(),
+            hosts: hosts.borrow_and_update().clone(),
             allow_loopback: shared.uses_loopback(),
             policy: shared.policy(),
             relay_transports: shared.relay_transports(),
@@ -157,7 +169,10 @@ impl Session {
             slow: mpsc::channel(SLOW_QUEUE),
             relayed: Vec::new(),
             punched: Vec::new(),
-            links: Links::new(signalling.introducer),
+            links: Links::new(signalling.introducer.clone()),
+            introducer: signalling.introducer,
+            hosts,
+            meeting: None,
             handshakes: FuturesUnordered::new(),
             openings: FuturesUnordered::new(),
             established: None,
@@ -211,6 +226,9 @@ impl Session {
                         .handle_path_opened(clock::now(), path, worked);
                 }
                 Input::PathEvent(event) => self.on_path_event(&event),
+                Input::Told(message) => self.connector.handle_told(clock::now(), message),
+                Input::Met(met) => self.on_met(met),
+                Input::Addresses => self.on_addresses(),
                 Input::Unchannelled((path, payload)) => {
                     let (relayed, peer) = (path.local, path.remote);
                     let now = clock::now();
@@ -232,7 +250,9 @@ impl Session {
             input = next_of_connection(&mut self.established) => input,
             Some(result) = self.handshakes.next() => Input::Handshake(result),
             Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
+            Ok(()) = self.hosts.changed() => Input::Addresses,
             event = next_signal(&mut self.signals) => Input::Signal(event),
+            met = next_meeting(&mut self.meeting) => Input::Met(met),
             () = caller_gone(&mut self.listener) => Input::Over,
             news = self.links.next() => Input::Link(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
@@ -299,12 +319,20 @@ async fn next_signal(
     }
 }
 
+async fn next_meeting(meeting: &mut Option<Meeting>) -> Result<Signalling, SignallingError> {
+    match meeting {
+        Some(meeting) => meeting.await,
+        None => pending().await,
+    }
+}
+
 async fn next_of_connection(established: &mut Option<Established>) -> Input {
     let Some(established) = established else {
         return pending().await;
     };
     tokio::select! {
         Some(event) = established.events.next() => Input::PathEvent(event),
+        Some(message) = established.aside.heard() => Input::Told(message),
         () = &mut established.closed => Input::Over,
     }
 }

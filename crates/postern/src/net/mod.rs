@@ -11,6 +11,7 @@ mod punched;
 mod relays;
 mod sockets;
 mod trains;
+pub(crate) mod watch;
 
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};

@@ -7,6 +7,7 @@ use noq::PathStatus;
 use postern_proto::Transmit;
 use postern_proto::connect::{Event, Relay, Traffic};
 use postern_proto::ice;
+use postern_proto::signal::Role;
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::time::timeout;
 
@@ -22,6 +23,8 @@ impl Session {
     pub(super) fn obey(&mut self, event: Event) -> Result<(), EstablishError> {
         match event {
             Event::Tell(message) => self.tell(message),
+            Event::TellDirectly(message) => self.tell_directly(message),
+            Event::MeetAgain => self.meet_again(),
             Event::CodeReady(code) => self.show(code),
             Event::Admit(path) => drop(self.admit(path)),
             Event::Revoke(path) => self.shared.paths().revoke(pair_of(path), self.inbox.id),
@@ -30,7 +33,7 @@ impl Session {
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
             Event::Measure => self.measure(),
-            Event::LeaveMailbox => self.outgoing = None,
+            Event::LeaveMailbox => self.leave_mailbox(),
             Event::OpenSockets {
                 base,
                 count,
@@ -75,6 +78,11 @@ impl Session {
             Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
+    }
+
+    fn leave_mailbox(&mut self) {
+        self.outgoing = None;
+        self.meeting = None;
     }
 
     fn measure(&mut self) {
@@ -131,6 +139,30 @@ impl Session {
         if outgoing.try_send(message).is_err() {
             tracing::debug!("signalling is gone or full, message dropped");
         }
+    }
+
+    fn tell_directly(&self, message: PeerMessage) {
+        if let Some(established) = &self.established {
+            established.aside.tell(message);
+        }
+    }
+
+    /// The mailbox from before is of no use.
+    fn meet_again(&mut self) {
+        self.signals = None;
+        let secret = self.established.as_ref().and_then(|e| e.secret.clone());
+        let Some(secret) = secret else {
+            return self.connector.handle_signalling_lost(clock::now());
+        };
+        let role = match self.is_creator {
+            true => Role::Creator,
+            false => Role::Joiner,
+        };
+        let meeting = self
+            .shared
+            .dialer()
+            .meet_again(&self.introducer, role, secret);
+        self.meeting = Some(meeting);
     }
 
     fn show(&mut self, code: Code) {

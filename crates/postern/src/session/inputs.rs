@@ -10,10 +10,12 @@ use postern_proto::connect::LinkId;
 use postern_proto::signal::RendezvousEvent;
 
 use super::{EstablishError, Established, Session};
+use crate::aside::Aside;
 use crate::clock;
 use crate::connection::{Connection, PathFollower};
 use crate::net::{AddressPair, LinkInput, Opened, StunDatagram};
 use crate::quic;
+use crate::rendezvous::{Signalling, SignallingError};
 
 /// Handshakes that a peer may have under way at a time: it tries one path after the
 /// other, and some of them may still be on their way.
@@ -34,6 +36,26 @@ impl Session {
                 self.connector.handle_signalling_lost(now);
             }
         }
+    }
+
+    /// The peer can be told something at the server again, or it cannot.
+    pub(super) fn on_met(&mut self, met: Result<Signalling, SignallingError>) {
+        self.meeting = None;
+        match met {
+            Ok(signalling) => {
+                self.outgoing = Some(signalling.outgoing);
+                self.signals = Some(signalling.events);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the other side cannot be met again");
+                self.connector.handle_signalling_lost(clock::now());
+            }
+        }
+    }
+
+    pub(super) fn on_addresses(&mut self) {
+        let hosts = self.hosts.borrow_and_update().clone();
+        self.connector.handle_addresses(clock::now(), &hosts);
     }
 
     pub(super) fn on_stun(&mut self, datagram: &StunDatagram) {
@@ -111,8 +133,11 @@ impl Session {
             return self.connector.handle_handshake_failed(now, false);
         };
         let closed = quic.on_closed();
+        let (aside, ears) = Aside::begin(&quic);
         self.established = Some(Established {
             quic: quic.weak_handle(),
+            aside,
+            secret: quic::meeting_secret(&quic),
             follower,
             events: Box::pin(events.filter_map(async |event| event.ok())),
             closed: Box::pin(async move { drop(closed.await) }),
@@ -123,7 +148,7 @@ impl Session {
         if let Some(listener) = self.listener.take() {
             let _ = listener
                 .outcome
-                .send(Ok(Connection::new(quic, path, self.is_creator)));
+                .send(Ok(Connection::new(quic, path, self.is_creator, ears)));
         }
     }
 

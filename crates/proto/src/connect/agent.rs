@@ -28,9 +28,10 @@ impl Connector {
             }
             match self.relays.poll_event(now) {
                 Some(event) => self.on_relay_event(now, event),
-                None => return,
+                None => break,
             }
         }
+        self.run_reunion(now);
     }
 
     /// A check from a relayed address goes through the relay.
@@ -53,7 +54,10 @@ impl Connector {
 
     pub(super) fn on_agent_event(&mut self, now: Instant, event: ice::Event) {
         match event {
-            ice::Event::LocalCandidate(candidate) => self.tell_candidate(candidate),
+            ice::Event::LocalCandidate(candidate) => {
+                self.remember(&candidate);
+                self.tell_candidate(candidate);
+            }
             ice::Event::EndOfLocalCandidates => {
                 self.candidates_told = true;
                 self.tell(PeerMessage::EndOfCandidates);

@@ -12,6 +12,9 @@ pub(super) const CONNECT: Duration = Duration::from_secs(14);
 /// that has just begun, and the reports take another.
 const CHECKS: Duration = Duration::from_secs(10);
 
+/// How long the checks go on after a connection has lost every path. QUIC ends it before that.
+const RECOVERY: Duration = Duration::from_secs(30);
+
 /// How long to wait for the peer's report when ours is ready, and the other way round.
 pub(super) const REPORT: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,7 @@ pub(super) fn agent_config(allow_loopback: bool, punch: bool) -> ice::Config {
     ice::Config {
         punch,
         patience: CHECKS,
+        recovery: RECOVERY,
         consent_interval: Duration::from_secs(1),
         consent_expiry: Duration::from_secs(6),
         busy_consent_interval: Duration::from_millis(200),

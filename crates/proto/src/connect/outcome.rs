@@ -70,6 +70,8 @@ impl Connector {
     pub(super) fn tell(&mut self, message: PeerMessage) {
         if self.in_mailbox {
             self.events.push_back(Event::Tell(message));
+        } else if self.stage == Stage::Established {
+            self.events.push_back(Event::TellDirectly(message));
         }
     }
 

@@ -11,7 +11,7 @@
 //! begins again, and goes on until there is another one.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
@@ -201,6 +201,35 @@ impl Race {
         }
         self.on_gone(now, attempt.relayed, book);
         true
+    }
+
+    /// Whoever meets again gets credentials that are new. Those in use are good for a while.
+    pub(super) fn take_ways(&mut self, now: Instant, ways: Vec<Way>, book: &mut Book) {
+        self.ways = ranked(ways);
+        if self.allocation().is_none() && !self.closing {
+            self.begin_again(now, book);
+        }
+    }
+
+    /// These addresses are gone: so is every link from one of them.
+    pub(super) fn leave(&mut self, now: Instant, gone: &[IpAddr], book: &mut Book) {
+        let dead = |attempt: &&Attempt| {
+            let local = attempt.client.as_ref().map(Client::local);
+            local.is_some_and(|local| gone.contains(&local.ip()))
+        };
+        let links: Vec<_> = self.running.iter().filter(dead).map(|a| a.link).collect();
+        for link in links {
+            self.events.push_back(Event::Close(link));
+            self.closed(now, link, book);
+        }
+    }
+
+    /// There may be a way now where there was none.
+    pub(super) fn hasten(&mut self, now: Instant, book: &mut Book) {
+        if self.allocation().is_none() && !self.closing {
+            self.rounds = 0;
+            self.begin_again(now, book);
+        }
     }
 
     /// A way is of no use any more.

@@ -53,6 +53,7 @@ impl Connector {
                 payload,
             } => self.on_relayed_data(now, relayed, peer, payload),
             relays::Event::Ended { relayed } => {
+                self.forget_relayed(relayed);
                 self.agent.remove_relayed(now, relayed);
                 self.events.push_back(Event::RelayEnded(relayed));
             }

@@ -1,7 +1,7 @@
 //! Allocations at TURN servers: addresses of this side that always work.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use postern_wire::signal::RelayServer;
@@ -167,9 +167,11 @@ impl Relays {
             let usable =
                 |way: &&Way| way.server.is_ipv4() == is_ipv4 && self.allowed.allow(way.transport);
             let of_family: Vec<Way> = ways.iter().filter(usable).cloned().collect();
-            let known = self.races.iter().any(|race| race.is_ipv4 == is_ipv4);
-            if !of_family.is_empty() && !known {
-                self.races.push(Race::new(now, of_family, &mut self.book));
+            let known = self.races.iter_mut().find(|race| race.is_ipv4 == is_ipv4);
+            match known {
+                _ if of_family.is_empty() => {}
+                Some(race) => race.take_ways(now, of_family, &mut self.book),
+                None => self.races.push(Race::new(now, of_family, &mut self.book)),
             }
         }
     }
@@ -217,6 +219,20 @@ impl Relays {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for race in &mut self.races {
             race.handle_timeout(now, &mut self.book);
+        }
+    }
+
+    /// These addresses of this machine are gone, and so is what was allocated from them.
+    pub(super) fn leave(&mut self, now: Instant, gone: &[IpAddr]) {
+        for race in &mut self.races {
+            race.leave(now, gone, &mut self.book);
+        }
+    }
+
+    /// There is another network: whatever waits for a better time begins now.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        for race in &mut self.races {
+            race.hasten(now, &mut self.book);
         }
     }
 

@@ -361,7 +361,7 @@ impl Agent {
         self.pair_all();
         let consents = &self.consents;
         self.list.reopen(|key| consents.contains_key(key));
-        self.give_up = Some(after(now, self.config.patience));
+        self.give_up = Some(after(now, self.config.recovery));
     }
 
     /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks

@@ -136,7 +136,8 @@ fn those_who_wait_are_bounded_for_each_source() {
         while let Some((_, frame)) = world.server.poll_transmit() {
             let message = ServerMessage::parse(frame.as_bytes()).unwrap();
             let kind = ErrorKind::RateLimited;
-            refused += u8::from(matches!(message, ServerMessage::Error { kind: k, .. } if k == kind));
+            refused +=
+                u8::from(matches!(message, ServerMessage::Error { kind: k, .. } if k == kind));
         }
     }
     assert_eq!((world.server.mailbox_count(), refused), (2, 2));

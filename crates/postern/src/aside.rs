@@ -1,5 +1,11 @@
-//! What the two sides of a connection tell each other beside its data: candidates that came
-//! later, in streams of one direction.
+//! What the two sides of a connection tell each other beside its data, in streams of one
+//! direction.
+//!
+//! - Candidates that came later.
+//! - Datagrams of the connection itself whose path is lost ([`Said::Late`]). QUIC takes what was
+//!   under way on a path for lost when something that was sent there later is acknowledged, or
+//!   when it has closed the path, which takes seconds. A ping that arrives late by another path
+//!   makes it know at once.
 //!
 //! Programs use streams in both directions only. A peer of an older version allows none of the
 //! others, so nothing is ever sent to it.
@@ -7,11 +13,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use noq::{Connection, RecvStream};
 use postern_wire::signal::PeerMessage;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+
+/// What begins a stream that holds a datagram. Messages begin with a brace.
+const LATE: u8 = 0;
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// What the connector tells the peer's.
+    Message(PeerMessage),
+    /// A datagram of the connection, which its own path does not carry any more.
+    Late(Bytes),
+}
 
 /// Messages that wait to be told. What comes from gathering at once fits; what does not is told
 /// when the two meet again, or not at all.
@@ -29,8 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The session's end.
 #[derive(Debug)]
 pub(crate) struct Aside {
-    outgoing: mpsc::Sender<PeerMessage>,
-    incoming: mpsc::Receiver<PeerMessage>,
+    outgoing: mpsc::Sender<Said>,
+    incoming: mpsc::Receiver<Said>,
 }
 
 /// The connection's end: while one of them is there, the two sides can tell each other something.
@@ -59,51 +78,67 @@ impl Aside {
         )
     }
 
-    /// Tells the peer, as soon as there is a path.
-    pub(crate) fn tell(&self, message: PeerMessage) {
-        if self.outgoing.try_send(message).is_err() {
+    /// Says it, as soon as there is a path.
+    pub(crate) fn say(&self, said: Said) {
+        if self.outgoing.try_send(said).is_err() {
             tracing::debug!("there is too much to tell the other side, or no way");
         }
     }
 
-    /// What the peer tells next; `None` when it cannot any more.
-    pub(crate) async fn heard(&mut self) -> Option<PeerMessage> {
+    /// What the peer says next; `None` when it cannot any more.
+    pub(crate) async fn heard(&mut self) -> Option<Said> {
         self.incoming.recv().await
     }
 }
 
-async fn tell(connection: Connection, mut messages: mpsc::Receiver<PeerMessage>) {
-    let mut batch = Vec::new();
-    while messages.recv_many(&mut batch, BATCH).await > 0 {
-        let lines = batch.drain(..).map(|message| message.to_json() + "\n");
-        let text: String = lines.collect();
+async fn tell(connection: Connection, mut to_say: mpsc::Receiver<Said>) {
+    while let Some(said) = to_say.recv().await {
+        let bytes = match said {
+            Said::Message(message) => together(message, &mut to_say),
+            Said::Late(datagram) => [&[LATE], &datagram[..]].concat(),
+        };
         let Ok(mut stream) = connection.open_uni().await else {
             return;
         };
-        if stream.write_all(text.as_bytes()).await.is_err() || stream.finish().is_err() {
+        if stream.write_all(&bytes).await.is_err() || stream.finish().is_err() {
             return;
         }
     }
 }
 
-async fn hear(connection: Connection, heard: mpsc::Sender<PeerMessage>) {
+/// A message and those that wait behind it, one a line.
+fn together(first: PeerMessage, waiting: &mut mpsc::Receiver<Said>) -> Vec<u8> {
+    let mut lines = first.to_json() + "\n";
+    for _ in 1..BATCH {
+        match waiting.try_recv() {
+            Ok(Said::Message(message)) => lines.push_str(&(message.to_json() + "\n")),
+            // It has come too late even for this.
+            Ok(Said::Late(_)) => {}
+            Err(_) => break,
+        }
+    }
+    lines.into_bytes()
+}
+
+async fn hear(connection: Connection, heard: mpsc::Sender<Said>) {
     while let Ok(stream) = connection.accept_uni().await {
-        for message in read(stream).await {
-            if heard.send(message).await.is_err() {
+        for said in read(stream).await {
+            if heard.send(said).await.is_err() {
                 return;
             }
         }
     }
 }
 
-/// The messages of a stream; those that this version does not know are passed over.
-async fn read(mut stream: RecvStream) -> Vec<PeerMessage> {
-    let Ok(Ok(text)) = timeout(PATIENCE, stream.read_to_end(MAX_STREAM)).await else {
+/// What a stream says; messages that this version does not know are passed over.
+async fn read(mut stream: RecvStream) -> Vec<Said> {
+    let Ok(Ok(said)) = timeout(PATIENCE, stream.read_to_end(MAX_STREAM)).await else {
         return Vec::new();
     };
-    let lines = text
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty());
+    if let Some((&LATE, datagram)) = said.split_first() {
+        return vec![Said::Late(Bytes::copy_from_slice(datagram))];
+    }
+    let lines = said.split(|byte| *byte == b'\n');
     let messages = lines.filter_map(|line| PeerMessage::parse(line).ok());
-    messages.take(BATCH).collect()
+    messages.map(Said::Message).take(BATCH).collect()
 }

@@ -5,14 +5,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use noq::{PathEvent, PathId, VarInt};
+use noq::{Path, PathEvent, PathId, PathStatus, VarInt};
 use postern_proto::connect::RelayTransport;
 use postern_proto::punch::Technique;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::aside::Ears;
 use crate::clock;
 use crate::net::{AddressPair, PathTable};
+
+/// When a lost path is pinged again: a ping may get lost as well.
+const NUDGES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
+
+/// A lost path is closed so long after the last ping.
+const LOST_PATH: Duration = Duration::from_secs(1);
 
 /// How a path reaches the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,6 +239,33 @@ impl PathFollower {
         let path = self.quic.upgrade().and_then(|quic| quic.path(id));
         if let Some(address) = path.and_then(|path| path.remote_address().ok()) {
             self.open.push((id, address));
+            self.nudge();
+        }
+    }
+
+    /// The paths before the one in use: the addresses by which QUIC knows them, and what they are.
+    pub(crate) fn older(&self) -> impl Iterator<Item = (SocketAddr, AddressPair)> {
+        let newest = self.open.last().map(|(_, address)| *address);
+        let older = self.open.iter().map(|(_, address)| *address);
+        let older = older.filter(move |address| Some(*address) != newest);
+        older.filter_map(|address| Some((address, self.table.pair_at(address)?)))
+    }
+
+    /// Where another path is in use, has QUIC find out what was lost on those that are no more: its
+    /// pings there are carried by the other one.
+    pub(crate) fn nudge(&self) {
+        let Some(quic) = self.quic.upgrade() else {
+            return;
+        };
+        let newest = self.open.last().map(|(id, _)| *id);
+        for (id, address) in &self.open {
+            if Some(*id) != newest
+                && self.table.is_lost(*address)
+                && let Some(path) = quic.path(*id)
+            {
+                let _ = path.set_status(PathStatus::Backup);
+                let _ = path.ping();
+            }
         }
     }
 
@@ -249,8 +283,13 @@ impl PathFollower {
             return;
         };
         let others = self.open.iter().filter(|(_, known)| *known != address);
-        for path in others.filter_map(|(id, _)| quic.path(*id)) {
-            let _ = path.close();
+        for (id, address) in others {
+            let Some(path) = quic.path(*id) else { continue };
+            if self.table.is_lost(*address) {
+                close_later(&path);
+            } else {
+                let _ = path.close();
+            }
         }
     }
 
@@ -271,6 +310,23 @@ impl PathFollower {
             changed
         });
     }
+}
+
+/// Closes a path when QUIC has found out what was lost there.
+fn close_later(path: &Path) {
+    let path = path.weak_handle();
+    tokio::spawn(async move {
+        for pause in NUDGES {
+            sleep(pause).await;
+            if let Some(path) = path.upgrade() {
+                let _ = path.ping();
+            }
+        }
+        sleep(LOST_PATH).await;
+        if let Some(path) = path.upgrade() {
+            let _ = path.close();
+        }
+    });
 }
 
 fn describe(

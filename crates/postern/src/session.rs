@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use noq::{ConnectionError, PathEvent};
@@ -24,7 +25,7 @@ use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::aside::Aside;
+use crate::aside::{Aside, Said};
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::dialer::{Introducer, Meeting};
@@ -38,6 +39,9 @@ pub use error::EstablishError;
 /// Datagrams of QUIC that wait to be framed by the session: those of the first round trip
 /// through a relay.
 const SLOW_QUEUE: usize = 64;
+
+/// Datagrams that wait to be carried another way: some to begin with, and a ping is another one.
+const LATE_QUEUE: usize = 16;
 
 /// A STUN datagram that a full socket does not take within so long is dropped: checks are
 /// repeated, and the others must not wait.
@@ -80,6 +84,8 @@ pub(crate) struct Inbox {
 struct Established {
     quic: noq::WeakConnectionHandle,
     aside: Aside,
+    /// What QUIC sends on paths that are lost.
+    late: mpsc::Receiver<Bytes>,
     /// For meeting the peer again.
     secret: Option<Secret>,
     follower: PathFollower,
@@ -127,7 +133,8 @@ enum Input {
     Unchannelled(Unchannelled),
     Link(News),
     PathEvent(PathEvent),
-    Told(PeerMessage),
+    Said(Said),
+    Late(Bytes),
     Met(Result<Signalling, SignallingError>),
     Addresses,
     Timeout,
@@ -226,7 +233,8 @@ impl Session {
                         .handle_path_opened(clock::now(), path, worked);
                 }
                 Input::PathEvent(event) => self.on_path_event(&event),
-                Input::Told(message) => self.connector.handle_told(clock::now(), message),
+                Input::Said(said) => self.on_said(said),
+                Input::Late(datagram) => self.carry(datagram),
                 Input::Met(met) => self.on_met(met),
                 Input::Addresses => self.on_addresses(),
                 Input::Unchannelled((path, payload)) => {
@@ -332,7 +340,8 @@ async fn next_of_connection(established: &mut Option<Established>) -> Input {
     };
     tokio::select! {
         Some(event) = established.events.next() => Input::PathEvent(event),
-        Some(message) = established.aside.heard() => Input::Told(message),
+        Some(said) = established.aside.heard() => Input::Said(said),
+        Some(datagram) = established.late.recv() => Input::Late(datagram),
         () = &mut established.closed => Input::Over,
     }
 }

@@ -13,7 +13,7 @@ use noq_udp::{RecvMeta, Transmit};
 use tokio::sync::mpsc;
 
 use super::link::TrainSender;
-use super::paths::{AddressPair, PathTable};
+use super::paths::{AddressPair, Destination, PathTable};
 use super::punched::PunchedSockets;
 use super::relays::{RelayTable, Way};
 use super::sockets::{Sender, Sockets};
@@ -167,7 +167,8 @@ impl Mux {
                 let Some(mut train) = self.next_train(cx) else {
                     return filled;
                 };
-                let Some(address) = self.paths.address_of(train.path) else {
+                let admitted = || self.paths.address_of(train.path);
+                let Some(address) = train.address.or_else(admitted) else {
                     continue;
                 };
                 let part = train.split_to(buffer.len());
@@ -414,8 +415,17 @@ impl UdpSender for MuxSender {
         transmit: &Transmit<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(pair) = self.paths.pair_at(transmit.destination) else {
-            return Poll::Ready(Ok(()));
+        let pair = match self.paths.destination(transmit.destination) {
+            Some(Destination::Pair(pair)) => pair,
+            Some(Destination::Limbo(late)) => {
+                let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+                for datagram in transmit.contents.chunks(size.max(1)) {
+                    // What does not fit is lost, as on any network.
+                    let _ = late.try_send(Bytes::copy_from_slice(datagram));
+                }
+                return Poll::Ready(Ok(()));
+            }
+            None => return Poll::Ready(Ok(())),
         };
         if let Some(way) = self.relays.way(pair) {
             return self.poll_relayed(way, pair, transmit, cx);

@@ -12,6 +12,7 @@ use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::time::timeout;
 
 use super::{EstablishError, Session, pair_of};
+use crate::aside::Said;
 use crate::clock;
 use crate::net::{AddressPair, Found, Train};
 use crate::quic;
@@ -27,7 +28,7 @@ impl Session {
             Event::MeetAgain => self.meet_again(),
             Event::CodeReady(code) => self.show(code),
             Event::Admit(path) => drop(self.admit(path)),
-            Event::Revoke(path) => self.shared.paths().revoke(pair_of(path), self.inbox.id),
+            Event::Revoke(path) => self.revoke(path),
             Event::Accept(peer) => self.accept(peer)?,
             Event::Connect { path, peer } => self.connect(path, peer)?,
             Event::OpenPath(path) => self.open_path(path),
@@ -143,7 +144,7 @@ impl Session {
 
     fn tell_directly(&self, message: PeerMessage) {
         if let Some(established) = &self.established {
-            established.aside.tell(message);
+            established.aside.say(Said::Message(message));
         }
     }
 
@@ -192,6 +193,13 @@ impl Session {
         };
         table.mark_found(pair_of(path), found);
         Some(address)
+    }
+
+    fn revoke(&self, path: ice::Path) {
+        self.shared.paths().revoke(pair_of(path), self.inbox.id);
+        if let Some(established) = &self.established {
+            established.follower.nudge();
+        }
     }
 
     fn accept(&mut self, peer: Fingerprint) -> Result<(), EstablishError> {

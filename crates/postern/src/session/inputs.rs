@@ -3,17 +3,19 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use noq::{ConnectionError, PathEvent};
 use postern_proto::Datagram;
 use postern_proto::connect::LinkId;
 use postern_proto::signal::RendezvousEvent;
+use tokio::sync::mpsc;
 
-use super::{EstablishError, Established, Session};
-use crate::aside::Aside;
+use super::{EstablishError, Established, LATE_QUEUE, Session};
+use crate::aside::{Aside, Said};
 use crate::clock;
 use crate::connection::{Connection, PathFollower};
-use crate::net::{AddressPair, LinkInput, Opened, StunDatagram};
+use crate::net::{AddressPair, LinkInput, Opened, StunDatagram, Train};
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
 
@@ -50,6 +52,35 @@ impl Session {
                 tracing::debug!(%error, "the other side cannot be met again");
                 self.connector.handle_signalling_lost(clock::now());
             }
+        }
+    }
+
+    pub(super) fn on_said(&mut self, said: Said) {
+        match said {
+            Said::Message(message) => self.connector.handle_told(clock::now(), message),
+            Said::Late(datagram) => self.on_late(&datagram),
+        }
+    }
+
+    /// A datagram came late by another path than its own: QUIC is told that it came on its own, as
+    /// on each that it may be.
+    fn on_late(&self, datagram: &Bytes) {
+        let Some(established) = &self.established else {
+            return;
+        };
+        for (address, path) in established.follower.older() {
+            let train = Train {
+                address: Some(address),
+                ..Train::of(path, datagram.clone())
+            };
+            self.shared.inlets().try_inject(train);
+        }
+    }
+
+    /// The path of this datagram is lost: the peer gets it by another one.
+    pub(super) fn carry(&self, datagram: Bytes) {
+        if let Some(established) = &self.established {
+            established.aside.say(Said::Late(datagram));
         }
     }
 
@@ -134,9 +165,12 @@ impl Session {
         };
         let closed = quic.on_closed();
         let (aside, ears) = Aside::begin(&quic);
+        let (late_sender, late) = mpsc::channel(LATE_QUEUE);
+        self.shared.paths().on_late(self.inbox.id, late_sender);
         self.established = Some(Established {
             quic: quic.weak_handle(),
             aside,
+            late,
             secret: quic::meeting_secret(&quic),
             follower,
             events: Box::pin(events.filter_map(async |event| event.ok())),

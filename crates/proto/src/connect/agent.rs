@@ -123,6 +123,9 @@ impl Connector {
     pub(super) fn on_lost(&mut self, now: Instant, path: Path) {
         self.events.push_back(Event::Revoke(path));
         self.valid.retain(|known| !same(*known, path));
+        if self.stage == Stage::Established {
+            self.relays.doubt(now);
+        }
         self.paths.lose(path.local, path.remote);
         self.recover();
         if self

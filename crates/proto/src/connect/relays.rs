@@ -229,6 +229,13 @@ impl Relays {
         }
     }
 
+    /// A path has fallen silent: whether the relays are still there is asked.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        for race in &mut self.races {
+            race.doubt(now);
+        }
+    }
+
     /// There is another network: whatever waits for a better time begins now.
     pub(super) fn hasten(&mut self, now: Instant) {
         for race in &mut self.races {

@@ -21,6 +21,7 @@ use super::nomination::Nomination;
 use super::pacer::Pacer;
 use super::pair::{Pair, PairKey, Path, State};
 use super::punching::Punching;
+use super::recovery::Recovery;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::restart::Kept;
@@ -46,6 +47,7 @@ pub struct Agent {
     pub(super) consents: BTreeMap<PairKey, Consent>,
     pub(super) nomination: Nomination,
     pub(super) upgrade: Upgrade,
+    pub(super) recovery: Recovery,
     pub(super) punching: Punching,
     pub(super) tcp: Tcp,
     pub(super) selected: Option<PairKey>,
@@ -87,6 +89,7 @@ impl Agent {
             consents: BTreeMap::new(),
             nomination: Nomination::default(),
             upgrade: Upgrade::default(),
+            recovery: Recovery::default(),
             punching: Punching::default(),
             tcp: Tcp::default(),
             selected: None,
@@ -210,6 +213,7 @@ impl Agent {
             self.kept_timeout(),
             self.nomination_timeout(),
             self.upgrade_timeout(),
+            self.recovery_timeout(),
             self.pace_timeout(),
             self.patience_timeout(),
             self.punch_timeout(),
@@ -287,6 +291,7 @@ impl Agent {
         self.run_kept(now);
         self.nominate(now);
         self.run_upgrade(now);
+        self.run_recovery(now);
         self.run_punching(now);
         self.run_tcp(now);
         if self.pacer.is_ready(now) && self.send_next(now) {
@@ -362,6 +367,7 @@ impl Agent {
         let consents = &self.consents;
         self.list.reopen(|key| consents.contains_key(key));
         self.give_up = Some(after(now, self.config.recovery));
+        self.recovery.begin(now);
     }
 
     /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks
@@ -405,7 +411,7 @@ impl Agent {
     }
 }
 
-fn is_check(purpose: &Purpose) -> bool {
+pub(super) fn is_check(purpose: &Purpose) -> bool {
     matches!(purpose, Purpose::Check { .. })
 }
 

@@ -76,8 +76,12 @@ impl Agent {
         self.consents.contains_key(&key) || self.kept_pair(key).is_some()
     }
 
+    /// Whether silence on the pair is to be noticed soon: data is in flight on it, or would be if
+    /// another path had not just been lost; or the peer may have left it.
     fn is_busy_on(&self, key: PairKey) -> bool {
-        self.busy && self.in_use() == Some(key)
+        let in_use = self.in_use();
+        (self.busy && in_use.is_none_or(|used| used == key))
+            || (self.is_suspicious() && in_use == Some(key))
     }
 
     /// From here on one pair is used, and the best relayed one waits behind it.

@@ -41,6 +41,7 @@ mod nomination;
 mod pacer;
 mod pair;
 mod punching;
+mod recovery;
 mod remotes;
 mod requests;
 mod restart;

@@ -100,6 +100,8 @@ async fn tell(connection: Connection, mut to_say: mpsc::Receiver<Said>) {
         let Ok(mut stream) = connection.open_uni().await else {
             return;
         };
+        // In front of data, which may have to wait.
+        let _ = stream.set_priority(1);
         if stream.write_all(&bytes).await.is_err() || stream.finish().is_err() {
             return;
         }

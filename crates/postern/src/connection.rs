@@ -251,6 +251,12 @@ impl PathFollower {
         older.filter_map(|address| Some((address, self.table.pair_at(address)?)))
     }
 
+    /// Whether the path in use is one that works, as far as is known.
+    pub(crate) fn is_alive(&self) -> bool {
+        let newest = self.open.last();
+        newest.is_some_and(|(_, address)| !self.table.is_lost(*address))
+    }
+
     /// Where another path is in use, has QUIC find out what was lost on those that are no more: its
     /// pings there are carried by the other one.
     pub(crate) fn nudge(&self) {

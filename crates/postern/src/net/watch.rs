@@ -48,13 +48,15 @@ pub(crate) fn hints() -> Hints {
 pub(crate) async fn next(hints: &mut Hints) -> Option<()> {
     hints.next().await?;
     let calm = async {
-        while timeout(CALM, hints.next())
-            .await
-            .is_ok_and(|hint| hint.is_some())
-        {}
+        loop {
+            match timeout(CALM, hints.next()).await {
+                Ok(Some(())) => {}
+                Ok(None) => return None,
+                Err(_) => return Some(()),
+            }
+        }
     };
-    let _ = timeout(RESTLESS, calm).await;
-    Some(())
+    timeout(RESTLESS, calm).await.unwrap_or(Some(()))
 }
 
 /// Looks now and then.
@@ -128,8 +130,8 @@ mod tests {
         let more = timeout(Duration::from_secs(10), next(&mut hints)).await;
         assert!(more.is_err(), "there was one change");
         sender.send(()).unwrap();
-        drop(sender);
         assert_eq!(next(&mut hints).await, Some(()));
+        drop(sender);
         assert_eq!(next(&mut hints).await, None);
     }
 

@@ -77,9 +77,11 @@ impl Session {
         }
     }
 
-    /// The path of this datagram is lost: the peer gets it by another one.
+    /// The path of this datagram is lost: the peer gets it by another one, if there is one.
     pub(super) fn carry(&self, datagram: Bytes) {
-        if let Some(established) = &self.established {
+        if let Some(established) = &self.established
+            && established.follower.is_alive()
+        {
             established.aside.say(Said::Late(datagram));
         }
     }

@@ -127,7 +127,7 @@ impl Connector {
     }
 
     /// Whether the peer answers on any path.
-    fn is_connected(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         let alive = |path: &crate::ice::Path| self.agent.has_consent(path);
         self.valid.iter().any(alive)
     }
@@ -144,7 +144,10 @@ impl Connector {
             State::Connected if !connected && self.reunion.armed => {
                 self.reunion.state = State::Alone(later(now, ALONE));
             }
-            State::Alone(_) if connected => self.reunion.end(),
+            State::Alone(_) if connected => {
+                self.reunion.end();
+                self.tell_all();
+            }
             State::Alone(at) if at <= now => self.meet_again(),
             State::Asked | State::Met if settled => {
                 self.reunion.end();
@@ -187,6 +190,11 @@ impl Connector {
     pub(super) fn on_met(&mut self) {
         self.reunion.state = State::Met;
         self.in_mailbox = true;
+        self.tell_all();
+    }
+
+    /// What was told while there was no path has not been heard.
+    fn tell_all(&mut self) {
         for candidate in self.own.clone() {
             self.tell_candidate(candidate);
         }

@@ -70,7 +70,7 @@ impl Connector {
     pub(super) fn tell(&mut self, message: PeerMessage) {
         if self.in_mailbox {
             self.events.push_back(Event::Tell(message));
-        } else if self.stage == Stage::Established {
+        } else if self.stage == Stage::Established && self.is_connected() {
             self.events.push_back(Event::TellDirectly(message));
         }
     }

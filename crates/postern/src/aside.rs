@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use noq::{Connection, RecvStream};
 use postern_wire::signal::PeerMessage;
 use tokio::sync::mpsc;
@@ -122,12 +124,23 @@ fn together(first: PeerMessage, waiting: &mut mpsc::Receiver<Said>) -> Vec<u8> {
     lines.into_bytes()
 }
 
+/// Reads all streams at once: one that is stuck on a lost path does not keep the others waiting.
+/// QUIC bounds how many there are.
 async fn hear(connection: Connection, heard: mpsc::Sender<Said>) {
-    while let Ok(stream) = connection.accept_uni().await {
-        for said in read(stream).await {
-            if heard.send(said).await.is_err() {
-                return;
+    let mut streams = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(said) = streams.next() => {
+                for said in said {
+                    if heard.send(said).await.is_err() {
+                        return;
+                    }
+                }
             }
+            accepted = connection.accept_uni() => match accepted {
+                Ok(stream) => streams.push(read(stream)),
+                Err(_) => return,
+            },
         }
     }
 }

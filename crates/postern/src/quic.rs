@@ -55,8 +55,9 @@ const SEND_WINDOW: u64 = 8 << 20;
 /// there are no datagrams.
 const MAX_STREAMS: u32 = 64;
 
-/// Streams in one direction, in which the sides tell each other candidates.
-const MAX_ASIDES: u32 = 4;
+/// Streams in one direction at a time, in which the sides tell each other candidates: some may be
+/// stuck on a path that is lost.
+const MAX_ASIDES: u32 = 16;
 
 /// What the secret by which two may meet again is called where it is taken from the keys of
 /// their connection (RFC 8446 section 7.5).

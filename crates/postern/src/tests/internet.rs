@@ -54,6 +54,7 @@ struct State {
     sockets: Vec<(HostId, u16, Arc<Mutex<Queue>>)>,
     server: HostId,
     relay: Relay,
+    restarts: u8,
     /// Two homes between which nothing passes.
     cut: Option<[IpAddr; 2]>,
     /// Hosts that get no UDP out.
@@ -104,6 +105,7 @@ impl Internet {
             sockets: Vec::new(),
             server,
             relay: Relay::new(clock::now(), Self::STUN.parse().unwrap()),
+            restarts: 0,
             cut: None,
             without_udp: Vec::new(),
             longest: usize::MAX,
@@ -202,7 +204,9 @@ impl Internet {
     pub(super) fn restart_relay(&self) {
         self.hang_up();
         let mut state = self.0.state.lock().unwrap();
-        state.relay = Relay::new(clock::now(), Self::STUN.parse().unwrap());
+        state.restarts += 1;
+        let (address, seed) = (Self::STUN.parse().unwrap(), 100 + state.restarts);
+        state.relay = Relay::with_seed(clock::now(), address, seed);
     }
 
     /// From here on longer datagrams get lost between homes.

@@ -31,6 +31,10 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn new(now: Instant, address: SocketAddr) -> Self {
+        Self::with_seed(now, address, 5)
+    }
+
+    pub(super) fn with_seed(now: Instant, address: SocketAddr, seed: u8) -> Self {
         let credentials = Credentials::new("example.org").unwrap();
         let config = Config {
             credentials: credentials.with_user("user", "pass").unwrap(),
@@ -38,7 +42,7 @@ impl Relay {
             ..Config::default()
         };
         Self {
-            server: Server::new(now, [5; 32], config),
+            server: Server::new(now, [seed; 32], config),
             address,
             sockets: BTreeMap::new(),
             transmits: VecDeque::new(),

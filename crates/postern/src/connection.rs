@@ -239,7 +239,6 @@ impl PathFollower {
         let path = self.quic.upgrade().and_then(|quic| quic.path(id));
         if let Some(address) = path.and_then(|path| path.remote_address().ok()) {
             self.open.push((id, address));
-            self.nudge();
         }
     }
 
@@ -258,12 +257,13 @@ impl PathFollower {
     }
 
     /// Where another path is in use, has QUIC find out what was lost on those that are no more: its
-    /// pings there are carried by the other one.
-    pub(crate) fn nudge(&self) {
+    /// pings there are carried by the other one. Whether there are any.
+    pub(crate) fn nudge(&self) -> bool {
         let Some(quic) = self.quic.upgrade() else {
-            return;
+            return false;
         };
         let newest = self.open.last().map(|(id, _)| *id);
+        let mut nudged = false;
         for (id, address) in &self.open {
             if Some(*id) != newest
                 && self.table.is_lost(*address)
@@ -271,8 +271,10 @@ impl PathFollower {
             {
                 let _ = path.set_status(PathStatus::Backup);
                 let _ = path.ping();
+                nudged = true;
             }
         }
+        nudged
     }
 
     fn on_abandoned(&mut self, id: PathId) -> Option<AddressPair> {

@@ -1,6 +1,7 @@
 //! What the connector wants, done.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use noq::PathStatus;
@@ -197,8 +198,16 @@ impl Session {
 
     fn revoke(&self, path: ice::Path) {
         self.shared.paths().revoke(pair_of(path), self.inbox.id);
-        if let Some(established) = &self.established {
-            established.follower.nudge();
+        self.nudge();
+    }
+
+    /// QUIC has waited ever longer for answers on a path that is lost. With another one in use it
+    /// asks anew.
+    pub(super) fn nudge(&self) {
+        let established = self.established.as_ref();
+        if established.is_some_and(|established| established.follower.nudge()) {
+            let hint = Arc::new(quic::AskAgain);
+            self.shared.quic().handle_network_change(Some(hint));
         }
     }
 

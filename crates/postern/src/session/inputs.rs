@@ -196,6 +196,9 @@ impl Session {
             self.connector
                 .handle_path_abandoned(lost.local, lost.remote);
         }
+        if matches!(event, PathEvent::Established { .. }) {
+            self.nudge();
+        }
     }
 }
 

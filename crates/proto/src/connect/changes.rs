@@ -79,10 +79,15 @@ impl Connector {
             .into_iter()
             .filter(|ip| !hosts.iter().any(|host| host.ip() == *ip))
             .collect();
+        // Nothing is moved to what goes next.
+        self.moving = true;
         self.relays.leave(now, &ips);
         for host in gone {
             self.withdraw(now, host);
         }
+        self.follow(now);
+        self.moving = false;
+        self.recover();
         if self.policy != PathPolicy::RelayOnly {
             for host in &new {
                 self.agent.add_host(now, *host);

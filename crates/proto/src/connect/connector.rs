@@ -68,6 +68,8 @@ pub struct Connector {
     /// Candidates of ours that are told when the two meet again.
     pub(super) own: Vec<ice::Candidate>,
     pub(super) reunion: Reunion,
+    /// Addresses are being taken away.
+    pub(super) moving: bool,
     pub(super) events: VecDeque<Event>,
 }
 
@@ -110,6 +112,7 @@ impl Connector {
             hosts: config.hosts.clone(),
             own: Vec::new(),
             reunion: Reunion::default(),
+            moving: false,
             events: VecDeque::new(),
         };
         this.introduce(now, config);

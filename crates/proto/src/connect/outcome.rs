@@ -51,7 +51,8 @@ impl Connector {
     pub(super) fn recover(&mut self) {
         let alive = |path: &&Path| self.agent.has_consent(path);
         let path = self.valid.iter().find(alive).copied();
-        if let (false, Some(path)) = (self.paths.has_one(), path) {
+        let needed = !self.moving && !self.paths.has_one();
+        if let (true, Some(path)) = (needed, path) {
             self.want(path);
         }
     }

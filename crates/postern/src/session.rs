@@ -13,7 +13,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use noq::{ConnectionError, PathEvent};
@@ -31,7 +30,7 @@ use crate::connection::{Connection, PathFollower};
 use crate::dialer::{Introducer, Meeting};
 use crate::endpoint::{Attempt, Shared};
 use crate::links::{Links, News};
-use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
+use crate::net::{AddressPair, Late, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::{Signalling, SignallingError};
 
 pub use error::EstablishError;
@@ -85,7 +84,7 @@ struct Established {
     quic: noq::WeakConnectionHandle,
     aside: Aside,
     /// What QUIC sends on paths that are lost.
-    late: mpsc::Receiver<Bytes>,
+    late: mpsc::Receiver<Late>,
     /// For meeting the peer again.
     secret: Option<Secret>,
     follower: PathFollower,
@@ -134,7 +133,7 @@ enum Input {
     Link(News),
     PathEvent(PathEvent),
     Said(Said),
-    Late(Bytes),
+    Late(Late),
     Met(Result<Signalling, SignallingError>),
     Addresses,
     Timeout,
@@ -234,7 +233,7 @@ impl Session {
                 }
                 Input::PathEvent(event) => self.on_path_event(&event),
                 Input::Said(said) => self.on_said(said),
-                Input::Late(datagram) => self.carry(datagram),
+                Input::Late(late) => self.carry(late),
                 Input::Met(met) => self.on_met(met),
                 Input::Addresses => self.on_addresses(),
                 Input::Unchannelled((path, payload)) => {

@@ -16,7 +16,7 @@ pub(crate) mod watch;
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};
 pub(crate) use mux::{Inlets, Mux, StunDatagram};
-pub(crate) use paths::{AddressPair, Found, PathTable, SessionId};
+pub(crate) use paths::{AddressPair, Found, Late, PathTable, SessionId};
 
 pub(crate) use punched::PunchedSockets;
 pub(crate) use relays::{RelayTable, Unchannelled};

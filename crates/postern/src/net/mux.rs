@@ -421,7 +421,8 @@ impl UdpSender for MuxSender {
                 let size = transmit.segment_size.unwrap_or(transmit.contents.len());
                 for datagram in transmit.contents.chunks(size.max(1)) {
                     // What does not fit is lost, as on any network.
-                    let _ = late.try_send(Bytes::copy_from_slice(datagram));
+                    let datagram = Bytes::copy_from_slice(datagram);
+                    let _ = late.try_send((transmit.destination, datagram));
                 }
                 return Poll::Ready(Ok(()));
             }

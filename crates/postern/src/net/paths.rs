@@ -56,8 +56,11 @@ struct Inner {
     /// Pairs that are lost, while a connection may still have something under way there.
     limbo: BTreeMap<u64, (AddressPair, SessionId)>,
     /// Who takes what is sent there.
-    late: BTreeMap<SessionId, mpsc::Sender<Bytes>>,
+    late: BTreeMap<SessionId, mpsc::Sender<Late>>,
 }
+
+/// A datagram for a lost pair, and the address by which QUIC knows that one.
+pub(crate) type Late = (SocketAddr, Bytes);
 
 /// Where QUIC's datagrams for a synthetic address go.
 #[derive(Debug)]
@@ -65,7 +68,7 @@ pub(super) enum Destination {
     /// To an admitted pair.
     Pair(AddressPair),
     /// To whoever carries them another way: the pair is lost.
-    Limbo(mpsc::Sender<Bytes>),
+    Limbo(mpsc::Sender<Late>),
 }
 
 /// How a path came about, and what it cost.
@@ -156,7 +159,7 @@ impl PathTable {
     }
 
     /// What a session's connection sends to pairs that are lost goes to `late`, from here on.
-    pub(crate) fn on_late(&self, session: SessionId, late: mpsc::Sender<Bytes>) {
+    pub(crate) fn on_late(&self, session: SessionId, late: mpsc::Sender<Late>) {
         self.write().late.insert(session, late);
     }
 
@@ -335,8 +338,9 @@ mod tests {
         let Some(Destination::Limbo(late)) = table.destination(address) else {
             panic!("it goes nowhere");
         };
-        late.try_send(Bytes::from_static(b"late")).unwrap();
-        assert_eq!(carried.try_recv().unwrap(), &b"late"[..]);
+        let datagram = (address, Bytes::from_static(b"late"));
+        late.try_send(datagram.clone()).unwrap();
+        assert_eq!(carried.try_recv().unwrap(), datagram);
         // It works again. The peer may know it as another pair, so it is another path.
         let again = table.admit(lost, FIRST).unwrap();
         assert_ne!(again, address);

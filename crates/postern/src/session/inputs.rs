@@ -15,7 +15,7 @@ use super::{EstablishError, Established, LATE_QUEUE, Session};
 use crate::aside::{Aside, Said};
 use crate::clock;
 use crate::connection::{Connection, PathFollower};
-use crate::net::{AddressPair, LinkInput, Opened, StunDatagram, Train};
+use crate::net::{AddressPair, Late, LinkInput, Opened, StunDatagram, Train};
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
 
@@ -78,9 +78,13 @@ impl Session {
     }
 
     /// The path of this datagram is lost: the peer gets it by another one, if there is one.
-    pub(super) fn carry(&self, datagram: Bytes) {
+    pub(super) fn carry(&self, (address, datagram): Late) {
         if let Some(established) = &self.established
             && established.follower.is_alive()
+            && established
+                .follower
+                .older()
+                .any(|(older, _)| older == address)
         {
             established.aside.say(Said::Late(datagram));
         }

@@ -47,12 +47,17 @@ impl Connector {
         }
     }
 
-    /// Without any path left, the first that the peer still answers on will do until ICE selects.
+    /// Without any path left, that will do on which the peer has answered last, until ICE selects.
     pub(super) fn recover(&mut self) {
-        let alive = |path: &&Path| self.agent.has_consent(path);
-        let path = self.valid.iter().find(alive).copied();
-        let needed = !self.moving && !self.paths.has_one();
-        if let (true, Some(path)) = (needed, path) {
+        if self.moving || self.paths.has_one() {
+            return;
+        }
+        let heard = |path: &Path| self.agent.consent_until(path);
+        let alive = self
+            .valid
+            .iter()
+            .filter_map(|path| Some((heard(path)?, *path)));
+        if let Some((_, path)) = alive.max_by_key(|(until, _)| *until) {
             self.want(path);
         }
     }

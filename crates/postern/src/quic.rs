@@ -10,10 +10,7 @@ use std::time::Duration;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use noq::congestion::{Bbr3Config, ControllerFactory, CubicConfig};
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use noq::{
-    ClientConfig, EndpointConfig, FourTuple, NetworkChangeHint, PathId, ServerConfig,
-    TransportConfig, VarInt,
-};
+use noq::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use postern_proto::signal::Secret;
 use postern_wire::signal::Fingerprint;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -160,16 +157,6 @@ pub(crate) fn server_config(
     // Paths change by multipath, driven by the agent, and in no other way.
     config.migration(false);
     Ok(config)
-}
-
-/// Every path stays what it is, and is asked for a sign of life without waiting.
-#[derive(Debug)]
-pub(crate) struct AskAgain;
-
-impl NetworkChangeHint for AskAgain {
-    fn is_path_recoverable(&self, _: PathId, _: FourTuple) -> bool {
-        true
-    }
 }
 
 /// The secret that both sides of a connection have, by which they may meet again.

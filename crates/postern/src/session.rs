@@ -42,6 +42,10 @@ const SLOW_QUEUE: usize = 64;
 /// Datagrams that wait to be carried another way: some to begin with, and a ping is another one.
 const LATE_QUEUE: usize = 16;
 
+/// Datagrams of lost paths that are carried when another path has come into use: pings, and what
+/// answers them.
+const MAX_CARRIED: u32 = 12;
+
 /// A STUN datagram that a full socket does not take within so long is dropped: checks are
 /// repeated, and the others must not wait.
 const SEND_TIMEOUT: Duration = Duration::from_millis(20);
@@ -85,6 +89,8 @@ struct Established {
     aside: Aside,
     /// What QUIC sends on paths that are lost.
     late: mpsc::Receiver<Late>,
+    /// How many more of these are carried.
+    to_carry: u32,
     /// For meeting the peer again.
     secret: Option<Secret>,
     follower: PathFollower,

@@ -1,7 +1,6 @@
 //! What the connector wants, done.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use noq::PathStatus;
@@ -12,7 +11,7 @@ use postern_proto::signal::Role;
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::time::timeout;
 
-use super::{EstablishError, Session, pair_of};
+use super::{EstablishError, MAX_CARRIED, Session, pair_of};
 use crate::aside::Said;
 use crate::clock;
 use crate::net::{AddressPair, Found, Train};
@@ -196,18 +195,18 @@ impl Session {
         Some(address)
     }
 
-    fn revoke(&self, path: ice::Path) {
+    fn revoke(&mut self, path: ice::Path) {
         self.shared.paths().revoke(pair_of(path), self.inbox.id);
         self.nudge();
     }
 
-    /// QUIC has waited ever longer for answers on a path that is lost. With another one in use it
-    /// asks anew.
-    pub(super) fn nudge(&self) {
-        let established = self.established.as_ref();
-        if established.is_some_and(|established| established.follower.nudge()) {
-            let hint = Arc::new(quic::AskAgain);
-            self.shared.quic().handle_network_change(Some(hint));
+    /// Another path than a lost one is in use: what QUIC sends on that one to find out what was lost
+    /// is carried, and no more of it than it takes.
+    pub(super) fn nudge(&mut self) {
+        if let Some(established) = &mut self.established
+            && established.follower.nudge()
+        {
+            established.to_carry = MAX_CARRIED;
         }
     }
 

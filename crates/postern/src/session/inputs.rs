@@ -78,14 +78,14 @@ impl Session {
     }
 
     /// The path of this datagram is lost: the peer gets it by another one, if there is one.
-    pub(super) fn carry(&self, (address, datagram): Late) {
-        if let Some(established) = &self.established
-            && established.follower.is_alive()
-            && established
-                .follower
-                .older()
-                .any(|(older, _)| older == address)
-        {
+    pub(super) fn carry(&mut self, (address, datagram): Late) {
+        let Some(established) = &mut self.established else {
+            return;
+        };
+        let follower = &established.follower;
+        let is_older = follower.older().any(|(older, _)| older == address);
+        if is_older && follower.is_alive() && established.to_carry > 0 {
+            established.to_carry -= 1;
             established.aside.say(Said::Late(datagram));
         }
     }
@@ -177,6 +177,7 @@ impl Session {
             quic: quic.weak_handle(),
             aside,
             late,
+            to_carry: 0,
             secret: quic::meeting_secret(&quic),
             follower,
             events: Box::pin(events.filter_map(async |event| event.ok())),

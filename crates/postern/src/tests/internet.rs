@@ -161,17 +161,6 @@ impl Internet {
         self.0.changed.send_replace(());
     }
 
-    /// The socket's host gets a second interface, in a new home of this number.
-    pub(super) fn plug_in(&self, socket: &SimSocket, number: u8, nat: Nat) {
-        let mut state = self.0.state.lock().unwrap();
-        let (_, network) = state.add_home(number, nat, socket.latency);
-        let inside: IpAddr = [192, 168, number, 10].into();
-        let link = Link::default();
-        state.world.attach(socket.host, network, &[inside], link);
-        drop(state);
-        self.0.changed.send_replace(());
-    }
-
     /// The router of a socket's home starts anew, with another address outside.
     pub(super) fn reboot(&self, socket: &SimSocket, number: u8) {
         let mut state = self.0.state.lock().unwrap();

@@ -38,6 +38,8 @@ mod punch;
 #[cfg(target_os = "linux")]
 mod relay;
 #[cfg(target_os = "linux")]
+mod roaming;
+#[cfg(target_os = "linux")]
 mod scene;
 #[cfg(target_os = "linux")]
 mod servers;
@@ -54,6 +56,7 @@ fn main() -> std::process::ExitCode {
         punch::CASES,
         relay::CASES,
         transports::CASES,
+        roaming::CASES,
         files::CASES,
         disks::CASES,
         codes::CASES,

@@ -13,6 +13,8 @@ use postern_wire::signal::{Fingerprint, PeerMessage};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+mod changes;
+
 const CREATOR: usize = 0;
 const JOINER: usize = 1;
 

@@ -18,7 +18,7 @@ use crate::net::{AddressPair, Found, Train};
 use crate::quic;
 
 /// A path that is to be added to a connection opens within so long, or not at all.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Session {
     pub(super) fn obey(&mut self, event: Event) -> Result<(), EstablishError> {

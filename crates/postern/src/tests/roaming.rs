@@ -19,9 +19,10 @@ const BEAT: Duration = Duration::from_millis(20);
 /// Bytes of a piece.
 const PIECE: usize = 2000;
 
-/// The goal for a path that falls silent while data is in flight is 3 s; where two have to
-/// meet again at the server, that comes on top.
-const GOAL: Duration = Duration::from_secs(5);
+/// A path that falls silent while data is in flight is left within 3 s. Where two have to meet
+/// again at the server, or the first path that is tried instead is dead as well, that comes
+/// on top.
+const GOAL: Duration = Duration::from_secs(6);
 
 /// Data that flows all the time, and when it arrived.
 struct Flow {
@@ -222,13 +223,14 @@ async fn roaming_where_only_a_relay_works() {
         let pair = Pair::new([strict(); 2], true).await;
         assert_eq!(pair.kinds(), [PathKind::Relayed; 2]);
         let what = format!("side {side} roams, relayed");
+        let before = pair.internet.relayed();
         let gap = pair
             .gap_when(&what, |pair, number| {
                 pair.internet.roam(&pair.sockets[side], number, strict());
             })
             .await;
         assert!(gap < GOAL, "{what}: {gap:?}");
-        assert_eq!(pair.kinds(), [PathKind::Relayed; 2], "{what}");
+        assert!(pair.internet.relayed() > before + 2000, "{what}");
     }
 }
 

@@ -10,6 +10,9 @@ use super::pair::{Pair, PairKey, State};
 /// repeated ever more rarely, and a network that comes back would be found seconds later.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// As long as some pairs have not had their turn, those that have wait so much longer.
+const NOT_YET: Duration = Duration::from_millis(100);
+
 /// A peer that checks from an address of which nothing was known may have left the one before: the
 /// selected path is asked for consent as if data were in flight, for so long.
 const SUSPICION: Duration = Duration::from_secs(3);
@@ -39,8 +42,13 @@ impl Agent {
             return;
         }
         let found = self.list.valid().next().is_some();
-        self.recovery.next = (!found).then(|| after(now, AGAIN));
-        if !found {
+        let waits = self.list.iter().any(|pair| pair.state == State::Waiting);
+        self.recovery.next = match (found, waits) {
+            (true, _) => None,
+            (false, true) => Some(after(now, NOT_YET)),
+            (false, false) => Some(after(now, AGAIN)),
+        };
+        if !found && !waits {
             self.transactions.cancel(is_check);
             self.list.check_again();
         }
@@ -72,12 +80,11 @@ impl Agent {
 }
 
 impl super::check_list::CheckList {
-    /// Makes every pair wait for a check again that has none, or one without an answer.
+    /// Makes every pair wait for a check. Those that are new and frozen, too: a foundation in which
+    /// nothing works any more says nothing about them.
     fn check_again(&mut self) {
         for pair in self.iter_mut() {
-            if matches!(pair.state, State::InProgress | State::Failed) {
-                pair.state = State::Waiting;
-            }
+            pair.state = State::Waiting;
         }
     }
 }

@@ -85,7 +85,8 @@ fn whoever_comes_twice_takes_the_place_of_the_first_time() {
     assert_eq!(*world.last_event(JOINER), RendezvousEvent::Authenticated);
     // And so does one who comes while the meeting goes on.
     come(&mut world, CREATOR, Role::Creator, 7);
-    assert_eq!(*world.last_event(JOINER), RendezvousEvent::Closed);
+    let left = RendezvousEvent::Failed(Failure::PeerLeft);
+    assert_eq!(*world.last_event(JOINER), left);
     assert_eq!(world.server.mailbox_count(), 1);
 }
 

@@ -21,12 +21,14 @@ check: ## Format, layers, lints and docs, warnings denied
 test: setup ## All tests, in real network namespaces too
 	cargo test --workspace --locked
 
-SEEDS ?= 1200
-sim: ## Let 100,000 pairs of peers meet in the simulated internet (SEEDS=1200 each)
-	cargo run --release -p postern-cli --locked -- lab matrix --seeds $(SEEDS)
+SEEDS ?= 100000
+sim: ## Let two peers meet in 100,000 random simulated networks, and behind each pair of NATs (SEEDS=100000)
+	cargo run --release -p postern-cli --locked -- lab random --seeds $(SEEDS)
+	cargo run --release -p postern-cli --locked -- lab matrix --seeds 200
 
-matrix: ## Draw docs/matrix.svg from 1,000 meetings of each pair
+matrix: setup ## Draw docs/matrix.svg from 1,000 meetings of each pair, and docs/matrix-netns.svg behind real NATs
 	cargo run --release -p postern-cli --locked -- lab matrix --seeds 1000 --svg docs/matrix.svg
+	cargo run --release -p postern-cli --locked -- lab matrix --netns --svg docs/matrix-netns.svg
 
 demo: setup ## Send a file from one home to another, on this machine (ARGS="--size 1GB")
 	cargo run --release -p postern-cli --locked -- demo $(ARGS)

@@ -22,6 +22,8 @@ use serde_json::{Map, Value, json};
 pub enum Goal {
     /// The median of the first subject, at most.
     AtMost(f64),
+    /// The same, at least.
+    AtLeast(f64),
     /// Its ratio to this reference, at most.
     RatioAtMost(&'static str, f64),
     /// Its ratio to this reference, at least.
@@ -117,6 +119,7 @@ impl Row {
     fn judge(&self, goal: Goal) -> Option<(String, bool)> {
         Some(match goal {
             Goal::AtMost(most) => (format!("at most {most}"), self.median() <= most),
+            Goal::AtLeast(least) => (format!("at least {least}"), self.median() >= least),
             Goal::RatioAtMost(to, most) => (
                 format!("ratio to {to} at most {most:.2}"),
                 self.ratio(to)? <= most,

@@ -35,6 +35,14 @@ impl Failure {
         }
     }
 
+    /// Everything is said already; only the exit code is to tell.
+    pub(crate) fn silent(code: u8) -> Self {
+        Self {
+            code,
+            ..Self::failed("", "")
+        }
+    }
+
     /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
@@ -103,6 +111,9 @@ impl Failure {
 
     /// Tells the error and yields the exit code.
     pub(crate) fn exit_code(&self) -> ExitCode {
+        if self.message.is_empty() {
+            return ExitCode::from(self.code);
+        }
         if self.object && self.json {
             output::report_object(self.kind, &self.message);
         } else {

@@ -1,14 +1,15 @@
 //! `postern gateway`
 
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use postern::gateway::socket::{Answer, DEFAULT_SOCKET, Question, ask, serve};
 use postern::gateway::{
-    DEFAULT_HTTP_PORT, Gateway, GatewayConfig, GatewayError, Handle, LeaseInfo, Status, describe,
-    describe_obstacle,
+    DEFAULT_HTTP_PORT, Firewall, Gateway, GatewayConfig, GatewayError, Handle, LeaseInfo, Status,
+    describe, describe_obstacle,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -57,9 +58,18 @@ struct Run {
     /// Do not answer PCP
     #[arg(long)]
     no_pcp: bool,
+    /// Behind another router: ask it for the ports as well, by PCP, NAT-PMP or UPnP
+    #[arg(long)]
+    upstream: bool,
+    /// Keep a rule in this firewall that lets in what is mapped; repeat it for several
+    #[arg(long, value_name = "FIREWALL", value_parser = firewalls())]
+    integrate: Vec<Firewall>,
     /// Let hosts map ports of other hosts
     #[arg(long)]
     third_party: bool,
+    /// Tell Prometheus at this address what the gateway does, at the path /metrics. Default: nowhere
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// The socket for status, list, flush and revoke
     #[arg(long, value_name = "FILE", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
@@ -69,6 +79,11 @@ struct Run {
     /// Print one JSON object a line (docs/json.md)
     #[arg(long)]
     json: bool,
+}
+
+fn firewalls() -> impl TypedValueParser<Value = Firewall> {
+    let names = PossibleValuesParser::new(Firewall::ALL.map(Firewall::as_str));
+    names.try_map(|name| Firewall::named(&name).ok_or("there is no such firewall"))
 }
 
 /// What a running gateway is asked.
@@ -190,6 +205,7 @@ fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), 
         double_nat: status.double_nat,
         leases: status.leases,
         obstacles: &status.obstacles,
+        integrated: &status.integrated,
     };
     let address = external.as_deref().unwrap_or("no address yet");
     let mut line = format!(
@@ -198,10 +214,15 @@ fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), 
         config.lan.join(", "),
         status.leases,
     );
-    if status.double_nat {
+    if status.double_nat && config.upstream {
+        line.push_str(
+            "\nThe outside address is not one of the internet: the next router is asked for the \
+             ports as well.",
+        );
+    } else if status.double_nat {
         line.push_str(
             "\nThe outside address is not one of the internet: another NAT, this line's or the \
-             carrier's, is in front of this router, and has to open the ports as well.",
+             carrier's, is in front of this router, and has to open the ports as well: --upstream asks it.",
         );
     }
     for chain in &status.obstacles {
@@ -209,6 +230,11 @@ fn ready(output: Output, config: &GatewayConfig, status: &Status) -> Result<(), 
             "\nNote: {}.",
             describe_obstacle(chain, config.mark)
         ));
+    }
+    if !config.integrate.is_empty() && status.integrated.is_empty() {
+        line.push_str(
+            "\nNote: the firewall to integrate with is not there; its rule is made when it comes.",
+        );
     }
     output.must_say(&event, &line)
 }
@@ -225,12 +251,17 @@ fn config(run: &Run) -> Result<GatewayConfig, Failure> {
         config.lan.clone_from(&run.lan);
     }
     config.state = run.state.clone().or(config.state);
+    config.metrics = run.metrics.or(config.metrics);
     config.external_ip = run.external_ip.or(config.external_ip);
     config.http_port = run.http_port.unwrap_or(config.http_port);
     config.upnp &= !run.no_upnp;
     config.nat_pmp &= !run.no_nat_pmp;
     config.pcp &= !run.no_pcp;
     config.third_party |= run.third_party;
+    config.upstream |= run.upstream;
+    if !run.integrate.is_empty() {
+        config.integrate.clone_from(&run.integrate);
+    }
     if config.http_port == 0 {
         return Err(Failure::usage(format!(
             "--http-port cannot be 0: hosts are told the port, and it must stay; the usual one is {DEFAULT_HTTP_PORT}"
@@ -244,9 +275,12 @@ fn failure(error: &GatewayError) -> Failure {
     match error {
         GatewayError::NoInterface
         | GatewayError::UnknownInterface(_)
-        | GatewayError::BothSides(_) => Failure::usage(text),
+        | GatewayError::BothSides(_)
+        | GatewayError::PublicMetrics(_) => Failure::usage(text),
         GatewayError::Kernel(_) => Failure::failed("kernel", text),
-        GatewayError::Listen { .. } => Failure::failed("listen", text),
+        GatewayError::Listen { .. } | GatewayError::Metrics { .. } => {
+            Failure::failed("listen", text)
+        }
         GatewayError::State { .. } => Failure::failed("state", text),
         GatewayError::Interfaces(_) | GatewayError::Entropy(_) => Failure::failed("system", text),
     }
@@ -298,12 +332,19 @@ fn describe_status(status: &Status) -> String {
         Some(address) => address.to_string(),
         None => "none".to_owned(),
     };
+    let address = match status.upstream_address {
+        Some(upstream) => format!("{address}; {upstream} at the next router"),
+        None => address,
+    };
     let mut text = format!(
         "Outside address: {address}\nLeases: {}\nKept for: {} s",
         status.leases, status.epoch
     );
     for chain in &status.obstacles {
         text.push_str(&format!("\nDropped by: {chain} (docs/gateway.md)"));
+    }
+    for chain in &status.integrated {
+        text.push_str(&format!("\nLet in by a rule in: {chain}"));
     }
     text
 }
@@ -321,9 +362,9 @@ fn describe_lease(lease: &LeaseInfo) -> String {
         true => String::new(),
         false => format!(", from {}", lease.remote.join(", ")),
     };
-    let internal = std::net::SocketAddr::new(lease.internal_address, lease.internal_port);
+    let internal = SocketAddr::new(lease.internal_address, lease.internal_port);
     format!(
-        "{}  {} {} {outside}{internal}{remote}, {life}, {} flows, {:?}",
-        lease.id, lease.protocol, lease.transport, lease.flows, lease.description
+        "{}  {} {} {outside}{internal}{remote}, {life}, {} flows, {} bytes, {:?}",
+        lease.id, lease.protocol, lease.transport, lease.flows, lease.bytes, lease.description
     )
 }

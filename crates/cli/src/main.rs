@@ -1,8 +1,10 @@
 //! The program `postern`: each subcommand is a file, and thin.
 
+mod check;
 mod config;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 mod demo;
+mod explain;
 mod failure;
 #[cfg(target_os = "linux")]
 mod gateway;
@@ -18,6 +20,7 @@ mod relay;
 mod send;
 mod server;
 mod session;
+mod stun;
 mod usage;
 
 use std::process::ExitCode;
@@ -43,6 +46,8 @@ enum Command {
     Receive(receive::Arguments),
     /// Let a port of the home router lead to this machine (UPnP, NAT-PMP, PCP)
     Map(map::Arguments),
+    /// Find out why others cannot reach this machine
+    Check(check::Arguments),
     /// Introduce peers to each other: run this on a machine that both can reach
     Server(Box<server::Arguments>),
     /// Open ports on request: run this on a Linux router
@@ -89,6 +94,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
         Command::Map(arguments) => on_runtime(map::run(arguments)),
+        Command::Check(arguments) => on_runtime(check::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
         #[cfg(target_os = "linux")]
         Command::Gateway(arguments) => on_one_thread(gateway::run(*arguments)),

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use postern::transfer::escape;
 use serde::Serialize;
 
+use crate::explain::{Nat, Tried};
 use crate::failure::Failure;
 
 /// Where and how to say things.
@@ -51,6 +52,15 @@ pub(crate) enum Event<'a> {
         remote: String,
         elapsed_ms: u64,
     },
+    /// Why the path is what it is, or there is none.
+    Explain {
+        local_nat: Nat,
+        remote_nat: Nat,
+        tried: Vec<Tried>,
+        /// `null` on a direct path.
+        cause: Option<&'a str>,
+        reason: &'a str,
+    },
     Progress {
         bytes: u64,
         total: u64,
@@ -71,6 +81,7 @@ pub(crate) enum Event<'a> {
         double_nat: bool,
         leases: usize,
         obstacles: &'a [String],
+        integrated: &'a [String],
     },
     #[cfg(target_os = "linux")]
     #[serde(rename = "status")]

@@ -10,6 +10,7 @@ use postern::transfer::{self, Offer, OutputDir, ReceiveError, ReceivePolicy};
 use postern::{Code, Connection};
 
 use crate::config::ServerArguments;
+use crate::explain::{self, Explainer};
 use crate::failure::{Failure, chain};
 use crate::output::{self, Output};
 use crate::progress::Progress;
@@ -58,7 +59,8 @@ async fn receive(arguments: &Arguments, output: Output, stage: &Stage) -> Result
     let directory = directory.map_err(|error| Failure::failed(error.kind(), chain(&error)))?;
     let code = code(arguments).await?;
     let endpoint = stage.bind(&url, &arguments.paths_allowed).await?;
-    let connection = endpoint.join(&url, code, WAIT).await?;
+    let connection = endpoint.join(&url, code, WAIT).await;
+    let connection = explain::before_failing(output, connection)?;
     let result = take(arguments, output, &connection, directory).await;
     session::end(&connection, result.is_ok());
     result
@@ -71,6 +73,7 @@ async fn take(
     directory: OutputDir,
 ) -> Result<(), Failure> {
     let following = crate::progress::follow_paths(output, connection);
+    let explainer = Explainer::follow(output, connection, arguments.paths_allowed.explain());
     let (mut out, stream) = session::open(connection).await?;
     let policy = ReceivePolicy {
         overwrite: arguments.overwrite,
@@ -89,6 +92,7 @@ async fn take(
     };
     progress.finish();
     following.abort();
+    explainer.finish();
     let summary = match result {
         Ok(summary) => summary,
         Err(error) => return Err(failed(&error, connection).await),

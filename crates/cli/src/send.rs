@@ -8,6 +8,7 @@ use postern::transfer::{self, SendError, Source, SourceError, escape};
 use postern::{Connection, Invitation, MAX_WAIT};
 
 use crate::config::ServerArguments;
+use crate::explain::{self, Explainer};
 use crate::failure::{Failure, chain};
 use crate::output::{Event, Output};
 use crate::progress::Progress;
@@ -45,8 +46,10 @@ async fn send(arguments: &Arguments, output: Output, stage: &Stage) -> Result<()
         .invite(&url, Duration::from_secs(arguments.wait))
         .await?;
     announce(arguments, output, &source, &invitation)?;
-    let connection = invitation.connection().await?;
-    let result = deliver(output, &connection, source).await;
+    let connection = invitation.connection().await;
+    let connection = explain::before_failing(output, connection)?;
+    let explainer = Explainer::follow(output, &connection, arguments.paths_allowed.explain());
+    let result = deliver(output, &connection, source, explainer).await;
     session::end(&connection, result.is_ok());
     result
 }
@@ -75,13 +78,19 @@ fn announce(
     output.must_say(&Event::Code { code: &code }, &line)
 }
 
-async fn deliver(output: Output, connection: &Connection, source: Source) -> Result<(), Failure> {
+async fn deliver(
+    output: Output,
+    connection: &Connection,
+    source: Source,
+    explainer: Explainer,
+) -> Result<(), Failure> {
     let (mut out, stream) = session::open(connection).await?;
     let following = crate::progress::follow_paths(output, connection);
     let mut progress = Progress::new(output);
     let result = transfer::send(source, &mut out, stream, |amount| progress.show(amount)).await;
     progress.finish();
     following.abort();
+    explainer.finish();
     let summary = match result {
         Ok(summary) => summary,
         Err(error) => return Err(failed(&error, connection).await),

@@ -8,12 +8,13 @@ use postern::transfer::Summary;
 use postern::turn::Proxy;
 use postern::{
     Connection, ConnectionError, Endpoint, EndpointConfig, PathInfo, PathPolicy, RecvStream,
-    RelayTransports, SendStream, ServerUrl,
+    RelayTransports, SendStream, ServerUrl, Technique, Techniques,
 };
 
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
 use crate::output::{Event, Output};
+use crate::stun::{self, StunServer};
 
 /// A stream that broke with its connection knows it a moment before the connection does.
 const END_KNOWN: Duration = Duration::from_millis(100);
@@ -44,6 +45,16 @@ pub(crate) struct PathArguments {
     /// Default: what HTTPS_PROXY and NO_PROXY say.
     #[arg(long, value_name = "URL")]
     proxy: Option<Proxy>,
+    /// Do not use these techniques
+    #[arg(long, value_name = "TECHNIQUE", value_delimiter = ',')]
+    disable: Vec<Technique>,
+    /// Ask this STUN server as well (up to four times): one at another address shows whether
+    /// the router uses another port for each address
+    #[arg(long, value_name = "HOST:PORT")]
+    stun: Vec<StunServer>,
+    /// Say at the end what both networks do, what was tried and what came of it
+    #[arg(long)]
+    explain: bool,
 }
 
 /// How to reach a relay.
@@ -65,8 +76,24 @@ impl PathArguments {
             policy: self.policy(),
             udp: !self.no_udp,
             relay_transports: self.transports()?,
-            proxy: self.proxy(server)?,
+            proxy: proxy_for(server, self.proxy.as_ref())?,
+            stun: stun::resolve(&self.stun).await?,
+            disabled: self.disabled()?,
         })
+    }
+
+    /// Whether the user wants everything explained.
+    pub(crate) fn explain(&self) -> bool {
+        self.explain
+    }
+
+    fn disabled(&self) -> Result<Techniques, Failure> {
+        let disabled: Techniques = self.disable.iter().copied().collect();
+        if self.relay_only && disabled.contains(Technique::Relay) {
+            let why = "--relay-only and --disable relay together leave no way to the other side";
+            return Err(Failure::usage(why));
+        }
+        Ok(disabled)
     }
 
     fn policy(&self) -> PathPolicy {
@@ -91,14 +118,18 @@ impl PathArguments {
             Err(Failure::usage(why.to_owned()))
         }
     }
+}
 
-    fn proxy(&self, server: &ServerUrl) -> Result<Option<Proxy>, Failure> {
-        if self.proxy.is_some() {
-            return Ok(self.proxy.clone());
-        }
-        let proxy = Proxy::from_environment(&server.host(), server.port());
-        proxy.map_err(|error| Failure::usage(format!("HTTPS_PROXY cannot be used: {error}")))
+/// The HTTP proxy that was named, or else the one of the environment.
+pub(crate) fn proxy_for(
+    server: &ServerUrl,
+    named: Option<&Proxy>,
+) -> Result<Option<Proxy>, Failure> {
+    if named.is_some() {
+        return Ok(named.cloned());
     }
+    let proxy = Proxy::from_environment(&server.host(), server.port());
+    proxy.map_err(|error| Failure::usage(format!("HTTPS_PROXY cannot be used: {error}")))
 }
 
 /// The endpoint of a task, which outlives it so that the peer can be told of its end.

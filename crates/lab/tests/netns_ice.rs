@@ -8,10 +8,6 @@
 fn main() {}
 
 #[cfg(target_os = "linux")]
-#[path = "netns_ice/session.rs"]
-mod session;
-
-#[cfg(target_os = "linux")]
 #[path = "netns_ice/cases.rs"]
 mod cases;
 

@@ -312,6 +312,25 @@ fn peers_connect_over_links_that_jitter_reorder_and_duplicate() {
 }
 
 #[test]
+fn peers_connect_when_one_direction_is_slow_and_lossy() {
+    for number in 0..50 {
+        let mut homes = TwoHomes::new(Home::behind(Nat::default()), Home::behind(Nat::default()));
+        let slow = Pipe {
+            latency: MS * 200,
+            loss: 0.05,
+            ..Pipe::default()
+        };
+        homes.homes[0].back = Some(slow);
+        let (_, outcome) = assert_connects(&homes, number);
+        let time = outcome.both_valid_after().unwrap();
+        assert!(
+            time >= MS * 230,
+            "no answer is faster than the slow way: {time:?}"
+        );
+    }
+}
+
+#[test]
 fn without_any_way_both_sides_give_up_when_their_patience_ends() {
     let blocked = Home {
         routers: vec![Layer::default()],

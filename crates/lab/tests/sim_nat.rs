@@ -3,10 +3,11 @@
 mod sim_support;
 
 use postern_lab::sim::{
-    Allocation, Filtering, Firewall, Gate, Hairpin, Link, Mapping, Nat, Ports, Router, Timeouts,
-    Unsolicited, World, seed,
+    Allocation, Filtering, Firewall, Gate, Hairpin, HostId, Link, Mapping, Nat, Ports, Router,
+    Timeouts, Unsolicited, World, seed, synthesised,
 };
 use sim_support::{Lab, WAN, at, exchange, home, ip, masquerade};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const MAPPINGS: [Mapping; 3] = [
@@ -186,6 +187,29 @@ fn an_answer_to_a_stranger_leaves_from_the_port_that_was_hit() {
 }
 
 #[test]
+fn a_nat_that_does_not_track_answers_a_stranger_from_the_port_of_a_new_flow() {
+    let nat = Nat {
+        tracks_inbound: false,
+        ..Nat::new(
+            Mapping::AddressAndPortDependent,
+            Filtering::EndpointIndependent,
+        )
+    };
+    let mut lab = home(nat);
+    let hit = lab.mapped(5000, "45.45.0.1:3478");
+    assert!(lab.reaches("45.45.0.2:9000", hit));
+    assert_ne!(lab.mapped(5000, "45.45.0.2:9000"), hit);
+    // Where the new flow would have had the port, nothing changes.
+    let mut lab = home(Nat {
+        mapping: Mapping::EndpointIndependent,
+        ..nat
+    });
+    let hit = lab.mapped(5000, "45.45.0.1:3478");
+    assert!(lab.reaches("45.45.0.2:9000", hit));
+    assert_eq!(lab.mapped(5000, "45.45.0.2:9000"), hit);
+}
+
+#[test]
 fn two_flows_to_one_remote_are_told_apart_by_another_source_port() {
     let mut lab = home(Nat::new(
         Mapping::AddressAndPortDependent,
@@ -322,6 +346,65 @@ fn a_lost_port_comes_back_when_the_stranger_is_silent_for_30_s() {
     assert_eq!(lab.mapped(5000, "45.45.0.1:1"), mapped);
     lab.sleep(10);
     assert_eq!(lab.mapped(5000, "45.45.0.2:7"), mapped);
+}
+
+/// A host with IPv6 alone behind a NAT64 (RFC 6146).
+fn behind_nat64(nat: Nat) -> (Lab, HostId, SocketAddr) {
+    let mut lab = home(Nat::default());
+    let core = lab.world.core();
+    let router = Router {
+        outside: vec![ip("45.45.3.1")],
+        v4: Gate::Nat64(nat),
+        ..Router::default()
+    };
+    let router = lab.world.add_router("nat64", core, &router);
+    let host = lab.world.add_host("six");
+    let inside = lab.world.inside(router);
+    let address = ip("2a05:4545:3::10");
+    lab.world.attach(host, inside, &[address], Link::default());
+    (lab, host, SocketAddr::new(address, 5000))
+}
+
+#[test]
+fn a_nat64_translates_what_goes_to_its_prefix_and_filters_what_comes() {
+    let (mut lab, host, own) = behind_nat64(Nat::default());
+    let server = synthesised(at("45.45.0.1:3478"));
+    assert_eq!(server, at("[64:ff9b::2d2d:1]:3478"));
+    let arrived = exchange(&mut lab.world, host, own, server);
+    let seen = at("45.45.3.1:5000");
+    assert_eq!((arrived[0].host, arrived[0].remote), (lab.server, seen));
+    let answer = lab.send(lab.server, "45.45.0.1:3478", seen);
+    assert_eq!((answer[0].host, answer[0].local), (host, own));
+    assert_eq!(answer[0].remote, server);
+    assert!(!lab.reaches("45.45.0.2:3478", seen), "a stranger");
+}
+
+#[test]
+fn behind_a_nat64_there_is_nothing_but_its_prefix() {
+    let (mut lab, host, own) = behind_nat64(Nat::default());
+    let elsewhere = at("[2a05:4545::1]:3478");
+    assert_eq!(exchange(&mut lab.world, host, own, elsewhere), []);
+    let own_address = synthesised(at("45.45.3.1:5000"));
+    assert_eq!(
+        exchange(&mut lab.world, host, own, own_address),
+        [],
+        "no hairpin"
+    );
+}
+
+#[test]
+fn peers_behind_a_nat64_and_a_nat_punch_through_both() {
+    let (mut lab, host, own) = behind_nat64(Nat::default());
+    let seen = lab.mapped(6000, "45.45.0.1:3478");
+    assert_eq!(exchange(&mut lab.world, host, own, synthesised(seen)), []);
+    let to = at("45.45.3.1:5000");
+    let arrived = lab.send(lab.alice, "192.168.1.10:6000", to);
+    assert_eq!(
+        (arrived[0].host, arrived[0].remote),
+        (host, synthesised(seen))
+    );
+    let back = exchange(&mut lab.world, host, own, synthesised(seen));
+    assert_eq!((back[0].host, back[0].remote), (lab.alice, to));
 }
 
 #[test]

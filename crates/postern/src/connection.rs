@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::aside::Ears;
 use crate::clock;
+use crate::explain::Explanation;
 use crate::net::{AddressPair, PathTable};
 
 /// When a lost path is pinged again: a ping may get lost as well.
@@ -115,6 +116,7 @@ impl fmt::Display for PathInfo {
 pub struct Connection {
     quic: noq::Connection,
     path: watch::Receiver<PathInfo>,
+    explanation: watch::Receiver<Explanation>,
     is_creator: bool,
     _ears: Arc<Ears>,
 }
@@ -123,12 +125,14 @@ impl Connection {
     pub(crate) fn new(
         quic: noq::Connection,
         path: watch::Receiver<PathInfo>,
+        explanation: watch::Receiver<Explanation>,
         is_creator: bool,
         ears: Arc<Ears>,
     ) -> Self {
         Self {
             quic,
             path,
+            explanation,
             is_creator,
             _ears: ears,
         }
@@ -143,6 +147,19 @@ impl Connection {
     /// looks rarely).
     pub fn paths(&self) -> watch::Receiver<PathInfo> {
         self.path.clone()
+    }
+
+    /// Why the path in use is what it is: what both networks do, what was tried, and what came
+    /// of it. It is kept after the end of the connection, and while attempts go on it may be up
+    /// to half a second old.
+    pub fn explain(&self) -> Explanation {
+        self.explanation.borrow().clone()
+    }
+
+    /// Follows the explanation; its receiver sees every change (but may skip some when it looks
+    /// rarely).
+    pub fn explanations(&self) -> watch::Receiver<Explanation> {
+        self.explanation.clone()
     }
 
     /// Whether this side made the code.

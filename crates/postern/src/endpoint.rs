@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use noq::TokioRuntime;
 use postern_proto::connect::{PathPolicy, RelayTransports};
-use postern_proto::punch::HostBudget;
+use postern_proto::punch::{HostBudget, Techniques};
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -58,6 +58,12 @@ pub struct EndpointConfig {
     pub relay_transports: RelayTransports,
     /// The HTTP proxy through which servers are reached over TCP and TLS.
     pub proxy: Option<Proxy>,
+    /// STUN servers to ask besides those that the server names, at most 8 in all: one at
+    /// another address shows whether the NAT uses another port for each address.
+    pub stun: Vec<SocketAddr>,
+    /// Techniques that are not used, of those that [have a
+    /// switch](postern_proto::punch::Technique::has_switch).
+    pub disabled: Techniques,
 }
 
 impl Default for EndpointConfig {
@@ -68,6 +74,8 @@ impl Default for EndpointConfig {
             udp: true,
             relay_transports: RelayTransports::default(),
             proxy: None,
+            stun: Vec::new(),
+            disabled: Techniques::NONE,
         }
     }
 }
@@ -347,6 +355,16 @@ impl Shared {
 
     pub(crate) fn policy(&self) -> PathPolicy {
         self.config.policy
+    }
+
+    /// STUN servers to ask besides those that the server names.
+    pub(crate) fn stun_servers(&self) -> Vec<SocketAddr> {
+        self.config.stun.clone()
+    }
+
+    /// Techniques that are not used.
+    pub(crate) fn disabled(&self) -> Techniques {
+        self.config.disabled
     }
 
     pub(crate) fn relay_transports(&self) -> RelayTransports {

@@ -21,6 +21,7 @@
 //! the directory that it was given. Out of scope so far: TCP paths.
 
 mod aside;
+pub mod check;
 mod clock;
 mod connection;
 mod dialer;
@@ -30,7 +31,9 @@ mod entropy;
 mod explain;
 #[cfg(target_os = "linux")]
 pub mod gateway;
+pub mod ice;
 mod links;
+mod metrics;
 mod net;
 mod os;
 pub mod portmap;
@@ -52,9 +55,15 @@ pub mod turn;
 pub use connection::{Connection, PathInfo, PathKind, PathProtocol};
 pub use dtls::{DtlsError, DtlsSocket};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, Invitation};
+pub use explain::Explanation;
 pub use noq::{ConnectionError, RecvStream, SendStream};
+pub use postern_proto::connect::{
+    Attempted, Cause, Explanation as Facts, Network, Reach, Sides, TriedResult,
+};
 pub use postern_proto::connect::{PathPolicy, RelayTransport, RelayTransports};
-pub use postern_proto::punch::Technique;
+pub use postern_proto::punch::{
+    Allocation, Filtering, Mapping, NatReport, PortRange, Technique, Techniques, UnknownTechnique,
+};
 pub use postern_proto::signal::{Failure as RendezvousError, Wait};
 pub use postern_wire::signal::{Code, CodeError, Fingerprint};
 pub use rendezvous::{MAX_WAIT, SignallingError};

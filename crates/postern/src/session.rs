@@ -29,6 +29,7 @@ use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::dialer::{Introducer, Meeting};
 use crate::endpoint::{Attempt, Shared};
+use crate::explain::Explanation;
 use crate::links::{Links, News};
 use crate::net::{AddressPair, Late, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::{Signalling, SignallingError};
@@ -96,6 +97,7 @@ struct Established {
     follower: PathFollower,
     events: PathEvents,
     closed: Closed,
+    explanation: watch::Sender<Explanation>,
 }
 
 pub(crate) struct Session {
@@ -165,6 +167,8 @@ impl Session {
             policy: shared.policy(),
             relay_transports: shared.relay_transports(),
             punch: shared.may_punch(),
+            stun: shared.stun_servers(),
+            disabled: shared.disabled(),
         };
         Ok(Self {
             connector: Connector::new(now, crate::entropy::seed()?, &config),

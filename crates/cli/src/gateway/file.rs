@@ -1,11 +1,11 @@
 //! The configuration file of `postern gateway`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postern::gateway::{Action, GatewayConfig, Quotas, Rule};
+use postern::gateway::{Action, Firewall, GatewayConfig, Quotas, Rule};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -23,7 +23,10 @@ struct File {
     nat_pmp: bool,
     pcp: bool,
     third_party: bool,
+    upstream: bool,
     name: Option<String>,
+    integrate: Vec<String>,
+    metrics: Option<SocketAddr>,
     /// Seconds.
     max_lease: Option<u32>,
     quota_host: Option<u32>,
@@ -46,7 +49,10 @@ impl Default for File {
             nat_pmp: true,
             pcp: true,
             third_party: false,
+            upstream: false,
             name: None,
+            integrate: Vec::new(),
+            metrics: None,
             max_lease: None,
             quota_host: None,
             quota_total: None,
@@ -88,6 +94,10 @@ fn parse(text: &str) -> Result<GatewayConfig, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     let default = GatewayConfig::default();
     let rules: Result<_, _> = file.rules.iter().map(FileRule::read).collect();
+    let firewall = |name: &String| {
+        Firewall::named(name).ok_or_else(|| format!("integrate: there is no firewall {name:?}"))
+    };
+    let integrate: Result<_, _> = file.integrate.iter().map(firewall).collect();
     Ok(GatewayConfig {
         wan: file.wan,
         lan: file.lan,
@@ -105,11 +115,14 @@ fn parse(text: &str) -> Result<GatewayConfig, String> {
             None => default.max_lease,
         },
         third_party: file.third_party,
+        upstream: file.upstream,
         upnp: file.upnp,
         nat_pmp: file.nat_pmp,
         pcp: file.pcp,
         name: file.name.unwrap_or(default.name),
         mark: default.mark,
+        integrate: integrate?,
+        metrics: file.metrics,
         state: file.state,
     })
 }

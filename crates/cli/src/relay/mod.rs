@@ -331,7 +331,8 @@ fn rounded(number: f64) -> f64 {
     (number * 1e3).round() / 1e3
 }
 
-fn uri(text: &str) -> Result<ServerUri, String> {
+/// Reads the URI of a TURN server.
+pub(crate) fn uri(text: &str) -> Result<ServerUri, String> {
     let uri = ServerUri::from_str(text).map_err(|error| error.to_string())?;
     if uri.scheme.is_turn() {
         Ok(uri)

@@ -16,7 +16,7 @@ use postern_wire::pcp::{self, Map, Nonce, Operation, Options};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
+pub(crate) const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 
 /// The router, outside and inside.
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(45, 45, 2, 2);
@@ -234,6 +234,17 @@ impl House {
                 echo(&host, &remote, to)
             }
         }
+    }
+
+    /// The same soon: until neighbours know each other, packets wait, or are lost.
+    pub(crate) fn reaches_soon(
+        &self,
+        over: Over,
+        from: (&str, IpAddr),
+        to: SocketAddr,
+        port: u16,
+    ) -> bool {
+        (0..5).any(|_| self.reaches(over, from, to, port))
     }
 
     /// What arrives at a mapped port of Alice from the server, from the second address of

@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = crate::cases![
 ];
 
 /// What is promised within a second; the machine may be busy.
-const A_SECOND: Duration = Duration::from_secs(1);
+pub(crate) const A_SECOND: Duration = Duration::from_secs(1);
 
 fn leases_outlive_the_gateway_and_are_known_to_the_next_one() {
     let mut house = House::new();

@@ -15,6 +15,12 @@ macro_rules! cases {
 use cases;
 
 #[cfg(target_os = "linux")]
+mod behind;
+#[cfg(target_os = "linux")]
+mod firewalls;
+#[cfg(target_os = "linux")]
+mod foreign;
+#[cfg(target_os = "linux")]
 mod forwarding;
 #[cfg(target_os = "linux")]
 mod hostile;
@@ -23,7 +29,11 @@ mod house;
 #[cfg(target_os = "linux")]
 mod lives;
 #[cfg(target_os = "linux")]
+mod numbers;
+#[cfg(target_os = "linux")]
 mod operator;
+#[cfg(target_os = "linux")]
+mod searches;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
@@ -35,6 +45,11 @@ fn main() -> std::process::ExitCode {
         lives::CASES,
         operator::CASES,
         hostile::CASES,
+        firewalls::CASES,
+        behind::CASES,
+        numbers::CASES,
+        foreign::CASES,
+        searches::CASES,
     ]
     .concat();
     postern_lab::netns::run_cases(&all)

@@ -38,6 +38,13 @@ fn check_fields(name: &str, event: &Value) {
             ("remote", is_address),
             ("elapsed_ms", Value::is_u64),
         ],
+        Some("explain") => &[
+            ("local_nat", is_nat),
+            ("remote_nat", is_nat),
+            ("tried", is_tried),
+            ("cause", |value| value.is_null() || is_word(value)),
+            ("reason", is_sentence),
+        ],
         Some("progress") => &[("bytes", Value::is_u64), ("total", Value::is_u64)],
         Some("done") => &[
             ("bytes", Value::is_u64),
@@ -133,6 +140,35 @@ fn is_code(value: &Value) -> bool {
     number.is_some() && words.len() == 2 && words.iter().all(is_word)
 }
 
+fn is_nat(value: &Value) -> bool {
+    let fact = |name: &str| value[name].is_boolean() || value[name].is_null();
+    let words = ["mapping", "filtering", "allocation"];
+    let range = &value["port_range"];
+    let ports = range.as_array().is_some_and(|ports| ports.len() == 2);
+    let step = &value["step"];
+    ["nat", "udp"].iter().all(|name| fact(name))
+        && words.iter().all(|name| is_word(&value[*name]))
+        && (range.is_null() || ports)
+        && (step.is_null() || step.is_i64())
+}
+
+fn is_tried(value: &Value) -> bool {
+    let tried = value.as_array();
+    tried.is_some_and(|tried| !tried.is_empty() && tried.iter().all(is_attempt))
+}
+
+fn is_attempt(value: &Value) -> bool {
+    let chance = &value["probability"];
+    let likely = chance
+        .as_f64()
+        .is_some_and(|chance| (0.0..=1.0).contains(&chance));
+    is_technique(&value["technique"])
+        && is_word(&value["result"])
+        && value["probes"].is_u64()
+        && value["elapsed_ms"].is_u64()
+        && (chance.is_null() || likely)
+}
+
 fn is_path_kind(value: &Value) -> bool {
     value == "direct" || value == "relayed"
 }
@@ -142,9 +178,9 @@ fn is_address(value: &Value) -> bool {
     matches!(address, Some(Ok(address)) if !address.ip().is_unspecified() && address.port() > 0)
 }
 
-/// A word of docs/json.md; one of them has a digit.
+/// A word of docs/json.md; some of them have digits.
 fn is_technique(value: &Value) -> bool {
-    value == "ipv6" || is_word(value)
+    value == "ipv6" || value == "nat64" || is_word(value)
 }
 
 fn is_word(value: &Value) -> bool {

@@ -24,6 +24,8 @@ mod contract;
 #[cfg(target_os = "linux")]
 mod disks;
 #[cfg(target_os = "linux")]
+mod explain;
+#[cfg(target_os = "linux")]
 mod faults;
 #[cfg(target_os = "linux")]
 mod files;
@@ -54,6 +56,7 @@ fn main() -> std::process::ExitCode {
     let all = [
         paths::CASES,
         punch::CASES,
+        explain::CASES,
         relay::CASES,
         transports::CASES,
         roaming::CASES,

@@ -87,8 +87,12 @@ pub(super) fn build(topology: &Topology) -> Result<Parts, BuildError> {
         attach_server(&mut parts, &core, number, server)?;
         number += 1;
     }
-    for home in &topology.homes {
-        attach_home(&mut parts, &core, number, home)?;
+    for (index, home) in topology.homes.iter().enumerate() {
+        let before = &topology.homes[..index];
+        match &home.behind {
+            None => attach_home(&mut parts, &core, number, home)?,
+            Some(outer) => attach_behind(&mut parts, number, home, (outer, before))?,
+        }
         number += 1;
     }
     Ok(parts)
@@ -220,16 +224,65 @@ fn attach_home(
             home_prefix6(number)
         ))?;
     }
-    forward(&router)?;
+    furnish(parts, &router, number, home, public4(number, 2))
+}
+
+/// A router whose outside is in the network of another one: of the home named `outer`, which is
+/// among those built `before`.
+fn attach_behind(
+    parts: &mut Parts,
+    number: u8,
+    home: &Home,
+    (outer, before): (&str, &[Home]),
+) -> Result<(), BuildError> {
+    let unknown = || BuildError::Unknown(outer.to_owned());
+    let known = before.iter().find(|home| home.name == outer);
+    let known = known.ok_or_else(unknown)?;
+    if home.ipv6 != Ipv6::None {
+        return Err(BuildError::Unsupported("IPv6 behind two routers"));
+    }
+    let of_outer = |home: &&Home| home.behind.as_deref() == Some(outer);
+    let neighbours = known.hosts.len() + before.iter().filter(of_outer).count();
+    let index = u8::try_from(neighbours).map_err(|_| BuildError::Size)?;
+    let last = FIRST_HOST.checked_add(index).ok_or(BuildError::Size)?;
+    let outside = Ipv4Addr::new(192, 168, known.lan, last);
+    let gateway = parts.nodes.get(outer).ok_or_else(unknown)?;
+    let gateway = gateway.namespace.clone();
+    let router = parts.add(&home.name, vec![outside.into()])?;
+    let port = format!("h-{}", home.name);
+    parts.cable((&router, WAN), (&gateway, &port), home.link)?;
+    gateway.ip(&bridged(&port))?;
+    let up = interface(WAN, &[outside.into()]);
+    router.ip(&format!(
+        "{up}route add default via 192.168.{}.1\n",
+        known.lan
+    ))?;
+    furnish(parts, &router, number, home, outside)
+}
+
+/// What is inside a home, and its rules.
+fn furnish(
+    parts: &mut Parts,
+    router: &Namespace,
+    number: u8,
+    home: &Home,
+    outside: Ipv4Addr,
+) -> Result<(), BuildError> {
+    forward(router)?;
     router.ip(&lan_bridge(number, home))?;
     for (index, name) in (FIRST_HOST..).zip(&home.hosts) {
-        attach_host(parts, &router, number, home, (index, name))?;
+        attach_host(parts, router, number, home, (index, name))?;
     }
-    router.nft(&rules::router(home, public4(number, 2))?)?;
+    router.nft(&rules::router(home, outside)?)?;
     for (setting, value) in rules::timeouts(&home.nat) {
         router.set(setting, &value)?;
     }
     Ok(())
+}
+
+/// Puts the end of a cable into the network of a home.
+fn bridged(port: &str) -> String {
+    format!("link set dev {port} master {LAN}\nlink set dev {port} up\n")
 }
 
 fn attach_host(
@@ -247,9 +300,7 @@ fn attach_host(
     let host = parts.add(name, addresses.clone())?;
     let port = format!("h-{name}");
     parts.cable((&host, "eth0"), (router, &port), Link::default())?;
-    router.ip(&format!(
-        "link set dev {port} master {LAN}\nlink set dev {port} up\n"
-    ))?;
+    router.ip(&bridged(&port))?;
     let mut batch = interface("eth0", &addresses);
     let _ = writeln!(batch, "route add default via 192.168.{}.1", home.lan);
     if home.ipv6 == Ipv6::Firewalled {

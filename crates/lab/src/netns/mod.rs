@@ -10,7 +10,9 @@
 //! 3. [`World::command`] runs a program on a host, which [`Program`] can watch;
 //!    [`World::run`] and [`World::spawn`] run a closure; [`World::traffic`] and
 //!    [`World::counters`] say what went where.
-//! 4. Dropping the world takes all of it down. The namespaces have no names: when the
+//! 4. [`meet`] lets two agents look for each other on real sockets; [`run_twin`] does so behind the
+//!    real twins of the [simulator's](crate::sim::matrix) routers.
+//! 5. Dropping the world takes all of it down. The namespaces have no names: when the
 //!    process dies, however it dies, the kernel removes them, and programs that were
 //!    started with [`World::command`] die too.
 //!
@@ -19,6 +21,7 @@
 //! addresses applies to them. Programs `ip` (iproute2) and `nft` (nftables) are needed,
 //! the queue discipline netem is not: delay and loss are made by the lab itself.
 
+mod agents;
 mod build;
 mod enter;
 mod harness;
@@ -30,8 +33,10 @@ mod sys;
 mod tool;
 mod topology;
 mod traffic;
+mod twin;
 mod world;
 
+pub use agents::{Met, Plan, Reflector, meet};
 pub use build::BuildError;
 pub use enter::{Unavailable, assert_isolated, enter};
 pub use harness::{Case, run_cases};
@@ -39,4 +44,5 @@ pub use program::Program;
 pub use tool::ToolError;
 pub use topology::{Home, Ipv6, Server, Topology};
 pub use traffic::{Counter, InterfaceTraffic};
+pub use twin::run as run_twin;
 pub use world::World;

@@ -44,8 +44,12 @@ pub struct Home {
     pub nat: Nat,
     /// Whether the home has IPv6.
     pub ipv6: Ipv6,
-    /// The router's cable to the core router. A perfect one has the kernel's own speed.
+    /// The router's cable to the core router, or to the one that it is behind. A perfect one has
+    /// the kernel's own speed.
     pub link: Link,
+    /// The home, earlier in the list, in whose network the router is: a carrier's, say. It has
+    /// IPv4 only then, and no blocks of ports there.
+    pub behind: Option<String>,
 }
 
 /// Whether a home has IPv6.
@@ -98,6 +102,7 @@ impl Home {
             nat,
             ipv6: Ipv6::None,
             link: Link::default(),
+            behind: None,
         }
     }
 }

@@ -43,7 +43,8 @@
 //! }
 //! ```
 //!
-//! [`scenario`] holds ready-made worlds as data.
+//! [`scenario`] holds ready-made worlds as data, [`matrix`] the table of NAT pairs, [`survey`] random
+//! worlds.
 //!
 //! The world carries UDP, and [TCP](TcpCall) as far as hole punching needs it. It never
 //! fragments, and a host accepts every UDP port: which are open is the driver's business.
@@ -56,6 +57,7 @@ mod random;
 mod router;
 mod runner;
 pub mod scenario;
+pub mod survey;
 mod tcp;
 mod topology;
 mod trace;
@@ -65,11 +67,12 @@ pub(crate) use link::Conduit;
 pub use link::{Link, Pipe};
 pub use nat::{
     Allocation, Filtering, Firewall, Gate, Hairpin, Mapping, Nat, Ports, Timeouts, Unsolicited,
+    synthesised,
 };
 pub use packet::{Body, Delivery, Packet};
 pub(crate) use random::Stream;
 pub use random::seed;
-pub use router::Router;
+pub use router::{Egress, Router};
 pub use runner::{Machine, MachineId, Occurrence, Runner};
 pub use tcp::{ConnectError, Segment, TcpCall, TcpDelivery, TcpEvent};
 pub use topology::{HostId, InterfaceId, NetworkId, RouterId};

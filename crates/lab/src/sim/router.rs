@@ -1,7 +1,10 @@
 //! A router: two sides and a gate for each address family.
 
 use super::link::Link;
-use super::nat::{Firewall, Gate, Hairpin, NatTable, Refusal, Timeouts, Translated, Unsolicited};
+use super::nat::{
+    Firewall, Gate, Hairpin, Nat, NatTable, Refusal, Timeouts, Translated, Unsolicited, embedded,
+    synthesised,
+};
 use super::packet::{Body, Packet};
 use super::random::Stream;
 use super::tcp::Segment;
@@ -22,6 +25,34 @@ pub struct Router {
     pub v4: Gate,
     /// What it does with IPv6.
     pub v6: Gate,
+    /// What the inside may send out.
+    pub egress: Egress,
+}
+
+/// What a router lets out, whatever its gates would do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Egress {
+    /// Everything.
+    #[default]
+    All,
+    /// No UDP.
+    NoUdp,
+    /// TCP to this port and nothing else.
+    Tcp(u16),
+    /// TCP from this inside address and nothing else: a proxy's, which is the only way out.
+    Proxy(IpAddr),
+}
+
+impl Egress {
+    fn allows(self, packet: &Packet) -> bool {
+        let is_tcp = matches!(packet.body, Body::Tcp(_));
+        match self {
+            Self::All => true,
+            Self::NoUdp => is_tcp,
+            Self::Tcp(port) => is_tcp && packet.dst.port() == port,
+            Self::Proxy(address) => is_tcp && packet.src.ip() == address,
+        }
+    }
 }
 
 /// A router at work.
@@ -32,6 +63,7 @@ pub(crate) struct RouterNode {
     pub(crate) inside: NetworkId,
     v4: GateNode,
     v6: GateNode,
+    egress: Egress,
 }
 
 /// Where a packet goes on from a router.
@@ -51,6 +83,8 @@ enum GateNode {
         hairpin: Hairpin,
         unsolicited: Unsolicited,
         tables: Tables,
+        /// Inside is IPv6, outside IPv4.
+        six: bool,
     },
 }
 
@@ -77,6 +111,7 @@ impl RouterNode {
             inside,
             v4: GateNode::new(router.v4, address(true), random_v4),
             v6: GateNode::new(router.v6, address(false), random_v6),
+            egress: router.egress,
         }
     }
 
@@ -111,6 +146,9 @@ impl RouterNode {
         packet: Packet,
     ) -> Result<Forward, DropReason> {
         let packet = hop(packet)?;
+        if !self.egress.allows(&packet) {
+            return Err(DropReason::Forbidden);
+        }
         match self.gate(&packet) {
             GateNode::Closed => Err(DropReason::Closed),
             GateNode::Open => Ok(Forward::Outside(packet)),
@@ -122,11 +160,14 @@ impl RouterNode {
                 address,
                 hairpin,
                 tables,
+                six,
                 ..
             } => {
+                let packet = to_outside(packet, *six)?;
                 if packet.dst.ip() == *address {
                     let table = tables.of(&packet);
-                    return turn_back(now, table, *hairpin, packet).map(Forward::Inside);
+                    let back = turn_back(now, table, *hairpin, packet)?;
+                    return Ok(Forward::Inside(to_inside(back, *six)));
                 }
                 let out = tables.outbound(now, &packet)?;
                 Ok(Forward::Outside(rewritten(packet, out.own, out.remote)))
@@ -152,9 +193,10 @@ impl RouterNode {
                 tables.inbound(now, &packet)?;
                 Ok(Forward::Inside(hopped?))
             }
-            GateNode::Nat { tables, .. } => {
+            GateNode::Nat { tables, six, .. } => {
                 let inner = tables.inbound(now, &packet)?;
-                Ok(Forward::Inside(rewritten(hopped?, inner.remote, inner.own)))
+                let inward = rewritten(hopped?, inner.remote, inner.own);
+                Ok(Forward::Inside(to_inside(inward, *six)))
             }
         }
     }
@@ -175,12 +217,13 @@ impl RouterNode {
         }
     }
 
-    const fn translates(&mut self, packet: &Packet) -> bool {
+    fn translates(&mut self, packet: &Packet) -> bool {
         matches!(self.gate(packet), GateNode::Nat { .. })
     }
 
-    const fn gate(&mut self, packet: &Packet) -> &mut GateNode {
-        if packet.dst.is_ipv4() {
+    fn gate(&mut self, packet: &Packet) -> &mut GateNode {
+        let is_nat64 = matches!(self.v4, GateNode::Nat { six: true, .. });
+        if packet.dst.is_ipv4() || is_nat64 && embedded(packet.dst).is_some() {
             &mut self.v4
         } else {
             &mut self.v6
@@ -203,16 +246,24 @@ impl GateNode {
                     tcp: NatTable::firewall(&of_tcp, tcp),
                 })
             }
-            (Gate::Nat(nat), Some(address)) => Self::Nat {
-                address,
-                hairpin: nat.hairpin,
-                unsolicited: nat.unsolicited,
-                tables: Tables {
-                    udp: NatTable::nat(&nat, address, udp),
-                    tcp: NatTable::tcp(&nat, address, tcp),
-                },
+            (Gate::Nat(nat), Some(address)) => Self::nat(&nat, address, [udp, tcp], false),
+            (Gate::Nat64(nat), Some(address)) => Self::nat(&nat, address, [udp, tcp], true),
+            (Gate::Nat(_) | Gate::Nat64(_), None) => {
+                panic!("a NAT needs an outside address of its family")
+            }
+        }
+    }
+
+    fn nat(nat: &Nat, address: IpAddr, [udp, tcp]: [Stream; 2], six: bool) -> Self {
+        Self::Nat {
+            address,
+            hairpin: nat.hairpin,
+            unsolicited: nat.unsolicited,
+            tables: Tables {
+                udp: NatTable::nat(nat, address, udp),
+                tcp: NatTable::tcp(nat, address, tcp),
             },
-            (Gate::Nat(_), None) => panic!("a NAT needs an outside address of its family"),
+            six,
         }
     }
 
@@ -297,6 +348,27 @@ fn turn_back(
             let inner = table.inbound(now, out.remote, out.own)?;
             Ok(rewritten(packet, inner.remote, inner.own))
         }
+    }
+}
+
+/// A packet from inside with the destination that it has outside. Behind a NAT64 IPv4 does not
+/// exist.
+fn to_outside(packet: Packet, six: bool) -> Result<Packet, DropReason> {
+    let (src, dst) = (packet.src, packet.dst);
+    match (six, embedded(dst)) {
+        (false, _) => Ok(packet),
+        (true, Some(dst)) => Ok(rewritten(packet, src, dst)),
+        (true, None) => Err(DropReason::Closed),
+    }
+}
+
+/// A packet with the source that it has inside.
+fn to_inside(packet: Packet, six: bool) -> Packet {
+    let (src, dst) = (packet.src, packet.dst);
+    if six {
+        rewritten(packet, synthesised(src), dst)
+    } else {
+        packet
     }
 }
 

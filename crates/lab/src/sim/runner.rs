@@ -1,10 +1,12 @@
 //! Runs sans-IO machines on the hosts of a world.
 
 use super::packet::Packet;
+use super::tcp::{TcpCall, TcpDelivery, TcpEvent};
 use super::topology::HostId;
 use super::world::World;
 use postern_proto::{Datagram, Transmit, Verdict};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 /// Wake-ups at one instant after which a machine is taken to be stuck.
@@ -28,6 +30,20 @@ pub trait Machine {
     fn poll_transmit(&mut self) -> Option<Transmit>;
     /// A datagram to send with a time to live of its own.
     fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        None
+    }
+    /// Something happened to a connection of the host; the host's end comes first.
+    fn handle_tcp(
+        &mut self,
+        _now: Instant,
+        _local: SocketAddr,
+        _remote: SocketAddr,
+        _event: &TcpEvent,
+    ) -> Verdict {
+        Verdict::NotMine
+    }
+    /// Something to do for the host's TCP.
+    fn poll_tcp(&mut self) -> Option<TcpCall> {
         None
     }
     /// Something happened.
@@ -148,8 +164,10 @@ impl<M: Machine> Runner<M> {
         for delivery in self.world.advance(at) {
             self.on_delivery(delivery.at, delivery.host, delivery.datagram());
         }
+        self.on_connections();
         self.on_signals(at);
         self.on_timeouts(at);
+        self.on_connections();
         next.is_some()
     }
 
@@ -186,6 +204,31 @@ impl<M: Machine> Runner<M> {
         }
     }
 
+    /// Hands on what happened to connections: at a host, to its machines in order until one of
+    /// them wants it.
+    fn on_connections(&mut self) {
+        while let Some(TcpDelivery {
+            at,
+            host,
+            local,
+            remote,
+            event,
+        }) = self.world.poll_tcp()
+        {
+            for index in 0..self.machines.len() {
+                let (at_host, machine) = &mut self.machines[index];
+                if *at_host != host {
+                    continue;
+                }
+                let verdict = machine.handle_tcp(at, local, remote, &event);
+                self.drain(MachineId(index));
+                if verdict != Verdict::NotMine {
+                    break;
+                }
+            }
+        }
+    }
+
     fn on_signals(&mut self, now: Instant) {
         while let Some(entry) = self.signals.first_entry()
             && entry.key().0 <= now
@@ -216,6 +259,9 @@ impl<M: Machine> Runner<M> {
         while let Some(out) = machine.poll_transmit() {
             self.world
                 .send(now, *host, out.local, out.remote, &out.payload);
+        }
+        while let Some(call) = machine.poll_tcp() {
+            self.world.call_tcp(now, *host, call);
         }
         while let Some(event) = machine.poll_event() {
             self.occurrences.push_back(Occurrence {

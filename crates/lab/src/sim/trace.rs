@@ -42,6 +42,8 @@ pub enum DropReason {
     TimeExceeded,
     /// The router lets nothing of its address family pass.
     Closed,
+    /// The router does not let such packets out.
+    Forbidden,
     /// No mapping has the external endpoint.
     NoMapping,
     /// The filter of the mapping keeps the sender out.
@@ -61,6 +63,7 @@ impl fmt::Display for DropReason {
             Self::NoRoute => "no route",
             Self::TimeExceeded => "time to live exceeded",
             Self::Closed => "address family closed",
+            Self::Forbidden => "not let out",
             Self::NoMapping => "no mapping",
             Self::Filtered => "filtered",
             Self::TableFull => "table full",

@@ -1,12 +1,11 @@
 //! The cases.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use postern_lab::netns::{Case, Home, Ipv6, Server, Topology, World};
+use postern_lab::netns::{Case, Home, Ipv6, Plan, Reflector, Server, Topology, World, meet};
 use postern_lab::sim::{Filtering, Link, Mapping, Nat};
-
-use crate::session::{Plan, StunServer, connect};
+use postern_proto::ice::{Config, Path, Report};
 
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
@@ -67,8 +66,9 @@ fn firewalled_ipv6_homes_connect() {
         home.ipv6 = Ipv6::Firewalled;
     }
     let world = World::build(&topology).unwrap();
-    let server = StunServer::start(&world, "server", 1);
-    let [alice, bob] = connect(&world, ["alice", "bob"], plan(&server, PATIENCE));
+    let stun = stun_server(&world, 1);
+    let _server = Reflector::start(&world, "server", &[stun]).unwrap();
+    let [alice, bob] = connect(&world, ["alice", "bob"], stun, PATIENCE);
     assert_eq!(alice.unwrap().remote.ip(), address(&world, "bob", 1));
     assert_eq!(bob.unwrap().remote.ip(), address(&world, "alice", 1));
 }
@@ -79,12 +79,13 @@ fn plain_ice_connects_the_pairs_that_it_can_and_no_others() {
         .flat_map(|&mapping| FILTERINGS.map(|filtering| Nat::new(mapping, filtering)))
         .collect();
     let world = every_pair(&nats);
-    let server = StunServer::start(&world, "server", 0);
+    let stun = stun_server(&world, 0);
+    let _server = Reflector::start(&world, "server", &[stun]).unwrap();
     let rows = 0..nats.len();
     let pairs = rows.flat_map(|row| (0..nats.len()).map(move |column| (row, column)));
     let surprises: Vec<String> = std::thread::scope(|scope| {
-        let (world, server, nats) = (&world, &server, &nats);
-        let start = |pair| scope.spawn(move || try_pair(world, server, nats, pair));
+        let (world, nats) = (&world, &nats);
+        let start = |pair| scope.spawn(move || try_pair(world, stun, nats, pair));
         let sessions: Vec<_> = pairs.map(start).collect();
         let ends = sessions.into_iter().map(|session| session.join().unwrap());
         ends.flatten().collect()
@@ -95,7 +96,7 @@ fn plain_ice_connects_the_pairs_that_it_can_and_no_others() {
 /// A surprise, if the two behave differently from what the words of RFC 4787 promise.
 fn try_pair(
     world: &World,
-    server: &StunServer,
+    stun: SocketAddr,
     nats: &[Nat],
     (row, column): (usize, usize),
 ) -> Option<String> {
@@ -103,7 +104,7 @@ fn try_pair(
     let pair = [&nats[row], &nats[column]];
     let expected = plain_ice_connects(pair[0], pair[1]);
     let patience = if expected { PATIENCE } else { HOPELESS };
-    let outcomes = connect(world, [&hosts[0], &hosts[1]], plan(server, patience));
+    let outcomes = connect(world, [&hosts[0], &hosts[1]], stun, patience);
     let [left, right] = outcomes.each_ref().map(Result::is_ok);
     (left != expected || right != expected).then(|| {
         let behaviour = pair.map(|nat| (nat.mapping, nat.filtering));
@@ -138,17 +139,34 @@ fn every_pair(nats: &[Nat]) -> World {
 
 fn assert_connects_through_the_routers(topology: &Topology) {
     let world = World::build(topology).unwrap();
-    let server = StunServer::start(&world, "server", 0);
-    let [alice, bob] = connect(&world, ["alice", "bob"], plan(&server, PATIENCE));
+    let stun = stun_server(&world, 0);
+    let _server = Reflector::start(&world, "server", &[stun]).unwrap();
+    let [alice, bob] = connect(&world, ["alice", "bob"], stun, PATIENCE);
     assert_eq!(alice.unwrap().remote.ip(), address(&world, "blue", 0));
     assert_eq!(bob.unwrap().remote.ip(), address(&world, "red", 0));
 }
 
-fn plan(server: &StunServer, patience: Duration) -> Plan {
-    Plan {
-        stun: server.address,
-        patience,
-    }
+fn stun_server(world: &World, index: usize) -> SocketAddr {
+    SocketAddr::new(address(world, "server", index), 3478)
+}
+
+/// Plain ICE: nobody punches.
+fn connect(
+    world: &World,
+    hosts: [&str; 2],
+    stun: SocketAddr,
+    patience: Duration,
+) -> [Result<Path, Report>; 2] {
+    let plan = Plan {
+        stun: vec![stun],
+        config: Config {
+            patience,
+            ..Config::default()
+        },
+        stagger: Duration::ZERO,
+        seed: 0,
+    };
+    meet(world, hosts, &plan).unwrap().sides
 }
 
 fn address(world: &World, node: &str, index: usize) -> IpAddr {

@@ -1,11 +1,13 @@
 //! What an operator decides.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use postern_proto::gateway::{MAX_LEASE, Quotas, Rule};
+
+use super::firewalls::Firewall;
 
 /// The port of UPnP's HTTP, on the addresses inside.
 pub const DEFAULT_HTTP_PORT: u16 = 5000;
@@ -43,6 +45,15 @@ pub struct GatewayConfig {
     pub name: String,
     /// The bit of the packet mark.
     pub mark: u32,
+    /// Whether the next router is asked to open the ports as well, while the outside address
+    /// is one that the internet does not lead to.
+    pub upstream: bool,
+    /// Firewalls that get a rule of the gateway's, which lets in what has the mark. It is kept
+    /// there while the gateway runs.
+    pub integrate: Vec<Firewall>,
+    /// Where Prometheus may ask what the gateway does, at the path /metrics: an address that
+    /// the public internet does not lead to.
+    pub metrics: Option<SocketAddr>,
     /// The directory in which leases are kept, so that they survive a restart; `None` to
     /// forget them.
     pub state: Option<PathBuf>,
@@ -64,6 +75,9 @@ impl Default for GatewayConfig {
             pcp: true,
             name: "postern gateway".to_owned(),
             mark: DEFAULT_MARK,
+            upstream: false,
+            integrate: Vec::new(),
+            metrics: None,
             state: None,
         }
     }
@@ -91,6 +105,18 @@ pub enum GatewayError {
         what: String,
         /// Of which interface.
         interface: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Metrics are not for everybody.
+    #[error("metrics at {0} would be open to the public internet; choose a private address")]
+    PublicMetrics(SocketAddr),
+    /// The port for metrics is not to be had.
+    #[error("cannot listen on {address} for metrics")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
         /// What the system said.
         #[source]
         source: io::Error,

@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::config::GatewayConfig;
 use super::driver::{Command, Input};
+use super::metrics::Numbers;
+use crate::os::netlink::Counted;
 
 /// A running gateway, as others see it. A clone asks the same one.
 #[derive(Debug, Clone)]
@@ -19,8 +21,10 @@ pub struct Handle(pub(super) mpsc::Sender<Input>);
 pub struct Status {
     /// The outside address.
     pub external_address: Option<Ipv4Addr>,
-    /// Whether the outside address is one that the internet does not lead to: another NAT, or
-    /// the carrier's, is in front of this router.
+    /// The outside address of the next router, where that one opens the ports as well.
+    pub upstream_address: Option<Ipv4Addr>,
+    /// Whether the outside address, or the next router's, is one that the internet does not
+    /// lead to: another NAT, or the carrier's, is in front.
     pub double_nat: bool,
     /// Leases.
     pub leases: usize,
@@ -29,6 +33,9 @@ pub struct Status {
     /// Chains of other nftables tables that drop what the gateway lets in, as `nft` names
     /// them: [`describe_obstacle`] says what helps.
     pub obstacles: Vec<String>,
+    /// Chains of other nftables tables that have the gateway's rule
+    /// ([`GatewayConfig::integrate`]).
+    pub integrated: Vec<String>,
 }
 
 /// A lease, as it is shown.
@@ -54,6 +61,10 @@ pub struct LeaseInfo {
     pub description: String,
     /// Flows that came in by it.
     pub flows: u64,
+    /// Packets that crossed by its port of the host, both ways.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 impl Handle {
@@ -85,6 +96,10 @@ impl Handle {
         self.ask(|answer| Command::Reload(config, answer)).await
     }
 
+    pub(super) async fn numbers(&self) -> Option<Numbers> {
+        self.ask(Command::Numbers).await
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         self.0.send(Input::Command(command(answer))).await.ok()?;
@@ -93,7 +108,7 @@ impl Handle {
 }
 
 impl LeaseInfo {
-    pub(super) fn new(now: Instant, lease: &Lease, flows: Option<u64>) -> Self {
+    pub(super) fn new(now: Instant, lease: &Lease, flows: Option<u64>, crossed: Counted) -> Self {
         let remote = lease.filters.iter().map(|filter| {
             let network = filter.network;
             let text = format!("{}/{}", network.network(), network.prefix_length());
@@ -104,12 +119,7 @@ impl LeaseInfo {
         });
         Self {
             id: lease.id.number(),
-            protocol: match lease.origin {
-                Origin::Upnp => "upnp",
-                Origin::NatPmp => "natpmp",
-                Origin::Pcp(_) => "pcp",
-            }
-            .to_owned(),
+            protocol: protocol_of(lease).to_owned(),
             transport: lease.transport.as_str().to_owned(),
             external_port: lease.kind.external_port(),
             internal_address: lease.internal.ip(),
@@ -118,7 +128,18 @@ impl LeaseInfo {
             lifetime: lease.expires.map(|_| lease.seconds_left(now)),
             description: lease.description.clone(),
             flows: flows.unwrap_or_default(),
+            packets: crossed.packets,
+            bytes: crossed.bytes,
         }
+    }
+}
+
+/// What a lease was asked for with.
+pub(super) const fn protocol_of(lease: &Lease) -> &'static str {
+    match lease.origin {
+        Origin::Upnp => "upnp",
+        Origin::NatPmp => "natpmp",
+        Origin::Pcp(_) => "pcp",
     }
 }
 

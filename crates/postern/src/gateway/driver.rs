@@ -1,33 +1,40 @@
 //! The task that owns the machine and the kernel's table.
 
+mod next;
+mod told;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_proto::Datagram;
 use postern_proto::gateway::{
-    self as machine, ChangeError, Client, Config, Event, ExchangeId, Identity, LeaseId, Opening,
-    Place,
+    self as machine, ChangeError, Client, Event, ExchangeId, Identity, Opening, Place,
 };
 use postern_wire::upnp::http::{Request, Response};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::config::{GatewayConfig, GatewayError};
-use super::control::{GOODBYE, Handle, LeaseInfo, Status, describe_obstacle, is_behind_nat};
+use super::control::{GOODBYE, Handle, LeaseInfo, Status, describe_obstacle};
+use super::firewalls::Others;
 use super::http;
 use super::kernel::{self, Kernel, KernelError};
 use super::links::{self, Links};
+use super::metrics::{self, Numbers, Served};
 use super::neighbours::mac_of;
 use super::placement::Placement;
 use super::rules::Rules;
 use super::sockets::Sockets;
-use super::store::{Saved, Store};
+use super::startup::{identity, load, machine, machine_config, open_store, rules};
+use super::store::Saved;
 use super::supervisor::Supervisor;
+use super::upstream::{News, Upstream};
 use super::watch::{changed, waitable};
 use super::writer::{Writer, written};
 use crate::clock::{self, until};
-use crate::entropy;
 
 /// What waits for the task: senders wait, too, when there is more.
 const WAITING: usize = 256;
@@ -62,12 +69,15 @@ pub(super) enum Input {
         taken: bool,
     },
     Command(Command),
+    /// Of the next router with this number.
+    Upstream(u64, News),
 }
 
 /// What an operator asks.
 #[derive(Debug)]
 pub(super) enum Command {
     Status(oneshot::Sender<Status>),
+    Numbers(oneshot::Sender<Numbers>),
     List(oneshot::Sender<Vec<LeaseInfo>>),
     Revoke(u64, oneshot::Sender<bool>),
     Flush(oneshot::Sender<usize>),
@@ -91,8 +101,16 @@ pub struct Gateway {
     writer: Option<Writer>,
     identity: Identity,
     supervisor: Option<Supervisor>,
-    /// Chains of other tables that drop what we let in.
-    obstacles: Vec<String>,
+    /// How it stands with other firewalls.
+    others: Others,
+    /// The next router, if it has to open ports as well, and how many there have been.
+    upstream: Option<Upstream>,
+    upstreams: u64,
+    /// Where Prometheus asks.
+    metrics: Option<TcpListener>,
+    served: Served,
+    /// When it was last looked at how much the line has carried.
+    line_read: Option<Instant>,
 }
 
 impl Gateway {
@@ -127,7 +145,12 @@ impl Gateway {
             writer: store.map(Writer::new),
             identity,
             supervisor: Supervisor::of_environment(),
-            obstacles: Vec::new(),
+            others: Others::default(),
+            upstream: None,
+            upstreams: 0,
+            metrics: metrics::bind(&config)?,
+            served: Served::default(),
+            line_read: None,
             config,
         };
         gateway.machine.set_identity(gateway.identity.clone());
@@ -136,6 +159,7 @@ impl Gateway {
             .map_err(|error| GatewayError::Kernel(error.into()))?;
         gateway.bind(now)?;
         gateway.look_at_others();
+        gateway.follow_line(now);
         gateway.machine.announce_start(now);
         Ok(gateway)
     }
@@ -144,19 +168,6 @@ impl Gateway {
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle(self.sender.clone())
-    }
-
-    /// How it is.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let external_address = self.links.external;
-        Status {
-            external_address,
-            double_nat: external_address.is_some_and(is_behind_nat),
-            leases: self.machine.leases().count(),
-            epoch: self.machine.epoch(clock::now()).as_secs(),
-            obstacles: self.obstacles.clone(),
-        }
     }
 
     /// Answers until `end` comes, then takes leave. The rules stay in the kernel, and end there
@@ -169,6 +180,10 @@ impl Gateway {
         let mut alive = interval(self.watchdog());
         let mut end = std::pin::pin!(end);
         let watched = self.kernel.watched().and_then(waitable);
+        let mut metrics = JoinSet::new();
+        if let Some(listener) = self.metrics.take() {
+            metrics.spawn(metrics::serve(listener, self.handle()));
+        }
         loop {
             let write = self.writer.as_ref().and_then(Writer::due);
             let timeout = [self.machine.poll_timeout(), write];
@@ -201,6 +216,11 @@ impl Gateway {
 
     async fn leave(mut self) {
         self.say("STOPPING=1");
+        if let Err(error) = self.kernel.withdraw() {
+            tracing::warn!(%error, "the rules in other tables stay there");
+        }
+        // Its mappings end with us.
+        self.upstream = None;
         self.machine.say_goodbye();
         self.drain(clock::now());
         let saved = self.saved(clock::now());
@@ -237,6 +257,7 @@ impl Gateway {
                 remote,
                 payload,
             } => {
+                self.served.mapping += 1;
                 let client = self.client(remote);
                 let datagram = Datagram {
                     local,
@@ -251,6 +272,7 @@ impl Gateway {
                 remote,
                 payload,
             } => {
+                self.served.search += 1;
                 let datagram = Datagram {
                     local,
                     remote,
@@ -264,6 +286,8 @@ impl Gateway {
                 request,
                 answer,
             } => {
+                self.served.http += 1;
+                self.look_at_line(now);
                 let client = self.client(remote);
                 self.next_exchange += 1;
                 let exchange = ExchangeId(self.next_exchange);
@@ -276,6 +300,7 @@ impl Gateway {
                 taken,
             } => self.machine.handle_delivered(subscription, taken),
             Input::Command(command) => self.obey(now, command),
+            Input::Upstream(number, news) => self.on_news(now, number, news),
         }
         self.drain(now);
     }
@@ -288,43 +313,6 @@ impl Gateway {
             address,
             mac: asked.then(|| mac_of(address)).flatten(),
         }
-    }
-
-    fn obey(&mut self, now: Instant, command: Command) {
-        // Whoever asked may have gone meanwhile.
-        match command {
-            Command::Status(answer) => {
-                let _ = answer.send(self.status());
-            }
-            Command::List(answer) => {
-                let _ = answer.send(self.list(now));
-            }
-            Command::Revoke(id, answer) => {
-                let found = self.machine.leases().find(|lease| lease.id.number() == id);
-                let found = found.map(|lease| lease.id);
-                let found = found.is_some_and(|id| self.machine.revoke(id));
-                let _ = answer.send(found);
-            }
-            Command::Flush(answer) => {
-                let all: Vec<LeaseId> = self.machine.leases().map(|lease| lease.id).collect();
-                for id in &all {
-                    self.machine.revoke(*id);
-                }
-                let _ = answer.send(all.len());
-            }
-            Command::Reload(config, answer) => {
-                let reloaded = self.reload(now, *config);
-                let _ = answer.send(reloaded.map_err(|error| error.to_string()));
-            }
-        }
-    }
-
-    fn list(&mut self, now: Instant) -> Vec<LeaseInfo> {
-        let flows = self.kernel.flows_by_lease().unwrap_or_default();
-        let leases = self.machine.leases();
-        leases
-            .map(|lease| LeaseInfo::new(now, lease, flows.get(&lease.id.number()).copied()))
-            .collect()
     }
 
     /// Does what the machine wants.
@@ -343,11 +331,19 @@ impl Gateway {
             Event::Change { id, remove, add } => {
                 let result = self.change(remove.as_ref(), add.as_ref());
                 let result = result.map_err(|error| refusal(&error));
-                self.machine.handle_changed(now, id, result);
+                match result {
+                    Ok(()) => self.served.changes += 1,
+                    Err(_) => self.served.failed_changes += 1,
+                }
+                let added = add.as_ref().map(|(opening, _)| opening);
+                if result.is_err() || !self.waits_for_upstream(now, id, remove, added) {
+                    self.machine.handle_changed(now, id, result);
+                }
             }
             Event::EndFlows(opening) => self.end_flows(&opening),
             Event::KeepFlow(opening, life) => self.keep_flow(&opening, life),
             Event::Store => {
+                self.settle_upstream();
                 if let Some(writer) = &mut self.writer {
                     writer.want(now);
                 }
@@ -374,10 +370,11 @@ impl Gateway {
                 });
             }
             Event::Count(opening) => {
-                let flows = self.kernel.flows_by_lease().unwrap_or_default();
-                let id = opening.lease.id;
-                let count = flows.get(&id.number()).copied().unwrap_or_default();
-                self.machine.handle_counted(id, count);
+                let crossed = self.kernel.traffic().unwrap_or_default();
+                let lease = &opening.lease;
+                let endpoint = (lease.transport, lease.internal);
+                let packets = crossed.get(&endpoint).map_or(0, |one| one.packets);
+                self.machine.handle_counted(lease.id, packets);
             }
         }
     }
@@ -406,6 +403,7 @@ impl Gateway {
     }
 
     fn reinstall(&mut self, now: Instant, why: &str) {
+        self.served.reinstalled += 1;
         tracing::info!(why, "the rules are made anew");
         if let Err(error) = self.install(now) {
             tracing::warn!(%error, "the rules could not be made");
@@ -429,11 +427,15 @@ impl Gateway {
             links.inside != self.links.inside || listened(&config) != listened(&self.config);
         (self.links, self.rules) = (links, rules);
         self.identity.name.clone_from(&config.name);
+        if config.integrate != self.config.integrate {
+            self.kernel.others_changed = true;
+        }
         self.config = config;
         self.machine.set_identity(self.identity.clone());
         self.machine
             .set_config(machine_config(&self.config, &self.links, Duration::ZERO));
         self.machine.set_external(now, self.links.external);
+        self.follow_line(now);
         if other_rules {
             self.reinstall(now, "the configuration is another one");
         }
@@ -445,15 +447,15 @@ impl Gateway {
         }
     }
 
-    /// Looks for firewalls that drop what we let in.
+    /// Looks for firewalls that drop what we let in, and sees to those that are to know us.
     fn look_at_others(&mut self) {
-        match self.kernel.obstacles() {
-            Ok(Some(found)) if found != self.obstacles => {
-                for chain in &found {
-                    let mark = self.config.mark;
+        let mark = self.config.mark;
+        match self.kernel.look_at_others(&self.config.integrate, mark) {
+            Ok(Some(found)) if found != self.others => {
+                for chain in &found.obstacles {
                     tracing::warn!("{}", describe_obstacle(chain, mark));
                 }
-                self.obstacles = found;
+                self.others = found;
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "other tables cannot be looked at"),
@@ -476,6 +478,7 @@ impl Gateway {
         self.machine
             .set_config(machine_config(&self.config, &self.links, Duration::ZERO));
         self.machine.set_external(now, self.links.external);
+        self.follow_line(now);
         if moved && let Err(error) = self.bind(now) {
             tracing::warn!(%error, "the addresses inside changed, and cannot be listened on");
         }
@@ -486,7 +489,7 @@ impl Gateway {
         // The old sockets have the ports.
         self.sockets = Sockets::default();
         let (places, inputs) = (self.http.clone(), self.sender.clone());
-        let serve = |tasks: &mut tokio::task::JoinSet<()>, listener| {
+        let serve = |tasks: &mut JoinSet<()>, listener| {
             tasks.spawn(http::serve(listener, places.clone(), inputs.clone()));
         };
         self.sockets = Sockets::bind(&self.config, &self.links, &self.sender, serve)?;
@@ -511,84 +514,6 @@ impl Gateway {
 fn listened(config: &GatewayConfig) -> (bool, bool, u16) {
     let mapping = config.nat_pmp || config.pcp;
     (mapping, config.upnp, config.http_port)
-}
-
-fn rules(config: &GatewayConfig) -> Rules {
-    Rules {
-        outside: config.wan.clone(),
-        inside: config.lan.clone(),
-        mark: config.mark,
-    }
-}
-
-fn open_store(config: &GatewayConfig) -> Result<Option<Store>, GatewayError> {
-    let open = |directory: &std::path::PathBuf| {
-        Store::open(directory).map_err(|source| GatewayError::State {
-            path: directory.clone(),
-            source,
-        })
-    };
-    config.state.as_ref().map(open).transpose()
-}
-
-fn load(store: Option<&Store>) -> Result<Option<Saved>, GatewayError> {
-    let Some(store) = store else {
-        return Ok(None);
-    };
-    store.load().map_err(|source| GatewayError::State {
-        path: store.path().to_owned(),
-        source,
-    })
-}
-
-fn identity(config: &GatewayConfig, saved: Option<&Saved>) -> Result<Identity, GatewayError> {
-    let random = entropy::seed().map_err(GatewayError::Entropy)?;
-    let (drawn, _) = random.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
-    let kept = saved.and_then(|saved| u128::from_str_radix(&saved.uuid, 16).ok());
-    let boot_id = saved.map_or(0, |saved| saved.boot_id);
-    Ok(Identity {
-        uuid: kept.unwrap_or_else(|| u128::from_be_bytes(*drawn)),
-        name: config.name.clone(),
-        boot_id: boot_id.wrapping_add(1) & 0x7fff_ffff,
-    })
-}
-
-/// A machine with the leases of the last run: those of the file, and those that only the
-/// kernel has, because the last run ended before it wrote them down.
-fn machine(
-    now: Instant,
-    config: &GatewayConfig,
-    links: &Links,
-    saved: Option<&Saved>,
-    kernel: &mut Kernel,
-) -> Result<machine::Gateway, GatewayError> {
-    let epoch = saved.map_or(Duration::ZERO, Saved::epoch);
-    let config = machine_config(config, links, epoch);
-    let seed = entropy::seed().map_err(GatewayError::Entropy)?;
-    let mut machine = machine::Gateway::new(now, seed, config);
-    for lease in saved.map(|saved| saved.leases(now)).unwrap_or_default() {
-        machine.restore(now, lease);
-    }
-    for lease in kernel.leases(now).unwrap_or_default() {
-        machine.restore(now, lease);
-    }
-    Ok(machine)
-}
-
-fn machine_config(config: &GatewayConfig, links: &Links, epoch: Duration) -> Config {
-    Config {
-        inside: links.networks(),
-        own: links.own.clone(),
-        external: links.external,
-        rules: config.rules.clone(),
-        quotas: config.quotas,
-        max_lease: config.max_lease,
-        third_party: config.third_party,
-        nat_pmp: config.nat_pmp,
-        pcp: config.pcp,
-        upnp: config.upnp,
-        epoch,
-    }
 }
 
 fn refusal(error: &KernelError) -> ChangeError {

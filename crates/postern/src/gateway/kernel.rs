@@ -10,12 +10,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use postern_proto::gateway::{Kind, Lease, Opening};
+use postern_wire::transport::Transport;
 
 use super::placement::{self, Placed, Placement};
-use super::rules::{ALL_MAPS, Rules, TABLE};
+use super::rules::{ALL_MAPS, Rules, TABLE, TRAFFIC4, TRAFFIC6};
 use crate::os::netlink::{
-    Batch, Change, Element, Flow, FlowFilter, ForwardChain, Netlink, NetlinkError,
+    Batch, Change, Counted, Element, Flow, FlowFilter, Netlink, NetlinkError,
 };
+
+/// What has crossed, by transport and inside endpoint.
+pub(super) type Crossed = BTreeMap<(Transport, SocketAddr), Counted>;
 
 /// Why the kernel does not do what is asked of it.
 pub(super) type KernelError = NetlinkError;
@@ -32,10 +36,10 @@ const SET_FULL: i32 = 23;
 /// The table, and what others do to it.
 #[derive(Debug)]
 pub(super) struct Kernel {
-    netlink: Netlink,
+    pub(super) netlink: Netlink,
     watcher: Netlink,
     /// Others have changed other tables.
-    others_changed: bool,
+    pub(super) others_changed: bool,
 }
 
 impl Kernel {
@@ -69,6 +73,14 @@ impl Kernel {
         removed: Option<&Placement>,
         added: Option<(&Placement, Duration)>,
     ) -> Result<(), KernelError> {
+        let counting = match (removed, added) {
+            (Some(removed), Some((added, _))) => Some(self.counting_on(removed, added)),
+            _ => None,
+        };
+        let added = match (&counting, added) {
+            (Some(counting), Some((_, life))) => Some((counting, life)),
+            (_, added) => added,
+        };
         let committed = self.netlink.commit(batch(removed, added));
         match committed {
             Err(error) if error.kind() == io::ErrorKind::NotFound && removed.is_some() => {
@@ -79,6 +91,21 @@ impl Kernel {
             }
             committed => committed,
         }
+    }
+
+    /// Elements that take the place of others with the same key count on from them.
+    fn counting_on(&mut self, removed: &Placement, added: &Placement) -> Placement {
+        let mut counting = added.clone();
+        for (set, element) in &mut counting.0 {
+            let same = |(other, old): &&Placed| {
+                other == set && (&old.key, &old.key_end) == (&element.key, &element.key_end)
+            };
+            if let Some((_, old)) = removed.0.iter().find(same) {
+                let stored = self.netlink.element(TABLE, set, old);
+                element.counted = stored.map(|stored| stored.counted).unwrap_or_default();
+            }
+        }
+        counting
     }
 
     /// Those elements of a placement that have not ended.
@@ -137,11 +164,23 @@ impl Kernel {
             for stored in self.netlink.elements(TABLE, set)? {
                 if let Some(id) = placement::lease_of(&stored.element.note) {
                     let count = flows.entry(id).or_default();
-                    *count = count.saturating_add(stored.packets);
+                    *count = count.saturating_add(stored.counted.packets);
                 }
             }
         }
         Ok(flows)
+    }
+
+    /// What has crossed by mappings and pinholes, by transport and inside endpoint.
+    pub(super) fn traffic(&mut self) -> Result<Crossed, KernelError> {
+        let mut crossed = Crossed::new();
+        for set in [TRAFFIC4, TRAFFIC6] {
+            for stored in self.netlink.elements(TABLE, set)? {
+                let endpoint = placement::endpoint_of(set, &stored.element.key);
+                crossed.extend(endpoint.map(|endpoint| (endpoint, stored.counted)));
+            }
+        }
+        Ok(crossed)
     }
 
     /// Ends the flows that came in by an opening; how many there were.
@@ -195,19 +234,6 @@ impl Kernel {
         self.netlink.flows(lease.internal.is_ipv4(), filter)
     }
 
-    /// The chains of others that drop what we let in, because no rule of theirs knows packet
-    /// marks; `None` if they are those of the last call.
-    pub(super) fn obstacles(&mut self) -> Result<Option<Vec<String>>, KernelError> {
-        if !std::mem::take(&mut self.others_changed) {
-            return Ok(None);
-        }
-        let chains = self.netlink.forward_chains()?;
-        let drops =
-            |chain: &&ForwardChain| chain.table != TABLE && chain.drops && !chain.knows_marks;
-        let chains = chains.iter().filter(drops);
-        Ok(Some(chains.map(ForwardChain::describe).collect()))
-    }
-
     /// Whether somebody else took something away from the table since the last call.
     pub(super) fn was_disturbed(&mut self) -> io::Result<bool> {
         let own = self.netlink.port();
@@ -218,10 +244,15 @@ impl Kernel {
                 Ok(Some(changes)) => {
                     let ours = |change: &Change| change.table == TABLE && change.removed;
                     disturbed |= changes.iter().any(ours);
-                    self.others_changed |= changes.iter().any(|change| change.table != TABLE);
+                    // Elements of others' sets decide nothing about us.
+                    let others = |change: &Change| change.table != TABLE && !change.elements;
+                    self.others_changed |= changes.iter().any(others);
                 }
                 // Some were missed: what they were is seen when the table is made anew.
-                Err(error) if error.raw_os_error() == Some(NO_BUFFERS) => disturbed = true,
+                Err(error) if error.raw_os_error() == Some(NO_BUFFERS) => {
+                    disturbed = true;
+                    self.others_changed = true;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -36,6 +36,8 @@ pub(super) struct Links {
     /// Addresses of the interfaces inside, in a fixed order.
     pub(super) inside: Vec<Inside>,
     pub(super) external: Option<Ipv4Addr>,
+    /// The interface outside that the outside address is of; `None` where it is told.
+    pub(super) line: Option<(String, Ipv4Addr)>,
     /// All addresses of the router: no mapping leads there.
     pub(super) own: Vec<IpAddr>,
 }
@@ -50,16 +52,17 @@ impl Links {
         };
         let mut inside: Vec<_> = of(&config.lan).into_iter().filter_map(read).collect();
         inside.sort();
-        let outside = of(&config.wan).into_iter().map(Interface::ip);
-        let v4 = |ip| match ip {
-            IpAddr::V4(ip) if !ip.is_link_local() => Some(ip),
+        let v4 = |interface: &Interface| match interface.ip() {
+            IpAddr::V4(ip) if !ip.is_link_local() => Some((interface.name.clone(), ip)),
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         };
+        let outside = of(&config.wan).into_iter().find_map(v4);
+        let line = outside.filter(|_| config.external_ip.is_none());
+        let own = line.as_ref().map(|(_, address)| *address);
         Ok(Self {
             inside,
-            external: config
-                .external_ip
-                .or_else(|| outside.into_iter().find_map(v4)),
+            external: config.external_ip.or(own),
+            line,
             own: interfaces.iter().map(Interface::ip).collect(),
         })
     }

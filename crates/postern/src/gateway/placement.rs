@@ -10,7 +10,8 @@ use postern_wire::pcp::Nonce;
 use postern_wire::transport::Transport;
 
 use super::rules::{
-    Maps, PINHOLES, PINHOLES_FROM, PINHOLES_PEER, PINHOLES_PREFIX, TCP, UDP, maps_of,
+    Maps, PINHOLES, PINHOLES_FROM, PINHOLES_PEER, PINHOLES_PREFIX, TCP, TRAFFIC4, TRAFFIC6, UDP,
+    maps_of,
 };
 use crate::os::netlink::{Element, StoredElement};
 
@@ -45,7 +46,7 @@ impl Placement {
                 let data = endpoint(external(opening, external_port));
                 vec![(maps.peer, element(key, None, data))]
             }
-            (Kind::Pinhole, SocketAddr::V6(internal)) => pinhole(&maps, lease, internal),
+            (Kind::Pinhole, SocketAddr::V6(internal)) => pinhole(&maps, opening, internal),
             (Kind::PeerPinhole { remote }, SocketAddr::V6(internal)) => {
                 let key = [
                     &remote.ip().octets()[..],
@@ -104,16 +105,23 @@ fn mapping(
             maps.back,
             element(endpoint(internal), None, endpoint(external)),
         ));
+        let key = [&internal.ip().octets()[..], &counted(maps, internal.port())];
+        placed.push((TRAFFIC4, element(key.concat(), None, Vec::new())));
     }
     placed
 }
 
-fn pinhole(maps: &Maps, lease: &Lease, internal: SocketAddrV6) -> Vec<Placed> {
+fn pinhole(maps: &Maps, opening: &Opening, internal: SocketAddrV6) -> Vec<Placed> {
+    let lease = &opening.lease;
     let own = own(maps, internal);
-    if lease.filters.is_empty() {
-        return vec![(PINHOLES, element(own, None, Vec::new()))];
-    }
     let mut placed = Vec::new();
+    if opening.both_ways {
+        placed.push((TRAFFIC6, element(own.clone(), None, Vec::new())));
+    }
+    if lease.filters.is_empty() {
+        placed.push((PINHOLES, element(own, None, Vec::new())));
+        return placed;
+    }
     for filter in &lease.filters {
         let (IpAddr::V6(first), IpAddr::V6(last)) = filter.network.bounds() else {
             continue;
@@ -156,13 +164,25 @@ fn port(port: u16) -> [u8; 4] {
 }
 
 fn own(maps: &Maps, internal: SocketAddrV6) -> Vec<u8> {
-    let protocol = [maps.protocol, 0, 0, 0];
-    [
-        &internal.ip().octets()[..],
-        &protocol,
-        &port(internal.port()),
-    ]
-    .concat()
+    [&internal.ip().octets()[..], &counted(maps, internal.port())].concat()
+}
+
+/// Protocol and port, as keys of sets for all protocols end.
+fn counted(maps: &Maps, number: u16) -> [u8; 8] {
+    let [high, low, ..] = port(number);
+    [maps.protocol, 0, 0, 0, high, low, 0, 0]
+}
+
+/// Whose traffic an element counts: transport and inside endpoint.
+pub(super) fn endpoint_of(set: &str, key: &[u8]) -> Option<(Transport, SocketAddr)> {
+    let mut key = Reader(key);
+    let address: IpAddr = if set == TRAFFIC4 {
+        key.v4()?.into()
+    } else {
+        key.v6()?.into()
+    };
+    let transport = Transport::from_ip_protocol(*key.take::<4>()?.first()?)?;
+    Some((transport, SocketAddr::new(address, key.port()?)))
 }
 
 /// What tells whose element it is: the lease's number, the protocol that it was asked for

@@ -23,6 +23,9 @@ const DESTINATION_NAT: i32 = -100;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
 
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`: the packet is of a flow that nobody has answered.
+const NEW_FLOW: u32 = 1 << 3;
+
 /// `IPS_DST_NAT`: the connection tracker has translated the destination.
 const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
@@ -85,6 +88,9 @@ pub(super) const PINHOLES_FROM: &str = "pinholes6-from";
 pub(super) const PINHOLES_PREFIX: &str = "pinholes6-prefix";
 /// The same for one remote address and port.
 pub(super) const PINHOLES_PEER: &str = "pinholes6-peer";
+/// Inside addresses, protocols and ports whose traffic is counted, over IPv4 and IPv6.
+pub(super) const TRAFFIC4: &str = "traffic4";
+pub(super) const TRAFFIC6: &str = "traffic6";
 /// All of these that hold leases.
 pub(super) const ALL_MAPS: [&str; 14] = [
     TCP.open,
@@ -174,6 +180,7 @@ impl Rules {
         }
         rules.push(self.hairpin());
         rules.extend(self.pinhole_rules());
+        rules.extend(counting_rules());
         rules.push(self.passing());
         rules
     }
@@ -246,17 +253,17 @@ impl Rules {
     }
 
     fn is_marked(&self, expressions: Expressions) -> Expressions {
-        expressions
-            .meta(Meta::Mark, Register(0))
-            .mask(Register(0), self.mark)
-            .equals(Register(0), &self.mark.to_ne_bytes())
+        is_marked(expressions, self.mark)
     }
 
     fn pinhole_rules(&self) -> [Rule; 4] {
         let rule = |set, key: &str, first, load: fn(Expressions) -> Expressions| Rule {
             chain: "forward",
-            text: format!("iifname @{OUTSIDE} {key} @{set} {}", self.marking()),
-            expressions: load(v6_from_outside())
+            text: format!(
+                "iifname @{OUTSIDE} ct state new {key} @{set} {}",
+                self.marking()
+            ),
+            expressions: load(is_new(v6_through(Meta::InputName)))
                 .in_set(set, Register(first))
                 .meta(Meta::Mark, Register(0))
                 .set_bits(Register(0), self.mark)
@@ -342,7 +349,9 @@ fn sets() -> Vec<Set<'static>> {
             (maps.peer, FLOW, ENDPOINT, false),
         ]
     };
-    let others: [(&str, &[KeyType], &[KeyType], bool); 6] = [
+    let others: [(&str, &[KeyType], &[KeyType], bool); 8] = [
+        (TRAFFIC4, &[V4, Protocol, Port], &[], false),
+        (TRAFFIC6, &[V6, Protocol, Port], &[], false),
         (PINHOLES, &[V6, Protocol, Port], &[], false),
         (PINHOLES_FROM, &[V6, V6, Protocol, Port], &[], false),
         (PINHOLES_PREFIX, &[V6, V6, Protocol, Port, Port], &[], true),
@@ -385,10 +394,14 @@ fn interfaces(names: &[String]) -> Vec<Element> {
         .collect()
 }
 
-fn v4(protocol: u8) -> Expressions {
+fn is_v4() -> Expressions {
     Expressions::new()
         .meta(Meta::Family, Register(0))
         .equals(Register(0), &[Family::V4 as u8])
+}
+
+fn v4(protocol: u8) -> Expressions {
+    is_v4()
         .meta(Meta::Protocol, Register(0))
         .equals(Register(0), &[protocol])
 }
@@ -398,6 +411,19 @@ fn is_translated(expressions: Expressions) -> Expressions {
         .tracked(Tracked::Status, Register(0))
         .mask(Register(0), DESTINATION_TRANSLATED)
         .differs(Register(0), &[0; 4])
+}
+
+fn is_marked(expressions: Expressions, mark: u32) -> Expressions {
+    expressions
+        .meta(Meta::Mark, Register(0))
+        .mask(Register(0), mark)
+        .equals(Register(0), &mark.to_ne_bytes())
+}
+
+/// The rule for tables of others that lets in what is marked. It counts, as all rules of
+/// iptables do.
+pub(super) fn knowing(mark: u32) -> Expressions {
+    is_marked(Expressions::new(), mark).counter().accept()
 }
 
 /// From inside to outside: a mapped port is what others see, too.
@@ -426,12 +452,65 @@ fn source_rules(maps: &Maps) -> [Rule; 2] {
     ]
 }
 
-fn v6_from_outside() -> Expressions {
+/// Counts what crosses by mappings and pinholes, both ways.
+fn counting_rules() -> [Rule; 4] {
+    let rule = |text: String, set, expressions: Expressions| Rule {
+        chain: "forward",
+        text: format!("{text} @{set}"),
+        expressions: expressions.in_set(set, Register(0)),
+    };
+    let key = |address: &str, port| format!("{address} . meta l4proto . th {port}");
+    let translated = || is_translated(is_v4());
+    let v4 = |address, port| {
+        translated()
+            .payload(Base::Network, address, 4, Register(0))
+            .meta(Meta::Protocol, Register(1))
+            .payload(Base::Transport, port, 2, Register(2))
+    };
+    let v6 = |through, address, port| {
+        v6_through(through)
+            .payload(Base::Network, address, 16, Register(0))
+            .meta(Meta::Protocol, Register(4))
+            .payload(Base::Transport, port, 2, Register(5))
+    };
+    [
+        rule(
+            format!("ct status dnat {}", key("ip daddr", "dport")),
+            TRAFFIC4,
+            v4(V4_DESTINATION, DESTINATION_PORT),
+        ),
+        rule(
+            format!("ct status dnat {}", key("ip saddr", "sport")),
+            TRAFFIC4,
+            v4(V4_SOURCE, SOURCE_PORT),
+        ),
+        rule(
+            format!("iifname @{OUTSIDE} {}", key("ip6 daddr", "dport")),
+            TRAFFIC6,
+            v6(Meta::InputName, V6_DESTINATION, DESTINATION_PORT),
+        ),
+        rule(
+            format!("oifname @{OUTSIDE} {}", key("ip6 saddr", "sport")),
+            TRAFFIC6,
+            v6(Meta::OutputName, V6_SOURCE, SOURCE_PORT),
+        ),
+    ]
+}
+
+/// Over IPv6, and in from the internet or out to it.
+fn v6_through(interface: Meta) -> Expressions {
     Expressions::new()
         .meta(Meta::Family, Register(0))
         .equals(Register(0), &[Family::V6 as u8])
-        .meta(Meta::InputName, Register(0))
+        .meta(interface, Register(0))
         .in_set(OUTSIDE, Register(0))
+}
+
+fn is_new(expressions: Expressions) -> Expressions {
+    expressions
+        .tracked(Tracked::State, Register(0))
+        .mask(Register(0), NEW_FLOW)
+        .differs(Register(0), &[0; 4])
 }
 
 /// Remote address, own address, protocol, own port, remote port.

@@ -9,7 +9,7 @@ use std::path::Path;
 pub const GUARD: &str = "POSTERN_NETWORK_GUARD";
 
 /// Whether the guard is set and this is not a namespace that somebody made.
-pub(super) fn forbids() -> bool {
+pub(crate) fn forbids() -> bool {
     let Some(value) = std::env::var_os(GUARD) else {
         return false;
     };

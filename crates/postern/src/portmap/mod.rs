@@ -23,6 +23,7 @@ mod sockets;
 mod task;
 
 pub use guard::GUARD;
+pub(crate) use guard::forbids as is_forbidden;
 pub use links::Link;
 pub use postern_proto::portmap::{
     Failure, Found, Mapping as PortMapping, Protocol, Protocols, Refusal, Survey, Ticket, is_public,

@@ -4,83 +4,29 @@
 //! when somebody wants to know.
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use postern_proto::turn::server::{RelayTransport, Stats, Traffic, Transport};
 use postern_wire::stun::Method;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use prometheus_client::encoding::DescriptorEncoder;
+use tokio::net::TcpListener;
 
 use super::control::Control;
 use super::mailboxes::Census;
-use super::slots::Slots;
-
-/// One scrape must be over after so long.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Pause after a failed accept, which usually means that file descriptors ran out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The format that is answered in.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) use crate::metrics::is_private;
+use crate::metrics::{self, Out, labelled, wide};
 
 /// Answers for ever.
 pub(super) async fn serve(listener: TcpListener, control: Control) {
-    let router = Router::new().route("/metrics", get(scrape));
-    let router = router.with_state(control);
-    let slots = Slots::new();
-    while let Some(place) = slots.free().await {
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Some(slot) = slots.seat(place, address.ip()) else {
-            continue;
-        };
-        let answer = answer(stream, router.clone());
-        tokio::spawn(async move {
-            if let Err(error) = answer.await {
-                tracing::debug!(%error, "metrics could not be told");
-            }
-            drop(slot);
-        });
-    }
+    let look = move || {
+        let control = control.clone();
+        async move { Some(Box::new(look(&control).await) as Box<dyn Collector>) }
+    };
+    metrics::serve(listener, look).await;
 }
 
-async fn answer(stream: TcpStream, router: Router) -> io::Result<()> {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    timeout(TIMEOUT, connection)
-        .await?
-        .map_err(io::Error::other)
-}
-
-async fn scrape(State(control): State<Control>) -> Response {
-    let now = Snapshot {
+async fn look(control: &Control) -> Snapshot {
+    Snapshot {
         relay: control.relay.stats().await,
         signalling: control.mailboxes.census().await,
         connected: [
@@ -88,21 +34,7 @@ async fn scrape(State(control): State<Control>) -> Response {
             ("turn", wide(control.places.turn.count())),
             ("dtls", wide(control.places.dtls.count())),
         ],
-    };
-    let mut registry = Registry::with_prefix("postern");
-    registry.register_collector(Box::new(now));
-    let mut text = String::new();
-    match encode(&mut text, &registry) {
-        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(fmt::Error) => axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-}
-
-/// Where metrics may be without being asked for twice: an address that the public internet
-/// does not lead to.
-pub(super) fn is_private(address: SocketAddr) -> bool {
-    let ip = address.ip();
-    !ip.is_unspecified() && !crate::stun_servers::is_global(ip)
 }
 
 /// What there was at one moment.
@@ -198,77 +130,12 @@ impl Snapshot {
     }
 }
 
-/// Labels with their values.
-type Labels<const N: usize> = [(&'static str, String); N];
-
-/// Writes metrics.
-struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
-
-impl Out<'_, '_> {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let gauge = ConstGauge::new(value);
-        let metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        gauge.encode(metric)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let counter = ConstCounter::new(value);
-        let metric = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        counter.encode(metric)
-    }
-
-    fn gauges<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<N>, u64)>,
-    ) -> fmt::Result {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in samples {
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    fn counters<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels<N>, u64)>,
-    ) -> fmt::Result {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in samples {
-            ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
 fn packets(samples: [(&'static str, Traffic); 2]) -> [(&'static str, u64); 2] {
     samples.map(|(name, traffic)| (name, traffic.packets))
 }
 
 fn bytes(samples: [(&'static str, Traffic); 2]) -> [(&'static str, u64); 2] {
     samples.map(|(name, traffic)| (name, traffic.bytes))
-}
-
-fn labelled<const N: usize>(
-    label: &'static str,
-    samples: [(&'static str, u64); N],
-) -> [(Labels<1>, u64); N] {
-    samples.map(|(name, value)| ([(label, name.to_owned())], value))
-}
-
-fn wide(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn of_client(transport: Transport) -> String {
@@ -316,15 +183,12 @@ mod tests {
 
     fn text(relay: Stats) -> String {
         let signalling = Census::default();
-        let mut registry = Registry::with_prefix("postern");
-        registry.register_collector(Box::new(Snapshot {
+        let snapshot = Snapshot {
             relay,
             signalling,
             connected: [("web", 1), ("turn", 2), ("dtls", 3)],
-        }));
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        text
+        };
+        metrics::text(Box::new(snapshot)).unwrap()
     }
 
     #[test]
@@ -354,16 +218,6 @@ mod tests {
             "# EOF",
         ] {
             assert!(text.lines().any(|said| said == line), "{line}\n{text}");
-        }
-    }
-
-    #[test]
-    fn the_public_internet_leads_to_no_private_address() {
-        for address in ["127.0.0.1:1", "[::1]:1", "10.0.0.1:1", "[fd00::1]:1"] {
-            assert!(is_private(address.parse().unwrap()), "{address}");
-        }
-        for address in ["0.0.0.0:1", "[::]:1", "8.8.8.8:1", "[2600::1]:1"] {
-            assert!(!is_private(address.parse().unwrap()), "{address}");
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::{EstablishError, MAX_CARRIED, Session, pair_of};
 use crate::aside::Said;
 use crate::clock;
+use crate::explain::Explanation;
 use crate::net::{AddressPair, Found, Train};
 use crate::quic;
 
@@ -84,6 +85,7 @@ impl Session {
     fn leave_mailbox(&mut self) {
         self.outgoing = None;
         self.meeting = None;
+        self.explain();
     }
 
     fn measure(&mut self) {
@@ -95,6 +97,19 @@ impl Session {
                 received: stats.udp_rx.datagrams,
             };
             self.connector.handle_traffic(clock::now(), traffic);
+        }
+        self.explain();
+    }
+
+    /// Publishes what is known of why the path is what it is.
+    pub(super) fn explain(&self) {
+        if let Some(established) = &self.established {
+            let latest = Explanation::from(self.connector.explain(clock::now()));
+            established.explanation.send_if_modified(|known| {
+                let changed = *known != latest;
+                *known = latest;
+                changed
+            });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use postern_proto::connect::Failure;
 
-use crate::explain::{explain, explain_relayed};
+use crate::explain::Explanation;
 use crate::rendezvous::SignallingError;
 
 /// Why there is no connection to the peer.
@@ -20,9 +20,9 @@ pub enum EstablishError {
     /// The server closed the connection before both sides were connected.
     #[error("the connection to the server was lost before the two sides were connected")]
     ServerLost,
-    /// The two networks let no direct path through; the sentence says what they did.
-    #[error("{0}")]
-    NoPath(String),
+    /// The two networks let no direct path through; its sentence says what they did.
+    #[error("{}", .0.reason())]
+    NoPath(Box<Explanation>),
     /// A path was found, but no encrypted connection could be made over it.
     #[error("a path was found, but no encrypted connection could be made over it")]
     Handshake,
@@ -39,20 +39,14 @@ pub enum EstablishError {
 
 impl From<Failure> for EstablishError {
     fn from(failure: Failure) -> Self {
+        if let Some(explanation) = Explanation::of_failure(&failure) {
+            return Self::NoPath(Box::new(explanation));
+        }
         match failure {
             Failure::Rendezvous(failure) => failure.into(),
             Failure::ServerLost => Self::ServerLost,
             Failure::PeerLeft | Failure::PeerSilent => Self::PeerLeft,
-            Failure::NoPath {
-                ours,
-                theirs,
-                relay,
-                looked,
-            } => Self::NoPath(match looked {
-                true => explain(&ours, theirs.as_ref(), &relay),
-                false => explain_relayed(&relay),
-            }),
-            Failure::Handshake => Self::Handshake,
+            Failure::Handshake | Failure::NoPath { .. } => Self::Handshake,
         }
     }
 }

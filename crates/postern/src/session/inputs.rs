@@ -9,12 +9,13 @@ use noq::{ConnectionError, PathEvent};
 use postern_proto::Datagram;
 use postern_proto::connect::LinkId;
 use postern_proto::signal::RendezvousEvent;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{EstablishError, Established, LATE_QUEUE, Session};
 use crate::aside::{Aside, Said};
 use crate::clock;
 use crate::connection::{Connection, PathFollower};
+use crate::explain::Explanation;
 use crate::net::{AddressPair, Late, LinkInput, Opened, StunDatagram, Train};
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
@@ -173,6 +174,9 @@ impl Session {
         let (aside, ears) = Aside::begin(&quic);
         let (late_sender, late) = mpsc::channel(LATE_QUEUE);
         self.shared.paths().on_late(self.inbox.id, late_sender);
+        self.connector.handle_connected(clock::now());
+        let explanation = self.connector.explain(clock::now());
+        let (publisher, explanation) = watch::channel(Explanation::from(explanation));
         self.established = Some(Established {
             quic: quic.weak_handle(),
             aside,
@@ -182,14 +186,13 @@ impl Session {
             follower,
             events: Box::pin(events.filter_map(async |event| event.ok())),
             closed: Box::pin(async move { drop(closed.await) }),
+            explanation: publisher,
         });
         self.handshakes.clear();
         self.attempt = None;
-        self.connector.handle_connected(clock::now());
         if let Some(listener) = self.listener.take() {
-            let _ = listener
-                .outcome
-                .send(Ok(Connection::new(quic, path, self.is_creator, ears)));
+            let connection = Connection::new(quic, path, explanation, self.is_creator, ears);
+            let _ = listener.outcome.send(Ok(connection));
         }
     }
 
@@ -204,6 +207,7 @@ impl Session {
         if matches!(event, PathEvent::Established { .. }) {
             self.nudge();
         }
+        self.explain();
     }
 }
 

@@ -51,9 +51,10 @@ async fn two_strict_nats_end_in_a_sentence_within_15_s() {
     let (creator, joiner) = connect(1, strict, strict).await;
     assert!(clock::now() - began <= BEFORE + Duration::from_secs(15));
     for outcome in [creator, joiner] {
-        let Err(EstablishError::NoPath(sentence)) = outcome else {
+        let Err(EstablishError::NoPath(explanation)) = outcome else {
             panic!("{outcome:?}");
         };
+        let sentence = explanation.reason();
         assert!(
             sentence.contains("the other side's let UDP out"),
             "{sentence}"

@@ -346,6 +346,7 @@ impl State {
             link: Link::with_latency(latency),
             v4: Gate::Nat(nat),
             v6: Gate::Closed,
+            ..Router::default()
         };
         let core = self.world.core();
         let name = format!("router{number}");

@@ -67,6 +67,8 @@ impl Connector {
             ice::Event::Selected(path) => self.on_selected(now, path),
             ice::Event::Lost(path) => self.on_lost(now, path),
             ice::Event::Failed(report) => self.on_failed(now, report),
+            // Peers of ours tell addresses.
+            ice::Event::ResolveName(_) => {}
             ice::Event::TellPeer(message) => self.tell(punching::told(message)),
             ice::Event::OpenSockets {
                 base,

@@ -15,7 +15,7 @@ use super::relays::{LinkId, Relays};
 use super::traffic::{Flow, Traffic};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
 use crate::ice::{self, Agent, Credentials, Path, Role};
-use crate::punch::Technique;
+use crate::punch::{Technique, Techniques};
 use crate::signal::{self, RendezvousEvent};
 use crate::{Datagram, Transmit, Verdict};
 
@@ -40,6 +40,12 @@ pub struct Connector {
     pub(super) agent: Agent,
     pub(super) relays: Relays,
     pub(super) policy: PathPolicy,
+    pub(super) disabled: Techniques,
+    pub(super) punches: bool,
+    /// STUN servers that the server has not named.
+    stun: Vec<SocketAddr>,
+    /// When both sides had authenticated each other.
+    pub(super) authenticated: Option<Instant>,
     /// Relayed addresses of the peer that are not to be used.
     pub(super) refused: Vec<SocketAddr>,
     pub(super) rng: ChaCha20Rng,
@@ -81,14 +87,19 @@ impl Connector {
             true => Role::Controlling,
             false => Role::Controlled,
         };
-        let agent_config = limits::agent_config(config.allow_loopback, config.punch);
+        let agent_config = limits::agent_config(config);
+        let (policy, disabled) = config.limits();
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut agent_seed = [0; 32];
         rng.fill_bytes(&mut agent_seed);
         let mut this = Self {
             agent: Agent::new(now, agent_seed, role, agent_config),
             relays: Relays::new(config.relay_transports),
-            policy: config.policy,
+            policy,
+            disabled,
+            punches: config.punch,
+            stun: config.stun.clone(),
+            authenticated: None,
             refused: Vec::new(),
             rng,
             transmits: VecDeque::new(),
@@ -122,7 +133,9 @@ impl Connector {
     /// Prepares the hello with the host candidates, which are known at once.
     fn introduce(&mut self, now: Instant, config: &ConnectorConfig) {
         if self.policy != PathPolicy::RelayOnly {
-            for &host in &config.hosts {
+            let ipv6 = !self.is_off(Technique::Ipv6);
+            let usable = |host: &&SocketAddr| ipv6 || host.is_ipv4();
+            for &host in config.hosts.iter().filter(usable) {
                 self.agent.add_host(now, host);
             }
         }
@@ -142,6 +155,10 @@ impl Connector {
             candidates,
             end_of_candidates: false,
         }));
+    }
+
+    pub(super) fn is_off(&self, technique: Technique) -> bool {
+        self.disabled.contains(technique)
     }
 
     /// The round-trip time that the checks measured, or an assumption.
@@ -207,7 +224,7 @@ impl Connector {
             self.events.push_back(Event::Measure);
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.give_up();
+            self.give_up(now);
         }
         self.leave_if_done(now);
         self.run_reunion(now);
@@ -219,12 +236,16 @@ impl Connector {
             return;
         }
         match event {
-            RendezvousEvent::Welcome { stun } => self.on_welcome(now, &stun),
+            RendezvousEvent::Welcome { stun } => {
+                let more = std::mem::take(&mut self.stun);
+                self.on_welcome(now, &stun, &more);
+            }
             RendezvousEvent::CodeReady(code) => self.events.push_back(Event::CodeReady(code)),
             RendezvousEvent::Relays(servers) => self.on_relays(now, &servers),
             RendezvousEvent::PeerJoined => {}
             RendezvousEvent::Authenticated if self.stage == Stage::Established => self.on_met(),
             RendezvousEvent::Authenticated => {
+                self.authenticated = Some(now);
                 self.deadline = Some(later(now, limits::CONNECT));
             }
             RendezvousEvent::Message(message) => self.on_message(now, message),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::types::ConnectorConfig;
 use crate::ice;
 
 /// From authentication to a connection, or to the verdict that there is none. The user
@@ -41,16 +42,17 @@ pub(super) const ROUND_TRIP: Duration = Duration::from_millis(100);
 /// The agent's settings. Consent is asked for more often than RFC 7675 demands, so that
 /// a dead path is left while QUIC still hopes: six checks in a row must get lost. With data in
 /// flight it is five a second, 4 kbit/s, and eight in a row: the path is left within 2 s.
-pub(super) fn agent_config(allow_loopback: bool, punch: bool) -> ice::Config {
+pub(super) fn agent_config(config: &ConnectorConfig) -> ice::Config {
     ice::Config {
-        punch,
+        punch: config.punch,
+        disabled: config.disabled,
         patience: CHECKS,
         recovery: RECOVERY,
         consent_interval: Duration::from_secs(1),
         consent_expiry: Duration::from_secs(6),
         busy_consent_interval: Duration::from_millis(200),
         busy_consent_expiry: Duration::from_millis(1600),
-        allow_loopback,
+        allow_loopback: config.allow_loopback,
         ..ice::Config::default()
     }
 }

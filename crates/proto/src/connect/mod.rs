@@ -20,6 +20,7 @@
 mod agent;
 mod changes;
 mod connector;
+mod explanation;
 mod limits;
 mod outcome;
 mod paths;
@@ -33,6 +34,7 @@ mod tried;
 mod types;
 
 pub use connector::Connector;
+pub use explanation::{Attempted, Cause, Explanation, Network, Reach, Sides, TriedResult};
 pub use relays::{LinkId, Relay, RelayTransport, RelayTransports, relay_address};
 pub use traffic::Traffic;
 pub use tried::{Tried, Trouble};

@@ -83,7 +83,7 @@ impl Connector {
 
     pub(super) fn await_report(&mut self, now: Instant, is_here: bool) {
         match is_here {
-            true => self.give_up(),
+            true => self.give_up(now),
             false => self.shorten_deadline(later(now, limits::REPORT)),
         }
     }
@@ -92,15 +92,15 @@ impl Connector {
         self.deadline = Some(self.deadline.map_or(at, |deadline| deadline.min(at)));
     }
 
-    pub(super) fn give_up(&mut self) {
-        let failure = self.verdict();
+    pub(super) fn give_up(&mut self, now: Instant) {
+        let failure = self.verdict(now);
         if let (Failure::NoPath { ours, .. }, None) = (&failure, &self.report) {
             self.tell(PeerMessage::Report(*ours));
         }
         self.fail(failure);
     }
 
-    pub(super) fn verdict(&mut self) -> Failure {
+    pub(super) fn verdict(&mut self, now: Instant) -> Failure {
         let heard = self.report.is_some() || self.peer_report.is_some();
         match self.cause.take() {
             Some(cause) if !heard => return cause,
@@ -118,6 +118,7 @@ impl Connector {
             theirs: self.peer_report,
             relay: self.no_relay(),
             looked: ours.local.host > 0,
+            explanation: Box::new(self.explanation(now, true)),
         }
     }
 

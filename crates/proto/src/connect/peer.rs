@@ -10,6 +10,7 @@ use super::limits::{self, later};
 use super::punching;
 use super::types::{Event, Failure, PathPolicy};
 use crate::ice::{Candidate, CandidateKind, Credentials};
+use crate::punch::Technique;
 
 /// Relayed addresses of the peer that are remembered in order to leave them alone: one per
 /// address family and side, and some for those that change.
@@ -17,8 +18,10 @@ const MAX_REFUSED: usize = 8;
 
 /// What the peer and the server say.
 impl Connector {
-    pub(super) fn on_welcome(&mut self, now: Instant, stun: &[String]) {
-        for server in stun.iter().filter_map(|uri| stun_address(uri)) {
+    /// `more` STUN servers are asked first: somebody named them.
+    pub(super) fn on_welcome(&mut self, now: Instant, stun: &[String], more: &[SocketAddr]) {
+        let named = stun.iter().filter_map(|uri| stun_address(uri));
+        for server in more.iter().copied().chain(named) {
             self.agent.add_stun_server(now, server);
         }
         self.agent.end_of_hosts(now);
@@ -71,7 +74,11 @@ impl Connector {
     }
 
     pub(super) fn refuses(&self, candidate: &Candidate) -> bool {
-        self.policy == PathPolicy::DirectOnly && candidate.kind == CandidateKind::Relayed
+        let relayed = candidate.kind == CandidateKind::Relayed;
+        match relayed {
+            true => self.policy == PathPolicy::DirectOnly,
+            false => self.is_off(Technique::Ipv6) && candidate.address.is_ipv6(),
+        }
     }
 
     /// What comes from a refused address is not taken for a path that nobody has told of.

@@ -8,6 +8,7 @@
 
 use super::*;
 use crate::Datagram;
+use crate::punch::{Technique, Techniques};
 use crate::signal::RendezvousEvent;
 use postern_wire::signal::{Fingerprint, PeerMessage};
 use std::net::SocketAddr;
@@ -54,6 +55,8 @@ impl Pair {
                 policy: PathPolicy::Any,
                 relay_transports: RelayTransports::default(),
                 punch: false,
+                stun: Vec::new(),
+                disabled: Techniques::NONE,
             };
             Connector::new(now, [number; 32], &config)
         };
@@ -266,6 +269,7 @@ fn without_a_path_both_sides_hear_what_the_other_saw_within_15_s() {
             theirs,
             relay: NoRelay::NotOffered,
             looked: true,
+            explanation,
         } = pair.failure(side)
         else {
             panic!("not for want of a path");
@@ -273,6 +277,14 @@ fn without_a_path_both_sides_hear_what_the_other_saw_within_15_s() {
         assert!(ours.checks_sent > 0);
         assert!(theirs.unwrap().checks_sent > 0);
         assert_eq!(pair.count(side, is_report), 1);
+        assert_eq!(explanation.reach, Reach::Unreached);
+        assert_eq!(explanation.cause, Some(Cause::Filtered));
+        let [host] = explanation.tried[..] else {
+            panic!("{explanation:?}");
+        };
+        assert_eq!(host.technique, Technique::Host);
+        assert_eq!(host.result, TriedResult::Failed);
+        assert_eq!(u64::from(host.probes), u64::from(ours.checks_sent));
     }
     assert!(pair.elapsed() <= Duration::from_secs(15));
 }

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use postern_wire::signal::{Code, Fingerprint, PeerMessage, Report};
 use postern_wire::turn::ChannelNumber;
 
+use super::explanation::Explanation;
 use super::relays::{LinkId, Relay, RelayTransport, RelayTransports};
 use super::tried::Tried;
 use crate::ice::Path;
+use crate::punch::{Technique, Techniques};
 use crate::{Transmit, signal};
 
 /// What a [`Connector`](super::Connector) has to know.
@@ -28,6 +30,26 @@ pub struct ConnectorConfig {
     /// Whether to punch through NATs that plain checks do not pass ([`crate::punch`]). The
     /// driver must then be able to open sockets.
     pub punch: bool,
+    /// STUN servers to ask besides those that the server names.
+    pub stun: Vec<SocketAddr>,
+    /// What is not to be used. Without [relays](crate::punch::Technique::Relay) the policy is
+    /// [`PathPolicy::DirectOnly`]; without [IPv6](crate::punch::Technique::Ipv6) direct paths are
+    /// over IPv4.
+    pub disabled: Techniques,
+}
+
+impl ConnectorConfig {
+    /// Policy and switches: no relay is wanted either way.
+    pub(super) fn limits(&self) -> (PathPolicy, Techniques) {
+        let mut disabled = self.disabled;
+        if self.policy == PathPolicy::DirectOnly {
+            disabled.insert(Technique::Relay);
+        }
+        match disabled.contains(Technique::Relay) {
+            true => (PathPolicy::DirectOnly, disabled),
+            false => (self.policy, disabled),
+        }
+    }
 }
 
 /// Which paths a connection may use.
@@ -144,7 +166,7 @@ pub enum Event {
 }
 
 /// Why there is no connection.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Failure {
     /// The rendezvous failed.
     #[error(transparent)]
@@ -169,6 +191,8 @@ pub enum Failure {
         relay: NoRelay,
         /// Whether this side looked for a direct one: it has addresses, and may use them.
         looked: bool,
+        /// What was tried, and why none of it worked.
+        explanation: Box<Explanation>,
     },
     /// Paths work, but no handshake succeeded on any of them.
     #[error("a path was found, but no encrypted connection could be made over it")]

@@ -58,7 +58,7 @@ impl Gateway {
             return;
         }
         let epoch = self.epoch_seconds(now);
-        let external = self.config.external;
+        let external = self.outside();
         let address = external.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
         let nat_pmp = natpmp::Response::granted(epoch, natpmp::Answer::ExternalAddress(address));
         let pcp = Response::granted(0, epoch, Operation::Announce, Options::default());

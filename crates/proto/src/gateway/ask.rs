@@ -10,6 +10,7 @@ use super::config::Wish;
 use super::lease::{Client, Filter, Kind, Lease, LeaseId, Origin};
 use super::natpmp::NatPmpAnswer;
 use super::pcp::PcpAnswer;
+use super::refusal::Refusal;
 use super::upnp::SoapAnswer;
 use super::{ChangeError, ChangeId, Event, Gateway, MAX_LEASE, Opening, kernel_life};
 
@@ -61,21 +62,6 @@ pub(super) enum What {
     PeerPinhole(std::net::SocketAddrV6),
 }
 
-/// Why it is not granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The rules do not allow it.
-    NotAuthorized,
-    /// Another host, or another mapping, has the port.
-    Conflict,
-    /// The host has too many leases, or asks too fast.
-    Quota,
-    /// There is no room, or no port.
-    NoResources,
-    /// There is no outside address.
-    NoExternal,
-}
-
 /// Who waits for a change.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
@@ -83,6 +69,16 @@ pub(super) enum Answer {
     NatPmp(NatPmpAnswer),
     Pcp(PcpAnswer),
     Soap(SoapAnswer),
+}
+
+/// Whether another port than this would do.
+#[derive(Debug)]
+enum OtherPort {
+    No,
+    /// To whoever asked for this.
+    Yes(Box<Ask>),
+    /// This is the other port.
+    Tried,
 }
 
 /// A change that the kernel is being asked for.
@@ -96,6 +92,7 @@ pub(super) struct InFlight {
     led: bool,
     /// Nothing but the way out is changed.
     only_leads: bool,
+    other_port: OtherPort,
     answer: Answer,
 }
 
@@ -109,8 +106,47 @@ impl Gateway {
         old: Option<LeaseId>,
         answer: Answer,
     ) -> Result<(), Refusal> {
-        let kind = self.kind(now, &ask, old)?;
-        self.check_quotas(now, &ask, old)?;
+        let kind = self
+            .kind(now, &ask, old)
+            .and_then(|kind| self.check_quotas(now, &ask, old).map(|()| kind))
+            .inspect_err(|why| self.refused.count(*why))?;
+        let other_port = match ask.what {
+            What::Preferably(_) => OtherPort::Yes(Box::new(ask.clone())),
+            What::Exactly(_) | What::Peer(..) | What::Pinhole | What::PeerPinhole(_) => {
+                OtherPort::No
+            }
+        };
+        self.enter(now, ask, kind, old, other_port, answer);
+        Ok(())
+    }
+
+    /// The next router offers another port: a lease of that one, if it may be had here.
+    fn grant_instead(
+        &mut self,
+        now: Instant,
+        ask: Ask,
+        external_port: u16,
+        old: Option<LeaseId>,
+        answer: Answer,
+    ) -> Result<(), Refusal> {
+        let why = Refusal::NoResources;
+        self.check_port(now, &ask, external_port, old)
+            .map_err(|_| why)
+            .inspect_err(|why| self.refused.count(*why))?;
+        let kind = Kind::Mapping { external_port };
+        self.enter(now, ask, kind, old, OtherPort::Tried, answer);
+        Ok(())
+    }
+
+    fn enter(
+        &mut self,
+        now: Instant,
+        ask: Ask,
+        kind: Kind,
+        old: Option<LeaseId>,
+        other_port: OtherPort,
+        answer: Answer,
+    ) {
         let id = old.unwrap_or_else(|| self.table.new_id());
         let lease = Lease {
             id,
@@ -124,11 +160,10 @@ impl Gateway {
             enabled: ask.enabled,
             expires: ask.life.and_then(|life| now.checked_add(life)),
         };
-        self.change_to(now, lease, answer);
-        Ok(())
+        self.change_to(now, lease, other_port, answer);
     }
 
-    fn change_to(&mut self, now: Instant, lease: Lease, answer: Answer) {
+    fn change_to(&mut self, now: Instant, lease: Lease, other_port: OtherPort, answer: Answer) {
         let id = lease.id;
         let before = self.table.get(id).filter(|before| before.enabled);
         let remove = before.map(|before| self.opening(before));
@@ -144,6 +179,7 @@ impl Gateway {
             before,
             led,
             only_leads: false,
+            other_port,
             answer,
         };
         self.request(in_flight, remove, add);
@@ -172,6 +208,7 @@ impl Gateway {
             before,
             led: opening.both_ways,
             only_leads: false,
+            other_port: OtherPort::No,
             answer,
         };
         let remove = opening.lease.enabled.then(|| opening.clone());
@@ -199,6 +236,7 @@ impl Gateway {
             before: None,
             led: false,
             only_leads: true,
+            other_port: OtherPort::No,
             answer: Answer::Nobody,
         };
         self.request(in_flight, Some(without), Some((opening, life)));
@@ -216,43 +254,79 @@ impl Gateway {
         let Some(in_flight) = self.in_flight.remove(&id) else {
             return;
         };
+        if let (Err(ChangeError::Instead(port)), OtherPort::Yes(ask)) =
+            (result, &in_flight.other_port)
+        {
+            return self.change_instead(now, (**ask).clone(), port, in_flight);
+        }
         let place = in_flight
             .before
             .as_ref()
             .map(|lease| (lease.transport, lease.internal));
         let lease = in_flight.lease;
         let answer = in_flight.answer.clone();
-        let result = result.map_err(|error| self.undo(in_flight, error));
+        let result = result.map_err(|error| {
+            let why = match (error, &in_flight.other_port) {
+                (ChangeError::Taken | ChangeError::Instead(_), OtherPort::No) => Refusal::Conflict,
+                _ => Refusal::NoResources,
+            };
+            self.undo(in_flight);
+            self.refused.count(why);
+            why
+        });
         if let Some((transport, internal)) = place.filter(|_| result.is_ok()) {
             self.lead_out(now, transport, internal);
         }
         let lease = lease.and_then(|id| self.table.get(id)).cloned();
-        match answer {
-            Answer::Nobody => {}
-            Answer::NatPmp(answer) => self.answer_nat_pmp(now, answer, lease.as_ref(), result),
-            Answer::Pcp(answer) => self.answer_pcp(now, answer, lease.as_ref(), result),
-            Answer::Soap(answer) => self.answer_soap(&answer, lease.as_ref(), result),
-        }
+        self.answer(now, answer, lease.as_ref(), result);
         self.changed(now);
         self.store();
     }
 
-    /// What the kernel refused has not happened.
-    fn undo(&mut self, in_flight: InFlight, error: ChangeError) -> Refusal {
+    fn change_instead(&mut self, now: Instant, ask: Ask, port: u16, in_flight: InFlight) {
+        let old = in_flight.before.as_ref().map(|lease| lease.id);
+        let answer = in_flight.answer.clone();
+        self.undo(in_flight);
+        if let Err(why) = self.grant_instead(now, ask, port, old, answer.clone()) {
+            self.answer(now, answer, None, Err(why));
+        }
+    }
+
+    fn answer(
+        &mut self,
+        now: Instant,
+        answer: Answer,
+        lease: Option<&Lease>,
+        result: Result<(), Refusal>,
+    ) {
+        match answer {
+            Answer::Nobody => {}
+            Answer::NatPmp(answer) => self.answer_nat_pmp(now, answer, lease, result),
+            Answer::Pcp(answer) => self.answer_pcp(now, answer, lease, result),
+            Answer::Soap(answer) => self.answer_soap(&answer, lease, result),
+        }
+    }
+
+    /// What was refused has not happened.
+    fn undo(&mut self, in_flight: InFlight) {
         if in_flight.only_leads {
             let lease = in_flight.lease.and_then(|id| self.table.get(id)).cloned();
             lease.inspect(|lease| self.table.unlead(lease));
-        } else {
-            in_flight.lease.inspect(|id| drop(self.table.take(*id)));
-            if let Some(before) = in_flight.before {
-                self.table.put(before.clone());
-                if !in_flight.led {
-                    self.table.unlead(&before);
-                }
-            }
+            return;
         }
-        match error {
-            ChangeError::Full | ChangeError::Failed => Refusal::NoResources,
+        let Some(before) = in_flight.before else {
+            in_flight.lease.inspect(|id| drop(self.table.take(*id)));
+            return;
+        };
+        // A lease that was only asked for is gone with the first refusal, whoever asked again.
+        if in_flight
+            .lease
+            .is_none_or(|id| self.table.take(id).is_some())
+        {
+            self.table.put(before.clone());
+            if !in_flight.led {
+                self.table.unlead(&before);
+            }
         }
     }
 
@@ -285,7 +359,7 @@ impl Gateway {
         self.renewal = now.checked_add(RENEWAL);
         self.renewal = self.renewal.filter(|_| !permanent.is_empty());
         for lease in permanent {
-            self.change_to(now, lease, Answer::Nobody);
+            self.change_to(now, lease, OtherPort::No, Answer::Nobody);
         }
     }
 

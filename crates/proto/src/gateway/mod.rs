@@ -9,8 +9,9 @@
 //! 3. After each of these, [`Gateway::poll_event`] until `None`: an [`Event::Change`] is made
 //!    in the kernel at once, with one batch, and its result handed to
 //!    [`Gateway::handle_changed`]. **Then** [`Gateway::poll_transmit`] until `None`.
-//! 4. What changes outside of it: [`Gateway::set_external`], [`Gateway::set_config`],
-//!    [`Gateway::revoke`].
+//!    (Behind another router the result may come later: when that one has opened the port.)
+//! 4. What changes outside of it: [`Gateway::set_external`], [`Gateway::set_shown`],
+//!    [`Gateway::set_config`], [`Gateway::revoke`].
 //!
 //! What holds, whatever arrives:
 //!
@@ -31,6 +32,7 @@ mod lease;
 mod natpmp;
 mod pcp;
 mod rate;
+mod refusal;
 mod table;
 mod upnp;
 
@@ -52,6 +54,7 @@ pub use config::{
     Quotas, REFUSED_PORTS, Rule,
 };
 pub use lease::{Client, Filter, Kind, Lease, LeaseId, Origin};
+pub use refusal::Refused;
 pub use upnp::{ExchangeId, Identity, Place, SubscriptionId, Traffic};
 
 use announce::Announcements;
@@ -71,8 +74,8 @@ pub struct Opening {
     pub lease: Lease,
     /// The outside address, if the lease has a port of it.
     pub external: Option<Ipv4Addr>,
-    /// Whether what the host sends from the inside port leaves from the outside one: one
-    /// lease of each inside port has that.
+    /// Whether what the host sends from the inside port leaves from the outside one, and what
+    /// crosses by it is counted: one lease of each inside port has that.
     pub both_ways: bool,
 }
 
@@ -115,7 +118,7 @@ pub enum Event {
         /// What to send.
         request: http::Request,
     },
-    /// Read how many flows came by this, and call [`Gateway::handle_counted`].
+    /// Read how many packets have crossed by this, and call [`Gateway::handle_counted`].
     Count(Opening),
 }
 
@@ -124,6 +127,10 @@ pub enum Event {
 pub enum ChangeError {
     /// No room: a set of the kernel is full.
     Full,
+    /// The next router, which has to open the port as well, has given it to another one.
+    Taken,
+    /// The same, and it offers this port in its place.
+    Instead(u16),
     /// Something else.
     Failed,
 }
@@ -145,6 +152,9 @@ pub struct Gateway {
     upnp: Upnp,
     /// Calls that wait for a count.
     waiting_counts: BTreeMap<LeaseId, SoapAnswer>,
+    refused: Refused,
+    /// What clients are told is the outside address, if it is another router's.
+    shown: Option<Ipv4Addr>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -166,6 +176,8 @@ impl Gateway {
             renewal: None,
             upnp: Upnp::default(),
             waiting_counts: BTreeMap::new(),
+            refused: Refused::default(),
+            shown: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -215,6 +227,12 @@ impl Gateway {
         self.table.get(id)
     }
 
+    /// How many wishes were not granted.
+    #[must_use]
+    pub const fn refused(&self) -> Refused {
+        self.refused
+    }
+
     /// What the kernel should hold, with the time that is left.
     pub fn openings(&self, now: Instant) -> impl Iterator<Item = (Opening, Duration)> {
         self.table
@@ -237,11 +255,33 @@ impl Gateway {
             return;
         }
         self.config.external = external;
-        self.epoch = now;
         self.events.push_back(Event::Reinstall);
-        self.events.push_back(Event::Store);
+        self.begin_epoch(now);
+    }
+
+    /// What clients are told is the outside address from now on, where another router in
+    /// front of this one opens the ports as well (RFC 6970); `None` if it is this one's own.
+    pub fn set_shown(&mut self, now: Instant, shown: Option<Ipv4Addr>) {
+        if self.shown != shown {
+            self.shown = shown;
+            self.begin_epoch(now);
+        }
+    }
+
+    /// Clients are told to ask again, because what they were told does not hold any longer.
+    pub fn begin_epoch(&mut self, now: Instant) {
+        self.epoch = now;
+        self.store();
         self.announcements.begin(now);
         self.changed(now);
+    }
+
+    /// The outside address, as clients are told.
+    const fn outside(&self) -> Option<Ipv4Addr> {
+        match self.shown {
+            Some(shown) => Some(shown),
+            None => self.config.external,
+        }
     }
 
     /// What UPnP shows of this gateway.

@@ -8,8 +8,9 @@ use postern_wire::natpmp::{
 };
 
 use super::Gateway;
-use super::ask::{Answer, Ask, Refusal, What};
+use super::ask::{Answer, Ask, What};
 use super::lease::{Client, Lease, LeaseId, Origin};
+use super::refusal::Refusal;
 use crate::{Datagram, Transmit, Verdict};
 
 /// Whom to answer, and what.
@@ -42,7 +43,7 @@ impl Gateway {
     }
 
     fn tell_external(&mut self, now: Instant, datagram: &Datagram<'_>) {
-        let Some(external) = self.config.external else {
+        let Some(external) = self.outside() else {
             return self.refuse_nat_pmp(now, datagram, ResultCode::NETWORK_FAILURE);
         };
         let answer = Granted::ExternalAddress(external);

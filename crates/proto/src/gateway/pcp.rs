@@ -8,8 +8,9 @@ use postern_wire::pcp::{
 };
 use postern_wire::transport::Transport;
 
-use super::ask::{Answer, Ask, Refusal, What};
+use super::ask::{Answer, Ask, What};
 use super::lease::{Client, Filter, Kind, Lease, LeaseId, Origin};
+use super::refusal::Refusal;
 use super::{Event, Gateway, MAX_FILTERS, MAX_PCP_LEASE, MIN_PCP_LEASE};
 use crate::turn::server::Cidr;
 use crate::{Datagram, Verdict};
@@ -151,7 +152,7 @@ impl Gateway {
         let map = wanted.map;
         let suggested = map.external_address.to_canonical();
         let external = match wanted.internal.ip() {
-            IpAddr::V4(_) => self.config.external.map(IpAddr::V4),
+            IpAddr::V4(_) => self.outside().map(IpAddr::V4),
             own @ IpAddr::V6(_) => Some(own),
         };
         let external = external.ok_or(ResultCode::NETWORK_FAILURE)?;
@@ -300,8 +301,12 @@ impl Gateway {
             remote: answer.remote,
             payload: &answer.asked,
         };
-        if result.is_err() {
-            return self.refuse_pcp(now, &datagram, ResultCode::NO_RESOURCES);
+        match result {
+            Ok(()) => {}
+            Err(Refusal::Conflict) if answer.options.prefer_failure => {
+                return self.refuse_pcp(now, &datagram, ResultCode::CANNOT_PROVIDE_EXTERNAL);
+            }
+            Err(_) => return self.refuse_pcp(now, &datagram, ResultCode::NO_RESOURCES),
         }
         let epoch = self.epoch_seconds(now);
         let operation = self.granted(answer.operation, lease);
@@ -324,7 +329,7 @@ impl Gateway {
                     .kind
                     .external_port()
                     .unwrap_or_else(|| lease.internal.port()),
-                external_address: match (lease.kind.external_port(), self.config.external) {
+                external_address: match (lease.kind.external_port(), self.outside()) {
                     (Some(_), Some(external)) => external.into(),
                     (Some(_), None) => Ipv6Addr::UNSPECIFIED.into(),
                     (None, _) => lease.internal.ip(),

@@ -16,7 +16,8 @@ pub(super) struct Table {
     by_internal: BTreeSet<(Transport, SocketAddr, LeaseId)>,
     by_end: BTreeSet<(Instant, LeaseId)>,
     by_owner: BTreeMap<IpAddr, u32>,
-    /// Of the mappings of an inside port, the one whose outside port its traffic leaves from.
+    /// Of the mappings of an inside port, the one whose outside port its traffic leaves from;
+    /// of pinholes, the one that it is counted with.
     leaders: BTreeMap<(Transport, SocketAddr), LeaseId>,
     next: u64,
 }
@@ -100,7 +101,7 @@ impl Table {
         }
     }
 
-    /// Finds a new leader for an inside port that has none: the oldest mapping.
+    /// Finds a new leader for an inside port that has none: the oldest mapping or pinhole.
     pub(super) fn new_leader(
         &mut self,
         transport: Transport,
@@ -181,7 +182,7 @@ impl Table {
 }
 
 const fn may_lead(lease: &Lease) -> bool {
-    matches!(lease.kind, Kind::Mapping { .. }) && lease.enabled
+    matches!(lease.kind, Kind::Mapping { .. } | Kind::Pinhole) && lease.enabled
 }
 
 /// Whether a remote endpoint could come to both.

@@ -18,3 +18,4 @@ mod pcp;
 mod pinholes;
 mod ssdp;
 mod support;
+mod upstream;

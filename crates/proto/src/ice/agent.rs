@@ -9,15 +9,17 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::after;
-use super::candidate::{Candidate, CandidateKind, can_pair};
+use super::candidate::{COMPONENT, Candidate, CandidateKind, can_pair};
 use super::check_list::CheckList;
+use super::components::{Components, Progress};
 use super::config::{Config, Role};
 use super::consent::Consent;
 use super::credentials::Credentials;
 use super::event::{Event, Report};
 use super::gather::Gatherer;
 use super::locals::Locals;
-use super::nomination::Nomination;
+use super::named::Names;
+use super::nat64::Nat64Prefix;
 use super::pacer::Pacer;
 use super::pair::{Pair, PairKey, Path, State};
 use super::punching::Punching;
@@ -25,6 +27,7 @@ use super::recovery::Recovery;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::restart::Kept;
+use super::tally::Tallies;
 use super::tcp::Tcp;
 use super::transactions::{Purpose, Transactions};
 use super::upgrade::Upgrade;
@@ -38,19 +41,23 @@ pub struct Agent {
     pub(super) tie_breaker: u64,
     pub(super) credentials: Credentials,
     pub(super) peer: Option<Credentials>,
+    /// The peer sends no checks.
+    pub(super) peer_lite: bool,
     pub(super) locals: Locals,
     pub(super) remotes: Remotes,
+    pub(super) names: Names,
+    pub(super) nat64: Option<Nat64Prefix>,
     pub(super) list: CheckList,
     pub(super) gatherer: Gatherer,
     pub(super) transactions: Transactions,
     pub(super) early: Vec<Check>,
     pub(super) consents: BTreeMap<PairKey, Consent>,
-    pub(super) nomination: Nomination,
+    pub(super) components: Components,
     pub(super) upgrade: Upgrade,
     pub(super) recovery: Recovery,
     pub(super) punching: Punching,
+    pub(super) tallies: Tallies,
     pub(super) tcp: Tcp,
-    pub(super) selected: Option<PairKey>,
     /// The session before the latest restart.
     pub(super) kept: Option<Kept>,
     /// Data is in flight on it.
@@ -80,19 +87,22 @@ impl Agent {
             rng,
             role,
             peer: None,
+            peer_lite: false,
             locals: Locals::default(),
             remotes: Remotes::default(),
+            names: Names::default(),
+            nat64: None,
             list: CheckList::new(role),
             gatherer: Gatherer::default(),
             transactions: Transactions::default(),
             early: Vec::new(),
             consents: BTreeMap::new(),
-            nomination: Nomination::default(),
+            components: Components::new(config.components),
             upgrade: Upgrade::default(),
             recovery: Recovery::default(),
             punching: Punching::default(),
+            tallies: Tallies::default(),
             tcp: Tcp::default(),
-            selected: None,
             kept: None,
             busy: false,
             counts: Report::default(),
@@ -134,9 +144,19 @@ impl Agent {
         self.work(now);
     }
 
+    /// Says that the peer is lite (`a=ice-lite`, RFC 8445 section 2.5): it answers checks and sends none,
+    /// so we control. To be called before its credentials are set.
+    pub fn set_peer_lite(&mut self, now: Instant) {
+        self.peer_lite = true;
+        if self.role == Role::Controlled {
+            self.set_role(Role::Controlling);
+        }
+        self.work(now);
+    }
+
     /// Adds a candidate of the peer (RFC 8838): at any time, also before its credentials.
     ///
-    /// Ignored are components other than 1, duplicates, addresses that cannot be sent to (port 0,
+    /// Ignored are components beyond [`Config::components`], duplicates, addresses that cannot be sent to (port 0,
     /// unspecified, multicast, broadcast, loopback unless allowed), and those beyond
     /// [`MAX_REMOTE_CANDIDATES`](super::MAX_REMOTE_CANDIDATES).
     pub fn add_remote_candidate(&mut self, now: Instant, candidate: Candidate) {
@@ -145,7 +165,8 @@ impl Agent {
             return self.work(now);
         }
         let address = candidate.address;
-        match self.remotes.add(candidate, self.config.allow_loopback) {
+        let (components, loopback) = (self.config.components, self.config.allow_loopback);
+        match self.remotes.add(candidate, components, loopback) {
             Added::New => self.pair_all(),
             Added::Known => {
                 if let Some(remote) = self.remotes.find(address) {
@@ -155,6 +176,7 @@ impl Agent {
             }
             Added::No => tracing::debug!("ignored a remote candidate"),
         }
+        self.synthesise_candidates();
         self.work(now);
     }
 
@@ -222,11 +244,9 @@ impl Agent {
         times.into_iter().flatten().min()
     }
 
-    /// The selected path.
+    /// The selected path, of component 1.
     pub fn selected(&self) -> Option<Path> {
-        let key = self.in_use()?;
-        let path = self.list.get(key).filter(|_| self.selected.is_some());
-        path.map(Pair::path).or_else(|| self.kept_path(key))
+        self.selected_of(COMPONENT)
     }
 
     /// The latest measured round trip of a valid path.
@@ -326,6 +346,7 @@ impl Agent {
     fn run_patience(&mut self, now: Instant) {
         if self.patience_timeout().is_some_and(|end| end <= now) {
             self.failed = true;
+            self.tally_end(now);
             self.close_tcp(now);
             self.list = CheckList::new(self.role);
             self.transactions = Transactions::default();
@@ -335,7 +356,7 @@ impl Agent {
 
     fn patience_timeout(&self) -> Option<Instant> {
         let end = self.give_up?;
-        if self.list.valid().next().is_some() || self.has_kept() {
+        if self.wanted().all(|id| self.has_valid(id)) {
             return None;
         }
         let running = self.list.iter().filter(|p| p.state == State::InProgress);
@@ -344,28 +365,37 @@ impl Agent {
         Some(chance.clamp(end, after(end, LAST_CHANCE)))
     }
 
-    /// Whether a direct pair over UDP is selected: what is left to look for is a relay behind it. With a
-    /// relayed one, or none, the agent goes on to look for a direct pair.
-    pub(super) fn is_settled(&self) -> bool {
-        let selected = self.selected.and_then(|key| self.list.get(key));
-        selected.is_some_and(Pair::is_direct)
-    }
-
-    /// The selected pair is lost: all pairs are checked again, but a relay that works goes on.
-    pub(super) fn start_over(&mut self, now: Instant) {
-        self.selected = None;
-        self.nomination = Nomination::default();
+    /// The selected pair of a component is lost: all its pairs are checked again, but a relay that
+    /// works goes on.
+    pub(super) fn start_over(&mut self, now: Instant, component: u16) {
         let list = &self.list;
+        let ours = |key: PairKey| {
+            list.get(key)
+                .is_some_and(|pair| pair.component == component)
+        };
         self.consents.retain(|key, _| list.is_valid(*key));
-        if !self.consents.is_empty() {
-            self.nomination.on_valid(now, false);
+        let relayed = self.consents.keys().any(|key| ours(*key));
+        self.transactions.cancel(|purpose| match purpose {
+            Purpose::Check { pair, .. } => ours(*pair),
+            Purpose::Consent { .. }
+            | Purpose::Kept { .. }
+            | Purpose::Gather { .. }
+            | Purpose::Sample { .. } => false,
+        });
+        if let Some(progress) = self.components.get_mut(component) {
+            *progress = Progress::default();
+            if relayed {
+                progress.nomination.on_valid(now, false);
+            }
         }
-        self.punch_lost(now);
-        self.begin_tcp(now);
-        self.transactions.cancel(is_check);
+        if component == COMPONENT {
+            self.punch_lost(now);
+            self.begin_tcp(now);
+        }
         self.pair_all();
         let consents = &self.consents;
-        self.list.reopen(|key| consents.contains_key(key));
+        let works = |pair: &Pair| pair.component != component || consents.contains_key(&pair.key);
+        self.list.reopen(works);
         self.give_up = Some(after(now, self.config.recovery));
         self.recovery.begin(now);
     }
@@ -378,7 +408,8 @@ impl Agent {
         }
         for base in self.locals.bases() {
             for remote in self.remotes.iter() {
-                if can_pair(base.address, remote.address) {
+                let same = base.component == remote.component;
+                if same && can_pair(base.address, remote.address) {
                     self.list.add(base, remote);
                 }
             }
@@ -398,7 +429,9 @@ impl Agent {
     pub(super) fn set_role(&mut self, role: Role) {
         tracing::debug!(?role, "role conflict: the role changes");
         self.role = role;
-        self.nomination.abandon();
+        for progress in self.components.iter_mut() {
+            progress.nomination.abandon();
+        }
         self.transactions.cancel(is_check);
         self.list.set_role(role);
     }
@@ -411,7 +444,7 @@ impl Agent {
     }
 }
 
-pub(super) fn is_check(purpose: &Purpose) -> bool {
+fn is_check(purpose: &Purpose) -> bool {
     matches!(purpose, Purpose::Check { .. })
 }
 

@@ -74,6 +74,11 @@ impl CheckList {
         self.iter().filter(|pair| pair.valid.is_some())
     }
 
+    /// Whether a component has one.
+    pub(super) fn has_valid(&self, component: u16) -> bool {
+        self.valid().any(|pair| pair.component == component)
+    }
+
     /// Adds a pair that signalling or gathering made, unless it is there or not better than
     /// any of a full list.
     pub(super) fn add(&mut self, base: &Candidate, remote: &Candidate) {
@@ -225,8 +230,8 @@ impl CheckList {
     /// Makes every pair wait for a check again that is not known to work: the selected one has been
     /// lost. A pair that the peer has nominated stays so, because a peer that noticed first
     /// has nominated already.
-    pub(super) fn reopen(&mut self, works: impl Fn(&PairKey) -> bool) {
-        for (_, pair) in self.pairs.iter_mut().filter(|(key, _)| !works(key)) {
+    pub(super) fn reopen(&mut self, works: impl Fn(&Pair) -> bool) {
+        for pair in self.pairs.values_mut().filter(|pair| !works(pair)) {
             pair.state = State::Waiting;
             pair.valid = None;
         }

@@ -40,7 +40,7 @@ impl Agent {
         if let Some(pair) = self.list.get_mut(pair) {
             pair.checked_at = Some(now);
         }
-        let nominate = self.role == Role::Controlling && self.nomination.is_pending(pair);
+        let nominate = self.role == Role::Controlling && self.components.is_pending(pair);
         let policy = if nominate {
             nomination_policy(rto)
         } else {
@@ -53,6 +53,7 @@ impl Agent {
             nominate,
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
+        self.tally_check(now, pair);
         self.request(now, pair, purpose, policy);
         true
     }
@@ -202,6 +203,7 @@ impl Agent {
                 Outcome::Success { mapped } => {
                     self.on_check_success(now, pair, mapped, rtt, nominate);
                 }
+                Outcome::RoleConflict if self.peer_lite => self.on_refused(now, pair, 487),
                 Outcome::RoleConflict => self.on_role_conflict(now, pair, role),
                 Outcome::Refused { code } => self.on_refused(now, pair, code),
             },
@@ -253,6 +255,7 @@ impl Agent {
         let local_kind = local_kind.unwrap_or_else(|| self.locals.kind_of(key.local, mapped));
         self.note_mapping(key.local, mapped, local_kind);
         self.transactions.cancel(|p| is_check_of(p, key));
+        let asked = self.plain_technique(key);
         self.list.succeed(key);
         let Some(pair) = self.list.get_mut(key) else {
             return;
@@ -264,14 +267,18 @@ impl Agent {
             self.events.push_back(Event::Valid { path, rtt });
         }
         self.punch_valid(now, key);
+        self.tally_success(now, asked, key);
         self.on_valid(now, key, nominate);
     }
 
     /// The pair is valid: it may be nominated, and it needs consent.
     fn on_valid(&mut self, now: Instant, key: PairKey, nominate: bool) {
         let direct = self.list.get(key).is_some_and(Pair::is_direct);
-        self.nomination.on_valid(now, direct);
-        if !self.is_settled() || self.wants_standby() && !direct {
+        let component = self.component(key);
+        if let Some(progress) = self.components.get_mut(component) {
+            progress.nomination.on_valid(now, direct);
+        }
+        if !self.is_settled_on(component) || self.wants_standby(component) && !direct {
             self.begin_consent(now, key);
             self.tidy_up(now);
         }
@@ -293,7 +300,7 @@ impl Agent {
 
     /// Section 7.2.5.4: the pair does not work, or not any longer.
     pub(super) fn on_check_failed(&mut self, now: Instant, key: PairKey) {
-        self.nomination.settle(key);
+        self.settle_nomination(key);
         if self.list.is_valid(key) {
             self.on_lost(now, key);
         } else {
@@ -306,7 +313,7 @@ impl Agent {
         for _ in 0..2 {
             self.transactions.cancel(|p| is_check_of(p, key));
         }
-        self.nomination.settle(key);
+        self.settle_nomination(key);
     }
 
     /// A request got no answer.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::punch::Techniques;
+
 /// Host candidates that one agent takes (a machine with more interfaces than this keeps
 /// the first ones).
 pub const MAX_HOSTS: usize = 32;
@@ -11,12 +13,17 @@ pub const MAX_RELAYED: usize = 8;
 pub const MAX_STUN_SERVERS: usize = 8;
 /// Candidates that the peer may signal; a sealed message can hold a few dozen.
 pub const MAX_REMOTE_CANDIDATES: usize = 64;
+/// Candidates at names that wait until these are resolved; browsers tell one for each interface.
+pub const MAX_REMOTE_NAMES: usize = 16;
 /// Peer-reflexive remote candidates learnt from checks, on top of the signalled ones.
 pub const MAX_REMOTE_PEER_REFLEXIVE: usize = 32;
 /// Checks that are remembered until the peer's credentials are known.
 pub const MAX_EARLY_CHECKS: usize = 16;
 /// Pairs in the check list (RFC 8445 section 6.1.2.5 recommends 100).
 pub const MAX_PAIRS: usize = 100;
+
+/// Components of a data stream: two for RTP and RTCP, and two for whoever has a use for them.
+pub const MAX_COMPONENTS: u16 = 4;
 
 /// Settings of an [`Agent`](super::Agent).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +72,12 @@ pub struct Config {
     /// ([`crate::punch`]). The peer must do the same, and both must carry what the other's
     /// [`Event::TellPeer`](super::Event::TellPeer) says.
     pub punch: bool,
+    /// Components of the data stream, 1 to [`MAX_COMPONENTS`]. Punching, TCP and
+    /// [`Agent::set_busy`](super::Agent::set_busy) are for the first one.
+    pub components: u16,
+    /// What the agent does not use: prediction and birthdays are not tried, primers not sent.
+    /// What it is told of, hosts and relays say, it uses.
+    pub disabled: Techniques,
     /// Whether loopback addresses are candidates: for tests and for peers on one machine.
     pub allow_loopback: bool,
 }
@@ -85,6 +98,8 @@ impl Default for Config {
             binding_refresh: Duration::from_secs(15),
             tcp_delay: Duration::from_millis(250),
             punch: false,
+            components: 1,
+            disabled: Techniques::NONE,
             allow_loopback: false,
         }
     }

@@ -6,6 +6,7 @@ use rand_core::RngCore;
 
 use super::after;
 use super::agent::Agent;
+use super::candidate::COMPONENT;
 use super::checks::Outcome;
 use super::event::Event;
 use super::pair::{PairKey, Path};
@@ -55,7 +56,7 @@ impl Agent {
     pub fn set_busy(&mut self, now: Instant, busy: bool) {
         let became = busy && !self.busy;
         self.busy = busy;
-        if let (true, Some(in_use)) = (became, self.in_use()) {
+        if let (true, Some(in_use)) = (became, self.in_use(COMPONENT)) {
             self.hasten_consent(now, in_use);
         }
     }
@@ -87,30 +88,34 @@ impl Agent {
     /// Whether silence on the pair is to be noticed soon: data is in flight on it, or would be if
     /// another path had not just been lost; or the peer may have left it.
     fn is_busy_on(&self, key: PairKey) -> bool {
-        let in_use = self.in_use();
+        let in_use = self.in_use(COMPONENT);
         (self.busy && in_use.is_none_or(|used| used == key)) || self.is_suspicious()
     }
 
     /// From here on one pair is used, and the best relayed one waits behind it.
     pub(super) fn keep_only_consent(&mut self, now: Instant, key: PairKey) {
-        let standby = self.standby();
+        let component = self.component(key);
+        let standby = self.standby(component);
+        let list = &self.list;
+        let other = |key: &PairKey| list.get(*key).is_some_and(|p| p.component != component);
         self.consents
-            .retain(|pair, _| *pair == key || Some(*pair) == standby);
+            .retain(|pair, _| *pair == key || Some(*pair) == standby || other(pair));
         if !self.consents.contains_key(&key) {
             self.begin_consent(now, key);
         }
     }
 
     /// The best relayed pair that works.
-    fn standby(&self) -> Option<PairKey> {
+    fn standby(&self, component: u16) -> Option<PairKey> {
         let kept = self.consents.keys().filter_map(|key| self.list.get(*key));
+        let kept = kept.filter(|pair| pair.component == component);
         let relayed = kept.filter(|pair| pair.is_relayed() && pair.valid.is_some());
         Some(relayed.max_by_key(|pair| pair.priority)?.key)
     }
 
     /// Whether no relay waits behind the selected pair.
-    pub(super) fn wants_standby(&self) -> bool {
-        self.standby().is_none()
+    pub(super) fn wants_standby(&self, component: u16) -> bool {
+        self.standby(component).is_none()
     }
 
     /// The answer to a consent check. Errors are not consent, nor its end.
@@ -192,6 +197,7 @@ impl Agent {
     /// Sends nothing on a pair any more. When no other is left, all pairs are checked again.
     pub(super) fn on_lost(&mut self, now: Instant, key: PairKey) {
         let path = self.list.get(key).map(super::pair::Pair::path);
+        let component = self.component(key);
         self.consents.remove(&key);
         self.list.fail(key);
         self.transactions.cancel(|purpose| match purpose {
@@ -200,9 +206,10 @@ impl Agent {
         });
         let kept = self.kept_pair(key).is_some();
         self.events.extend(path.filter(|_| !kept).map(Event::Lost));
-        let was_selected = self.selected == Some(key);
-        if was_selected || (self.selected.is_none() && self.list.valid().next().is_none()) {
-            self.start_over(now);
+        let selected = self.selected_on(component);
+        let none = selected.is_none() && !self.list.has_valid(component);
+        if selected == Some(key) || none {
+            self.start_over(now, component);
         }
     }
 }

@@ -18,6 +18,9 @@ pub enum Event {
     /// An authenticated check has arrived on this path, so data from there comes from the
     /// peer. Comes once a path, perhaps before the remote credentials are known.
     PeerSeen(Path),
+    /// Look this multicast DNS name up (RFC 6762) and tell
+    /// [`Agent::name_resolved`](super::Agent::name_resolved). Who does not, loses that candidate.
+    ResolveName(String),
     /// A check has succeeded: the path carries data both ways. The first one may be used at
     /// once.
     Valid {

@@ -9,7 +9,7 @@ use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
 
 use super::after;
 use super::agent::Agent;
-use super::candidate::{can_pair, is_usable, unscoped};
+use super::candidate::{COMPONENT, can_pair, is_usable, unscoped};
 use super::config::MAX_STUN_SERVERS;
 use super::event::Event;
 use super::transactions::{Purpose, gather_policy};
@@ -149,22 +149,34 @@ impl Agent {
     /// Unusable addresses (see [`Config::allow_loopback`](super::Config::allow_loopback)), known
     /// ones and those beyond [`MAX_HOSTS`](super::MAX_HOSTS) are ignored.
     pub fn add_host(&mut self, now: Instant, address: SocketAddr) {
-        let added = self.locals.add_host(address, self.config.allow_loopback);
+        self.add_host_of(now, COMPONENT, address);
+    }
+
+    /// The same for a component, 1 to [`Config::components`](super::Config::components): each needs
+    /// sockets of its own.
+    pub fn add_host_of(&mut self, now: Instant, component: u16, address: SocketAddr) {
+        if !self.components.ids().any(|id| id == component) {
+            return;
+        }
+        let loopback = self.config.allow_loopback;
+        let added = self.locals.add_host(component, address, loopback);
         let Some(candidate) = added.cloned() else {
             return;
         };
         self.pair_all();
+        self.synthesise_candidates();
         let servers = self.gatherer.servers.iter().map(|server| server.address);
         let servers: Vec<_> = servers.filter(|s| can_pair(address, *s)).collect();
         for server in servers {
             self.gatherer.ask(now, address, server);
         }
+        self.ask_through_nat64(now);
         self.events.push_back(Event::LocalCandidate(candidate));
         self.work(now);
     }
 
-    /// Adds a relayed candidate: `relayed` at the TURN server `server`, allocated from `base`. Both
-    /// addresses are told to the peer.
+    /// Adds a relayed candidate: `relayed` at the TURN server `server`, allocated from `base`, whose
+    /// component it belongs to. Both addresses are told to the peer.
     ///
     /// It is a base: see the [module](super) for how its datagrams travel. Unusable addresses, known
     /// ones and those beyond [`MAX_RELAYED`](super::MAX_RELAYED) are ignored.
@@ -225,7 +237,25 @@ impl Agent {
         for base in bases.filter(|base| can_pair(*base, server)) {
             self.gatherer.ask(now, base, server);
         }
+        self.ask_through_nat64(now);
         self.work(now);
+    }
+
+    /// Asks the IPv4 servers from hosts that reach them through a NAT64 only.
+    pub(super) fn ask_through_nat64(&mut self, now: Instant) {
+        let servers = self.gatherer.servers.iter();
+        let servers: Vec<_> = servers
+            .filter_map(|server| self.through_nat64(server.address))
+            .collect();
+        let bases = self.locals.host_bases().map(|base| base.address);
+        let bases: Vec<_> = bases
+            .filter(|base| servers.iter().any(|s| can_pair(*base, *s)))
+            .collect();
+        for base in bases {
+            for server in &servers {
+                self.gatherer.ask(now, base, *server);
+            }
+        }
     }
 
     /// Says that all host candidates and STUN servers have been added, so that
@@ -265,7 +295,10 @@ impl Agent {
         if let (Class::Success, Ok(Some(XorMappedAddress(mapped)))) =
             (message.class(), message.get())
         {
-            self.gatherer.mark_answered(server);
+            let translated = self.gatherer.servers.iter().map(|s| s.address);
+            let mut translated = translated.filter(|s| self.through_nat64(*s) == Some(server));
+            let asked = translated.next().unwrap_or(server);
+            self.gatherer.mark_answered(asked);
             self.on_mapped(now, base, server, unscoped(mapped));
         }
     }
@@ -278,7 +311,8 @@ impl Agent {
         mapped: SocketAddr,
     ) {
         let usable = is_usable(mapped, self.config.allow_loopback);
-        if !usable || mapped.is_ipv4() != base.is_ipv4() {
+        let translated = self.in_nat64(server);
+        if !usable || mapped.is_ipv4() != (base.is_ipv4() || translated) {
             tracing::debug!(%server, "a STUN server answered with an unusable address");
             return;
         }

@@ -37,9 +37,10 @@ struct Host {
 }
 
 impl Locals {
-    /// Adds a host candidate; `None` if it is unusable, known, or one too many.
+    /// Adds a host candidate of a component; `None` if it is unusable, known, or one too many.
     pub(super) fn add_host(
         &mut self,
+        component: u16,
         address: SocketAddr,
         allow_loopback: bool,
     ) -> Option<&Candidate> {
@@ -47,15 +48,14 @@ impl Locals {
         if full || !is_usable(address, allow_loopback) || self.base(address).is_some() {
             return None;
         }
-        let taken = |order: &u8| self.hosts.iter().any(|host| host.order == *order);
-        let order = (0..u8::MAX).find(|order| !taken(order)).unwrap_or(u8::MAX);
+        let order = self.order(component, address);
         let candidate = Candidate {
             foundation: self.foundations.of(CandidateKind::Host, address, None, 0),
-            component: COMPONENT,
+            component,
             priority: priority(
                 CandidateKind::Host,
                 local_preference(address, order, 0),
-                COMPONENT,
+                component,
             ),
             address,
             kind: CandidateKind::Host,
@@ -69,6 +69,16 @@ impl Locals {
             reflexive: 0,
         });
         self.hosts.last().map(|host| &host.candidate)
+    }
+
+    /// The place of a host among its like: components of one interface have the same.
+    fn order(&self, component: u16, address: SocketAddr) -> u8 {
+        let twin = self.hosts.iter().find(|host| {
+            host.candidate.address.ip() == address.ip() && host.candidate.component != component
+        });
+        let taken = |order: &u8| self.hosts.iter().any(|host| host.order == *order);
+        let free = || (0..u8::MAX).find(|order| !taken(order));
+        twin.map(|twin| twin.order).or_else(free).unwrap_or(u8::MAX)
     }
 
     pub(super) fn remove_host(&mut self, address: SocketAddr) {
@@ -109,11 +119,14 @@ impl Locals {
         }
         let kind = CandidateKind::Relayed;
         let preference = local_preference(relayed, self.relays, 0);
+        let component = self
+            .host(base)
+            .map_or(COMPONENT, |host| host.candidate.component);
         self.relays = self.relays.saturating_add(1);
         self.relayed.push(Candidate {
             foundation: self.foundations.of(kind, relayed, Some(server), 0),
-            component: COMPONENT,
-            priority: priority(kind, preference, COMPONENT),
+            component,
+            priority: priority(kind, preference, component),
             address: unscoped(relayed),
             kind,
             related: Some(unscoped(base)),
@@ -242,9 +255,11 @@ impl Locals {
         if let Some(relayed) = self.relayed(base) {
             return relayed.priority;
         }
-        let order = self.host(base).map_or(u8::MAX, |host| host.order);
+        let host = self.host(base);
+        let order = host.map_or(u8::MAX, |host| host.order);
+        let component = host.map_or(COMPONENT, |host| host.candidate.component);
         let preference = local_preference(base, order, 0);
-        priority(CandidateKind::PeerReflexive, preference, COMPONENT)
+        priority(CandidateKind::PeerReflexive, preference, component)
     }
 
     fn host(&self, address: SocketAddr) -> Option<&Host> {
@@ -262,8 +277,8 @@ impl Host {
         let preference = local_preference(self.candidate.address, self.order, self.reflexive);
         Candidate {
             foundation,
-            component: COMPONENT,
-            priority: priority(kind, preference, COMPONENT),
+            component: self.candidate.component,
+            priority: priority(kind, preference, self.candidate.component),
             address: mapped,
             kind,
             related: Some(unscoped(self.candidate.address)),
@@ -309,7 +324,7 @@ mod tests {
     fn locals(hosts: &[&str]) -> Locals {
         let mut locals = Locals::default();
         for host in hosts {
-            locals.add_host(at(host), false).unwrap();
+            locals.add_host(1, at(host), false).unwrap();
         }
         locals
     }
@@ -317,9 +332,9 @@ mod tests {
     #[test]
     fn a_host_is_taken_once_and_only_if_usable() {
         let mut locals = locals(&["10.0.0.1:5"]);
-        assert!(locals.add_host(at("10.0.0.1:5"), false).is_none());
-        assert!(locals.add_host(at("127.0.0.1:5"), false).is_none());
-        assert!(locals.add_host(at("127.0.0.1:5"), true).is_some());
+        assert!(locals.add_host(1, at("10.0.0.1:5"), false).is_none());
+        assert!(locals.add_host(1, at("127.0.0.1:5"), false).is_none());
+        assert!(locals.add_host(1, at("127.0.0.1:5"), true).is_some());
     }
 
     #[test]

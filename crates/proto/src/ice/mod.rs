@@ -25,18 +25,21 @@
 //! [`Agent::restart`] begins another session with the same peer, when the network has changed, say,
 //! and the paths of the one before carry data meanwhile.
 //!
-//! Out of scope: lite agents, several components.
+//! The peer may be lite ([`Agent::set_peer_lite`]); this agent never is.
 
 mod agent;
 mod candidate;
 mod check_list;
 mod checks;
+mod components;
 mod config;
 mod consent;
 mod credentials;
 mod event;
 mod gather;
 mod locals;
+mod named;
+mod nat64;
 mod nomination;
 mod pacer;
 mod pair;
@@ -46,6 +49,7 @@ mod remotes;
 mod requests;
 mod restart;
 mod sdp;
+mod tally;
 pub mod tcp;
 mod transactions;
 mod upgrade;
@@ -58,14 +62,17 @@ use std::time::{Duration, Instant};
 pub use agent::Agent;
 pub use candidate::{Candidate, CandidateKind};
 pub use config::{
-    Config, MAX_EARLY_CHECKS, MAX_HOSTS, MAX_PAIRS, MAX_RELAYED, MAX_REMOTE_CANDIDATES,
-    MAX_REMOTE_PEER_REFLEXIVE, MAX_STUN_SERVERS, Role,
+    Config, MAX_COMPONENTS, MAX_EARLY_CHECKS, MAX_HOSTS, MAX_PAIRS, MAX_RELAYED,
+    MAX_REMOTE_CANDIDATES, MAX_REMOTE_NAMES, MAX_REMOTE_PEER_REFLEXIVE, MAX_STUN_SERVERS, Role,
 };
 pub use credentials::Credentials;
 pub use event::{Event, Kinds, Report};
+pub use named::NamedCandidate;
+pub use nat64::{Nat64Prefix, Nat64PrefixError};
 pub use pair::Path;
 pub use punching::PunchReport;
 pub use sdp::ParseCandidateError;
+pub use tally::{Tally, TallyState};
 
 /// The time after a while; `now` itself where the clock cannot count that far.
 fn after(now: Instant, wait: Duration) -> Instant {

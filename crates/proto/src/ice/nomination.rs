@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::after;
 use super::agent::Agent;
+use super::candidate::COMPONENT;
 use super::config::Role;
 use super::event::Event;
 use super::pair::{Pair, PairKey, State};
@@ -54,33 +55,42 @@ impl Agent {
     /// valid after a relayed one was nominated is nominated in its place; RFC 8445 section
     /// 8.1.1 nominates once, but a peer that follows it loses nothing: both pairs work.
     pub(super) fn nominate(&mut self, now: Instant) {
-        let due = self.nomination_timeout().is_some_and(|due| due <= now);
-        if let Some(best) = self.nominee()
-            && (due || !self.may_be_beaten(best))
-        {
-            let key = best.key;
-            self.nomination.pending = Some(key);
-            self.list.trigger(key);
+        for component in self.components.ids() {
+            let due = self.nomination_due(component).is_some_and(|due| due <= now);
+            let best = self.nominee(component);
+            let best = best.filter(|best| due || !self.may_be_beaten(best));
+            let key = best.map(|pair| pair.key);
+            if let (Some(key), Some(progress)) = (key, self.components.get_mut(component)) {
+                progress.nomination.pending = Some(key);
+                self.list.trigger(key);
+            }
         }
     }
 
     /// When nomination waits no longer.
     pub(super) fn nomination_timeout(&self) -> Option<Instant> {
-        if !self.nominee()?.is_direct() {
-            let first = self.nomination.first_valid?;
+        let ids = self.components.ids();
+        ids.filter_map(|id| self.nomination_due(id)).min()
+    }
+
+    fn nomination_due(&self, component: u16) -> Option<Instant> {
+        let nomination = &self.components.get(component)?.nomination;
+        if !self.nominee(component)?.is_direct() {
+            let first = nomination.first_valid?;
             return Some(after(first, self.config.relayed_nomination_delay));
         }
-        let first = self.nomination.first_direct?;
+        let first = nomination.first_direct?;
         Some(after(first, self.config.nomination_delay))
     }
 
     /// The best valid pair, when it is on us to nominate one.
-    fn nominee(&self) -> Option<&Pair> {
-        let idle = self.nomination.pending.is_none() && !self.is_settled();
+    fn nominee(&self, component: u16) -> Option<&Pair> {
+        let progress = self.components.get(component)?;
+        let idle = progress.nomination.pending.is_none() && !self.is_settled_on(component);
         let ours = self.role == Role::Controlling && idle;
-        let best = self.list.valid();
+        let best = self.list.valid().filter(|pair| pair.component == component);
         let best = best.max_by_key(|pair| (pair.rank(), pair.priority));
-        let selected = self.selected.and_then(|key| self.list.get(key));
+        let selected = progress.selected.and_then(|key| self.list.get(key));
         let selected = selected.map(Pair::rank);
         best.filter(|best| ours && selected.is_none_or(|selected| selected < best.rank()))
     }
@@ -88,6 +98,7 @@ impl Agent {
     fn may_be_beaten(&self, best: &Pair) -> bool {
         self.list.iter().any(|pair| {
             pair.priority > best.priority
+                && pair.component == best.component
                 && matches!(
                     pair.state,
                     State::Frozen | State::Waiting | State::InProgress
@@ -97,16 +108,18 @@ impl Agent {
 
     /// Sections 8.1.1 and 7.3.1.5: a pair has been nominated. It is selected if it is valid.
     pub(super) fn select(&mut self, now: Instant, key: PairKey) {
-        self.nomination.settle(key);
+        self.settle_nomination(key);
         let Some(pair) = self.list.get(key).filter(|pair| pair.valid.is_some()) else {
             return;
         };
         if self.is_replaced_by(now, pair) {
-            let path = pair.path();
-            self.deselect();
-            self.selected = Some(key);
-            self.end_kept();
-            self.nomination.selected_at = Some(now);
+            let (path, component) = (pair.path(), pair.component);
+            self.deselect(component);
+            if let Some(progress) = self.components.get_mut(component) {
+                progress.selected = Some(key);
+                progress.nomination.selected_at = Some(now);
+            }
+            self.end_kept(component);
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
             self.hasten_consent(now, key);
@@ -118,33 +131,39 @@ impl Agent {
     /// together are an aggressive peer's (RFC 5245 section 8.1.1.2), and the best counts. One that comes
     /// alone and later is a peer's that gave up its first choice.
     fn is_replaced_by(&self, now: Instant, nominated: &Pair) -> bool {
-        let Some(selected) = self.selected.and_then(|key| self.list.get(key)) else {
+        let Some(progress) = self.components.get(nominated.component) else {
+            return false;
+        };
+        let Some(selected) = progress.selected.and_then(|key| self.list.get(key)) else {
             return true;
         };
-        let settled = self.nomination.selected_at.map(|at| after(at, SETTLED));
+        let settled = progress.nomination.selected_at.map(|at| after(at, SETTLED));
         nominated.key != selected.key
             && (nominated.priority > selected.priority || settled.is_some_and(|at| at <= now))
     }
 
     /// The peer may nominate the pair again.
-    fn deselect(&mut self) {
-        if let Some(pair) = self.selected.and_then(|key| self.list.get_mut(key)) {
+    fn deselect(&mut self, component: u16) {
+        let selected = self.selected_on(component);
+        if let Some(pair) = selected.and_then(|key| self.list.get_mut(key)) {
             pair.use_candidate = false;
         }
     }
 
     /// Section 8.1.2: the other checks end, unless the selected pair is relayed.
     fn conclude(&mut self, now: Instant, selected: PairKey) {
-        if self.is_settled() {
+        let component = self.component(selected);
+        if self.is_settled_on(component) {
             self.keep_only_consent(now, selected);
-            self.retire_tcp(now);
-            let wanted = self.wants_standby();
-            self.list.conclude(|pair| wanted && pair.is_relayed());
+            if component == COMPONENT {
+                self.retire_tcp(now);
+            }
+            let wanted = self.wants_standby(component);
+            let keep = |pair: &Pair| pair.component != component || wanted && pair.is_relayed();
+            self.list.conclude(keep);
             let list = &self.list;
             self.transactions.cancel(|purpose| match purpose {
-                Purpose::Check { pair, .. } => {
-                    !(wanted && list.get(*pair).is_some_and(Pair::is_relayed))
-                }
+                Purpose::Check { pair, .. } => !list.get(*pair).is_some_and(keep),
                 Purpose::Consent { .. }
                 | Purpose::Kept { .. }
                 | Purpose::Gather { .. }
@@ -155,8 +174,16 @@ impl Agent {
 
     /// A relay has been found to wait behind the selected pair: now all checks end.
     pub(super) fn tidy_up(&mut self, now: Instant) {
-        if let Some(selected) = self.selected {
-            self.conclude(now, selected);
+        let selected: Vec<_> = self.components.selected().collect();
+        for key in selected {
+            self.conclude(now, key);
+        }
+    }
+
+    /// A nominating check of the pair, if there is one, has been answered or given up.
+    pub(super) fn settle_nomination(&mut self, key: PairKey) {
+        for progress in self.components.iter_mut() {
+            progress.nomination.settle(key);
         }
     }
 }

@@ -70,6 +70,7 @@ pub(super) enum Rank {
 #[derive(Debug, Clone)]
 pub(super) struct Pair {
     pub(super) key: PairKey,
+    pub(super) component: u16,
     pub(super) state: State,
     /// The foundations of both candidates.
     pub(super) foundation: (String, String),
@@ -96,6 +97,7 @@ impl Pair {
     pub(super) fn new(base: &Candidate, remote: &Candidate, role: Role) -> Self {
         let mut pair = Self {
             key: PairKey::new(base.address, remote.address),
+            component: base.component,
             state: State::Frozen,
             foundation: (base.foundation.clone(), remote.foundation.clone()),
             priority: 0,

@@ -9,13 +9,13 @@ use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMapp
 use rand_core::RngCore;
 
 use super::agent::Agent;
-use super::candidate::{CandidateKind, is_usable, unscoped};
+use super::candidate::{COMPONENT, CandidateKind, is_usable, unscoped};
 use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
 use super::pair::{Pair, PairKey, Path};
 use super::transactions::{Purpose, sample_policy};
-use crate::punch::{self, Action, NatReport, Puncher, Sample, Technique, Tried};
+use crate::punch::{self, Action, NatReport, Plan, Puncher, Sample, Technique, Techniques, Tried};
 use crate::stun::{Request, random_transaction_id};
 use crate::{Datagram, Transmit, Verdict};
 
@@ -38,6 +38,12 @@ pub struct PunchReport {
     pub remote: Option<NatReport>,
     /// Attempts that are over, the oldest first.
     pub tried: Vec<Tried>,
+    /// What the two NATs allow beyond plain checks, if both are known.
+    pub plan: Option<Plan>,
+    /// An attempt runs, or the first one is to come.
+    pub pending: bool,
+    /// The techniques that made a pair valid.
+    pub found: Techniques,
 }
 
 /// For the user.
@@ -77,7 +83,15 @@ impl Agent {
             local: puncher.local().copied(),
             remote: puncher.remote().copied(),
             tried: puncher.tried().to_vec(),
+            plan: puncher.plan(),
+            pending: puncher.is_pending() && !self.failed,
+            found: self.punching.found.values().copied().collect(),
         }
+    }
+
+    /// The attempt to punch that runs, as far as it has come.
+    pub fn punch_running(&self, now: Instant) -> Option<Tried> {
+        self.punching.puncher.as_ref()?.running(now)
     }
 
     /// Whether our NAT has been classified, or cannot be.
@@ -91,6 +105,11 @@ impl Agent {
     pub fn is_punching(&self) -> bool {
         let puncher = self.punching.puncher.as_ref();
         puncher.is_some_and(Puncher::is_at_work)
+    }
+
+    /// Whether punching made a pair, or makes it.
+    pub(super) fn is_punched(&self, key: PairKey) -> bool {
+        self.punching.found.contains_key(&key) || self.locals.is_socket(key.local)
     }
 
     /// How a path came about.
@@ -110,6 +129,7 @@ impl Agent {
         }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
+            _ if self.is_through_nat64(path) => Technique::Nat64,
             (CandidateKind::Host, CandidateKind::Host) if path.remote.is_ipv6() => Technique::Ipv6,
             (CandidateKind::Host, CandidateKind::Host) => Technique::Host,
             (CandidateKind::PeerReflexive, _) | (_, CandidateKind::PeerReflexive) => {
@@ -128,7 +148,7 @@ impl Agent {
         if self.config.punch {
             let mut seed = [0; 32];
             self.rng.fill_bytes(&mut seed);
-            self.punching.puncher = Some(Puncher::new(seed));
+            self.punching.puncher = Some(Puncher::new(seed, self.config.disabled));
         }
     }
 
@@ -255,7 +275,8 @@ impl Agent {
     /// Puts a pair that a probe has found into the check list.
     fn pair_up(&mut self, pair: PairKey) -> bool {
         let loopback = self.config.allow_loopback;
-        self.remotes.learn(pair.remote, PUNCHED_PRIORITY, loopback)
+        self.remotes
+            .learn(pair.remote, COMPONENT, PUNCHED_PRIORITY, loopback)
             && match (self.locals.base(pair.local), self.remotes.find(pair.remote)) {
                 (Some(base), Some(remote)) => self.list.add_seen(base, remote),
                 _ => false,
@@ -299,20 +320,16 @@ impl Agent {
             return;
         };
         let probed = || self.punching.probes.values().any(|probe| *probe == key);
+        let trying = puncher.trying();
         // The first hit ends the attempt; the next ones are its fruits as well.
-        let last = puncher
-            .tried()
-            .last()
-            .filter(|_| puncher.trying().is_none());
-        let last = last
-            .filter(|tried| tried.succeeded)
-            .map(|tried| tried.technique);
-        if let Some(technique) = puncher.trying().or(last)
-            && (self.locals.is_socket(key.local) || last.is_some() || probed())
-        {
+        let last = puncher.tried().last().filter(|_| trying.is_none());
+        let last = last.filter(|tried| tried.succeeded);
+        let last = last.map(|tried| tried.technique);
+        let punched = self.locals.is_socket(key.local) || last.is_some() || probed();
+        if let Some(technique) = trying.or(last).filter(|_| punched) {
             self.punching.found.insert(key, technique);
         }
-        puncher.on_direct(now);
+        puncher.on_direct(now, punched);
     }
 
     pub(super) fn punch_selected(&mut self, key: PairKey) {

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::after;
-use super::agent::{Agent, is_check};
+use super::agent::Agent;
+use super::candidate::COMPONENT;
 use super::pair::{Pair, PairKey, State};
+use super::transactions::Purpose;
 
 /// Without any path all pairs are checked again so often. A check that goes on by itself is
 /// repeated ever more rarely, and a network that comes back would be found seconds later.
@@ -49,7 +51,8 @@ impl Agent {
             (false, false) => Some(after(now, AGAIN)),
         };
         if !found && !waits {
-            self.transactions.cancel(is_check);
+            self.transactions
+                .cancel(|purpose| matches!(purpose, Purpose::Check { .. }));
             self.list.check_again();
         }
     }
@@ -64,7 +67,7 @@ impl Agent {
 
     /// The peer's first check on a pair, while another one is used: it may have moved.
     pub(super) fn suspect(&mut self, now: Instant, seen: PairKey) {
-        let Some(selected) = self.in_use().filter(|selected| *selected != seen) else {
+        let Some(selected) = self.in_use(COMPONENT).filter(|selected| *selected != seen) else {
             return;
         };
         if self.list.get(seen).is_some_and(Pair::is_direct) {

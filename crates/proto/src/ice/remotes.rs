@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::candidate::{COMPONENT, Candidate, CandidateKind, is_usable, unscoped};
+use super::candidate::{Candidate, CandidateKind, is_usable, unscoped};
 use super::config::{MAX_REMOTE_CANDIDATES, MAX_REMOTE_PEER_REFLEXIVE};
 
 /// What adding a candidate did.
@@ -34,9 +34,15 @@ impl Remotes {
     }
 
     /// Adds a signalled candidate.
-    pub(super) fn add(&mut self, mut candidate: Candidate, allow_loopback: bool) -> Added {
+    pub(super) fn add(
+        &mut self,
+        mut candidate: Candidate,
+        components: u16,
+        allow_loopback: bool,
+    ) -> Added {
         candidate.address = unscoped(candidate.address);
-        if candidate.component != COMPONENT || !is_usable(candidate.address, allow_loopback) {
+        let ours = (1..=components).contains(&candidate.component);
+        if !ours || !is_usable(candidate.address, allow_loopback) {
             return Added::No;
         }
         let same = |known: &&mut Candidate| known.address == candidate.address;
@@ -55,6 +61,7 @@ impl Remotes {
     pub(super) fn learn(
         &mut self,
         address: SocketAddr,
+        component: u16,
         priority: u32,
         allow_loopback: bool,
     ) -> bool {
@@ -67,7 +74,7 @@ impl Remotes {
         self.learnt = self.learnt.saturating_add(1);
         let foundation = unique_foundation(self.learnt);
         self.candidates
-            .push(peer_reflexive(address, priority, foundation));
+            .push(peer_reflexive(address, component, priority, foundation));
         true
     }
 }
@@ -87,10 +94,15 @@ fn unique_foundation(number: usize) -> String {
     format!("~{number}")
 }
 
-fn peer_reflexive(address: SocketAddr, priority: u32, foundation: String) -> Candidate {
+fn peer_reflexive(
+    address: SocketAddr,
+    component: u16,
+    priority: u32,
+    foundation: String,
+) -> Candidate {
     Candidate {
         foundation,
-        component: COMPONENT,
+        component,
         priority,
         address: unscoped(address),
         kind: CandidateKind::PeerReflexive,
@@ -106,7 +118,7 @@ mod tests {
     fn signalled(port: u16) -> Candidate {
         Candidate {
             kind: CandidateKind::ServerReflexive,
-            ..peer_reflexive(at(port), 5, "f".into())
+            ..peer_reflexive(at(port), 1, 5, "f".into())
         }
     }
 
@@ -117,18 +129,18 @@ mod tests {
     #[test]
     fn signalling_corrects_what_a_check_revealed() {
         let mut remotes = Remotes::default();
-        assert!(remotes.learn(at(9), 77, false));
-        assert_eq!(remotes.add(signalled(9), false), Added::Known);
+        assert!(remotes.learn(at(9), 1, 77, false));
+        assert_eq!(remotes.add(signalled(9), 1, false), Added::Known);
         assert_eq!(remotes.find(at(9)), Some(&signalled(9)));
-        assert_eq!(remotes.add(signalled(9), false), Added::No);
+        assert_eq!(remotes.add(signalled(9), 1, false), Added::No);
     }
 
     #[test]
     fn candidates_of_both_kinds_are_bounded() {
         let mut remotes = Remotes::default();
         for port in 1..1000 {
-            remotes.add(signalled(port), false);
-            remotes.learn(at(port + 2000), 1, false);
+            remotes.add(signalled(port), 1, false);
+            remotes.learn(at(port + 2000), 1, 1, false);
         }
         let bound = MAX_REMOTE_CANDIDATES + MAX_REMOTE_PEER_REFLEXIVE;
         assert_eq!(remotes.iter().count(), bound);
@@ -141,8 +153,8 @@ mod tests {
             component: 2,
             ..signalled(9)
         };
-        assert_eq!(remotes.add(second, false), Added::No);
-        assert_eq!(remotes.add(signalled(0), false), Added::No);
-        assert!(!remotes.learn(at(0), 1, false));
+        assert_eq!(remotes.add(second, 1, false), Added::No);
+        assert_eq!(remotes.add(signalled(0), 1, false), Added::No);
+        assert!(!remotes.learn(at(0), 1, 1, false));
     }
 }

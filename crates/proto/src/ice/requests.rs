@@ -242,6 +242,7 @@ impl Agent {
         let controlled = self.role == Role::Controlled;
         let known = self.list.get(check.pair);
         let relayed = known.is_some_and(super::pair::Pair::is_relayed);
+        let component = self.component(check.pair);
         let Some(pair) = self.list.get_mut(check.pair) else {
             return;
         };
@@ -249,7 +250,9 @@ impl Agent {
         pair.use_candidate = controlled && (pair.use_candidate || check.use_candidate);
         match (pair.use_candidate, pair.valid.is_some()) {
             (true, true) => self.select(now, check.pair),
-            (false, false) if self.is_settled() && !(relayed && self.wants_standby()) => {}
+            (false, false)
+                if self.is_settled_on(component) && !(relayed && self.wants_standby(component)) => {
+            }
             (false, true) => {}
             (_, false) => self.trigger(now, check.pair),
         }
@@ -262,7 +265,9 @@ impl Agent {
         let learnt = if self.tcp.base(local).is_some() {
             self.tcp.learn(remote, check.priority, loopback)
         } else {
-            self.remotes.learn(remote, check.priority, loopback)
+            let component = self.base(local).map_or(1, |base| base.component);
+            let priority = check.priority;
+            self.remotes.learn(remote, component, priority, loopback)
         };
         let (Some(base), Some(remote)) = (self.base(local), self.remote(local, remote)) else {
             return false;

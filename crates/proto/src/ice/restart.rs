@@ -1,7 +1,7 @@
 //! ICE restarts (RFC 8445 section 9): another session of the same two agents, while the paths of the
 //! one before carry data until it has a path of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use super::check_list::CheckList;
 use super::consent::Consent;
 use super::credentials::Credentials;
 use super::event::Event;
-use super::nomination::Nomination;
+use super::named::Names;
 use super::pair::{Pair, PairKey, Path};
 use super::remotes::Remotes;
 use super::requests::{Reject, response};
@@ -26,7 +26,7 @@ use crate::{Datagram, Verdict};
 pub(super) struct Kept {
     pub(super) ours: Credentials,
     peer: Credentials,
-    selected: Option<PairKey>,
+    selected: BTreeSet<PairKey>,
     pairs: BTreeMap<PairKey, (Pair, Consent)>,
 }
 
@@ -65,13 +65,13 @@ impl Agent {
         self.keep(peer);
         self.credentials = Credentials::random(&mut self.rng);
         self.remotes = Remotes::default();
+        self.names = Names::default();
         self.list = CheckList::new(self.role);
         self.transactions.restart();
         self.early.clear();
         self.consents.clear();
-        self.nomination = Nomination::default();
+        self.components.restart();
         self.upgrade = Upgrade::default();
-        self.selected = None;
         self.mapping_differs = false;
         self.remote_ended = false;
         self.give_up = None;
@@ -116,7 +116,7 @@ impl Agent {
             .kept
             .as_ref()
             .is_some_and(|kept| !kept.pairs.is_empty());
-        if older && self.selected.is_none() {
+        if older && self.components.selected().next().is_none() {
             let lost = self
                 .list
                 .valid()
@@ -132,7 +132,7 @@ impl Agent {
         self.kept = Some(Kept {
             ours: self.credentials.clone(),
             peer,
-            selected: self.selected,
+            selected: self.components.selected().collect(),
             pairs: pairs.collect(),
         });
     }
@@ -148,23 +148,34 @@ impl Agent {
         Some(pair)
     }
 
-    /// What data goes over: the selected pair, else that of the session before.
-    pub(super) fn in_use(&self) -> Option<PairKey> {
-        let before = self.kept.as_ref().and_then(|kept| kept.selected);
-        self.selected.or(before)
+    /// What data of a component goes over: the selected pair, else that of the session before.
+    pub(super) fn in_use(&self, component: u16) -> Option<PairKey> {
+        let mut before = self.kept.iter().flat_map(|kept| &kept.selected).copied();
+        let selected = self.selected_on(component);
+        selected.or_else(|| {
+            before.find(|key| {
+                self.kept_pair(*key)
+                    .is_some_and(|p| p.component == component)
+            })
+        })
     }
 
     /// Whether a path of the session before works.
-    pub(super) fn has_kept(&self) -> bool {
-        self.kept_keys().next().is_some()
+    pub(super) fn has_kept(&self, component: u16) -> bool {
+        let mut kept = self.kept.iter().flat_map(|kept| kept.pairs.values());
+        kept.any(|(pair, _)| pair.component == component)
     }
 
     /// The new session has a path of its own.
-    pub(super) fn end_kept(&mut self) {
-        if self.kept.take().is_some() {
-            let kept = |purpose: &Purpose| matches!(purpose, Purpose::Kept { .. });
-            self.transactions.cancel(kept);
-        }
+    pub(super) fn end_kept(&mut self, component: u16) {
+        let Some(kept) = &mut self.kept else { return };
+        kept.pairs
+            .retain(|_, (pair, _)| pair.component != component);
+        let pairs = &kept.pairs;
+        self.transactions.cancel(
+            |purpose| matches!(purpose, Purpose::Kept { pair } if !pairs.contains_key(pair)),
+        );
+        self.kept = self.kept.take().filter(|kept| !kept.pairs.is_empty());
     }
 
     /// Sends the consent checks of the session before that are due, and gives up what is silent.
@@ -267,13 +278,12 @@ impl Agent {
         let Some((pair, _)) = kept.pairs.remove(&key) else {
             return;
         };
-        kept.selected = kept.selected.filter(|selected| *selected != key);
-        let last = kept.pairs.is_empty();
+        kept.selected.remove(&key);
         if !self.list.is_valid(key) {
             self.events.push_back(Event::Lost(pair.path()));
         }
-        if last && self.list.valid().next().is_none() {
-            self.start_over(now);
+        if !self.has_valid(pair.component) {
+            self.start_over(now, pair.component);
         }
     }
 

@@ -43,7 +43,7 @@ pub enum ParseCandidateError {
     /// Not a number from 1 to 2³¹ - 1.
     #[error("the priority is not a number from 1 to 2147483647")]
     Priority,
-    /// A `.local` name (mDNS).
+    /// A `.local` name (mDNS): [`NamedCandidate`](super::NamedCandidate) reads it.
     #[error("the address is an mDNS name")]
     Mdns,
     /// Neither an IPv4 nor an IPv6 address: names are not resolved.
@@ -62,19 +62,30 @@ impl FromStr for Candidate {
 
     /// Reads `candidate:…`, with or without `a=` before it. Unknown extensions are skipped.
     fn from_str(line: &str) -> Result<Self, Self::Err> {
-        if line.len() > MAX_LINE {
-            return Err(ParseCandidateError::TooLong);
-        }
-        let line = line.trim();
-        let line = line.strip_prefix("a=").unwrap_or(line);
-        let fields = line
-            .strip_prefix("candidate:")
-            .ok_or(ParseCandidateError::NotACandidate)?;
-        read(&mut fields.split_ascii_whitespace())
+        read_line(line, address)
     }
 }
 
-fn read(fields: &mut SplitAsciiWhitespace<'_>) -> Result<Candidate, ParseCandidateError> {
+/// Reads a line whose address `address` reads.
+pub(super) fn read_line(
+    line: &str,
+    address: impl FnOnce(&str) -> Result<IpAddr, ParseCandidateError>,
+) -> Result<Candidate, ParseCandidateError> {
+    if line.len() > MAX_LINE {
+        return Err(ParseCandidateError::TooLong);
+    }
+    let line = line.trim();
+    let line = line.strip_prefix("a=").unwrap_or(line);
+    let fields = line
+        .strip_prefix("candidate:")
+        .ok_or(ParseCandidateError::NotACandidate)?;
+    read(&mut fields.split_ascii_whitespace(), address)
+}
+
+fn read(
+    fields: &mut SplitAsciiWhitespace<'_>,
+    address: impl FnOnce(&str) -> Result<IpAddr, ParseCandidateError>,
+) -> Result<Candidate, ParseCandidateError> {
     let foundation = foundation(next(fields)?)?;
     let component = component(next(fields)?)?;
     let is_tcp = is_tcp(next(fields)?)?;
@@ -178,6 +189,17 @@ fn extensions(fields: &mut SplitAsciiWhitespace<'_>) -> Result<Extensions, Parse
 
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_at(f, &self.address.ip())
+    }
+}
+
+impl Candidate {
+    /// Writes the line with something else in the place of the address.
+    pub(super) fn write_at(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        address: &dyn fmt::Display,
+    ) -> fmt::Result {
         write!(
             f,
             "candidate:{} {} {} {} {} {} typ {}",
@@ -185,7 +207,7 @@ impl fmt::Display for Candidate {
             self.component,
             if self.tcp.is_some() { "tcp" } else { "udp" },
             self.priority,
-            self.address.ip(),
+            address,
             self.address.port(),
             self.kind
         )?;

@@ -1,8 +1,10 @@
 //! Two agents and a clock.
 
+mod components;
 mod connecting;
 mod consent;
 mod hostile;
+mod lite;
 mod matrix;
 mod net;
 mod properties;

@@ -21,7 +21,7 @@ pub(super) struct Upgrade {
 impl Agent {
     /// Begins a round that is due, or sets its time when the last one has ended.
     pub(super) fn run_upgrade(&mut self, now: Instant) {
-        if self.selected.is_none() || self.is_settled() {
+        if !self.is_connected() || self.is_settled() {
             self.upgrade = Upgrade::default();
         } else if self.is_checking_directly() {
             self.upgrade.next = None;

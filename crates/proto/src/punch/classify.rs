@@ -75,8 +75,19 @@ impl Classifier {
         })
     }
 
+    /// Whether all mappings have one IP address ("paired" IP address pooling, RFC 4787 section
+    /// 4.1); `None` with fewer than two of the host's sockets.
+    #[must_use]
+    pub fn is_paired(&self) -> Option<bool> {
+        let first = self.samples.first()?;
+        let mut others = self.samples.iter().filter(|s| s.local != first.local);
+        others.next()?;
+        let same = |s: &Sample| s.mapped.ip() == first.mapped.ip();
+        Some(self.samples.iter().all(same))
+    }
+
     fn mapping(&self) -> Mapping {
-        if self.samples.iter().all(|s| s.local == s.mapped) {
+        if self.maps_nothing() {
             return Mapping::EndpointIndependent;
         }
         let (mut by_port, mut by_address) = (None, None);
@@ -106,6 +117,11 @@ impl Classifier {
         }
     }
 
+    /// Whether there is no NAT.
+    fn maps_nothing(&self) -> bool {
+        self.samples.iter().all(|s| s.local == s.mapped)
+    }
+
     fn pairs(&self) -> impl Iterator<Item = (&Sample, &Sample)> {
         let from = |n: usize| self.samples.iter().skip(n.saturating_add(1));
         let all = self.samples.iter().enumerate();
@@ -126,6 +142,9 @@ impl Classifier {
 
     fn allocation(&self) -> Allocation {
         let mappings = self.mappings();
+        if self.maps_nothing() {
+            return Allocation::Unknown;
+        }
         if self.preserves() {
             return Allocation::Preserving;
         }

@@ -25,6 +25,7 @@ mod nat;
 mod plan;
 mod puncher;
 mod shuffle;
+mod technique;
 
 #[cfg(test)]
 mod tests;
@@ -38,38 +39,4 @@ pub use nat::{Allocation, Filtering, Mapping, NatReport, PortRange};
 pub use plan::{Part, Plan};
 pub use puncher::{Action, Message, Prediction, Puncher, Tried};
 pub(crate) use shuffle::Shuffle;
-
-/// How a path came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Technique {
-    /// The peer's own address.
-    Host,
-    /// The peer's own IPv6 address.
-    Ipv6,
-    /// An address that a STUN server saw.
-    Reflexive,
-    /// An address that a check revealed.
-    PeerReflexive,
-    /// A port that was predicted.
-    Predicted,
-    /// A port that was met by trying many.
-    Birthday,
-    /// A TURN server.
-    Relay,
-}
-
-impl Technique {
-    /// The name in JSON: lower case, words joined by an underscore.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Ipv6 => "ipv6",
-            Self::Reflexive => "reflexive",
-            Self::PeerReflexive => "peer_reflexive",
-            Self::Predicted => "predicted",
-            Self::Birthday => "birthday",
-            Self::Relay => "relay",
-        }
-    }
-}
+pub use technique::{Technique, Techniques, UnknownTechnique};

@@ -157,3 +157,12 @@ pub struct NatReport {
     /// 4.2.2).
     pub parity: bool,
 }
+
+impl NatReport {
+    /// Whether there is a NAT: a host whose STUN servers see its own address has none.
+    #[must_use]
+    pub fn is_nat(&self) -> bool {
+        let maps_nothing = self.mapping == Mapping::EndpointIndependent;
+        !(maps_nothing && self.allocation == Allocation::Unknown)
+    }
+}

@@ -94,7 +94,7 @@ impl Plan {
     pub fn new(local: &NatReport, remote: &NatReport) -> Option<Self> {
         let certain = local.mapping.is_dependent() || remote.mapping.is_dependent();
         let plan = match (may_depend(local), may_depend(remote)) {
-            (false, false) if is_open(local) && is_open(remote) => return None,
+            (false, false) if !local.is_nat() && !remote.is_nat() => return None,
             (false, false) => return Some(RENEWAL),
             (false, true) => Self::with_one_dependent(remote, false),
             (true, false) => Self::with_one_dependent(local, true),
@@ -221,10 +221,6 @@ const RENEWAL: Plan = Plan {
     probability: 0.9,
     grace: SHORT_GRACE,
 };
-
-fn is_open(nat: &NatReport) -> bool {
-    nat.allocation == Allocation::Unknown && nat.mapping == Mapping::EndpointIndependent
-}
 
 /// Whether mappings depend on the remote endpoint, or may as far as is known. A NAT that is not
 /// known to and preserves ports does not: none that was ever described did both.

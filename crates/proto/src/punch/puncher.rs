@@ -10,11 +10,11 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use self::attempt::Attempt;
-use super::Technique;
 use super::budget::{ATTEMPT_PAUSE, MAX_SAMPLES, PROBES_PER_SECOND};
 use super::classify::{Classifier, Sample};
 use super::nat::NatReport;
 use super::plan::Plan;
+use super::{Technique, Techniques};
 
 /// Sockets for samples: enough for a range within a tenth, and with the main socket's own
 /// samples at [`MAX_STUN_SERVERS`](crate::ice::MAX_STUN_SERVERS) servers no more than
@@ -110,6 +110,7 @@ pub struct Tried {
 #[derive(Debug)]
 pub struct Puncher {
     rng: ChaCha20Rng,
+    disabled: Techniques,
     base: Option<SocketAddr>,
     server: Option<SocketAddr>,
     gathering: bool,
@@ -159,11 +160,12 @@ struct Sampling {
 
 /// What classification knows about, from outside.
 impl Puncher {
-    /// A machine that has nothing to do yet.
+    /// A machine that has nothing to do yet, and leaves out what is `disabled`.
     #[must_use]
-    pub fn new(seed: [u8; 32]) -> Self {
+    pub fn new(seed: [u8; 32], disabled: Techniques) -> Self {
         Self {
             rng: ChaCha20Rng::from_seed(seed),
+            disabled,
             base: None,
             server: None,
             gathering: true,
@@ -274,10 +276,11 @@ impl Puncher {
         self.handle_timeout(now);
     }
 
-    /// A direct pair is valid: whatever runs ends.
-    pub fn on_direct(&mut self, now: Instant) {
+    /// A direct pair is valid: whatever runs ends. It has succeeded only if the pair is its own
+    /// (`punched`): plain checks go on while an attempt runs, and may be the first to find one.
+    pub fn on_direct(&mut self, now: Instant, punched: bool) {
         self.direct = true;
-        self.end_attempt(now, true);
+        self.end_attempt(now, punched);
     }
 
     /// A direct pair is selected: sockets other than its own are closed.
@@ -308,7 +311,7 @@ impl Puncher {
             actions: std::mem::take(&mut self.actions),
             expected: self.expected.iter().map(|_| Expected::Nothing).collect(),
             sockets: used,
-            ..Self::new([0; 32])
+            ..Self::new([0; 32], self.disabled)
         };
     }
 
@@ -330,6 +333,25 @@ impl Puncher {
         &self.tried
     }
 
+    /// What the two NATs allow beyond plain checks, once both are known; whether it is switched
+    /// off or not.
+    #[must_use]
+    pub fn plan(&self) -> Option<Plan> {
+        Plan::new(self.local.as_ref()?, self.remote.as_ref()?)
+    }
+
+    /// The attempt that runs: what is tried, with how many datagrams so far and what chance.
+    #[must_use]
+    pub fn running(&self, now: Instant) -> Option<Tried> {
+        Some(self.attempt.as_ref()?.outcome(now, false))
+    }
+
+    /// Whether an attempt runs, or the first one is to come.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.attempt.is_some() || self.tried.is_empty() && self.start_at().is_some()
+    }
+
     /// The technique of the attempt that runs.
     #[must_use]
     pub fn trying(&self) -> Option<Technique> {
@@ -345,7 +367,8 @@ impl Puncher {
     /// Whether an attempt may be needed and none is over.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
-        !self.direct && self.base.is_some() && self.tried.is_empty()
+        let hopeless = self.plan().is_some_and(|plan| self.is_off(&plan));
+        !self.direct && self.base.is_some() && self.tried.is_empty() && !hopeless
     }
 
     /// Does what is due.
@@ -441,23 +464,26 @@ impl Puncher {
 /// Beginning and ending.
 impl Puncher {
     fn start_at(&self) -> Option<Instant> {
-        let plan = Plan::new(self.local.as_ref()?, self.remote.as_ref()?)?;
+        let plan = self.plan().filter(|plan| !self.is_off(plan))?;
         let grace = plan.grace;
         let idle = self.attempt.is_none() && !self.direct;
         let start = self.authenticated?.checked_add(grace)?;
         idle.then(|| start.max(self.not_before.unwrap_or(start)))
     }
 
+    fn is_off(&self, plan: &Plan) -> bool {
+        self.disabled.contains(plan.technique)
+    }
+
     fn start_attempt(&mut self, now: Instant) {
         let due = self.start_at().is_some_and(|start| start <= now);
-        let reports = self.local.zip(self.remote);
-        let Some(((local, remote), base)) = reports.zip(self.base).filter(|_| due) else {
+        let ends = self.remote.map(|nat| nat.mapped).zip(self.base);
+        let Some(((peer, base), plan)) = ends.zip(self.plan()).filter(|_| due) else {
             return;
         };
-        let Some(plan) = Plan::new(&local, &remote) else {
-            return;
-        };
-        self.attempt = Some(Attempt::new(now, plan, base, remote.mapped, &mut self.rng));
+        let primer = !self.disabled.contains(Technique::Primer);
+        let ends = (base, peer);
+        self.attempt = Some(Attempt::new(now, plan, ends, primer, &mut self.rng));
         self.expected.push_back(Expected::Attempt);
         self.actions.push_back(Action::OpenSockets {
             base,

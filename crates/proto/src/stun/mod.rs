@@ -5,12 +5,14 @@
 //! - [`BindingServer`] tells clients their address and keeps no state about them, except
 //!   how much it sent to each network.
 //!
+//! - [`behaviour`] is what a client learns about its NATs (RFC 5780).
 //! - [`Credentials`] are those whom a server believes, by a password or for a time.
 //!
 //! Out of scope: authentication of responses. Whoever builds a request with a key verifies
 //! the response to it: see [`Transactions::response`].
 
 mod auth;
+pub mod behaviour;
 mod budget;
 mod server;
 mod transactions;

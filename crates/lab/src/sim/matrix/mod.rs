@@ -9,158 +9,18 @@
 //! ```
 
 mod drawing;
+mod situations;
 
 pub use drawing::svg;
+pub use situations::{Kind, Situation, block, homes, kinds, sequential, situations, strictest};
 
-use super::nat::{Allocation, Filtering, Mapping, Nat, Ports};
 use super::random::seed;
-use super::scenario::{Home, Meeting, Signalling, TwoHomes};
-use postern_proto::ice::Config;
+use super::scenario::{Meeting, Signalling, TwoHomes};
 use postern_proto::punch::{Technique, Tried};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
-
-/// A NAT with a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// Mapping and filtering, short.
-    pub name: &'static str,
-    /// What it does.
-    pub nat: Nat,
-}
-
-/// The nine NATs of mapping and filtering. Endpoint-independent mappings preserve ports, the
-/// others draw random ones from the full range.
-#[must_use]
-pub fn kinds() -> [Kind; 9] {
-    use Filtering as F;
-    use Mapping as M;
-    [
-        ("EIM/EIF", M::EndpointIndependent, F::EndpointIndependent),
-        ("EIM/ADF", M::EndpointIndependent, F::AddressDependent),
-        (
-            "EIM/APDF",
-            M::EndpointIndependent,
-            F::AddressAndPortDependent,
-        ),
-        ("ADM/EIF", M::AddressDependent, F::EndpointIndependent),
-        ("ADM/ADF", M::AddressDependent, F::AddressDependent),
-        ("ADM/APDF", M::AddressDependent, F::AddressAndPortDependent),
-        (
-            "APDM/EIF",
-            M::AddressAndPortDependent,
-            F::EndpointIndependent,
-        ),
-        ("APDM/ADF", M::AddressAndPortDependent, F::AddressDependent),
-        (
-            "APDM/APDF",
-            M::AddressAndPortDependent,
-            F::AddressAndPortDependent,
-        ),
-    ]
-    .map(|(name, mapping, filtering)| Kind {
-        name,
-        nat: Nat::new(mapping, filtering),
-    })
-}
-
-/// The strictest NAT, as a carrier has it: it draws from a block of so many ports.
-#[must_use]
-pub fn block(ports: u16) -> Nat {
-    const FIRST: u16 = 40_000;
-    Nat {
-        allocation: Allocation::Random(Ports {
-            first: FIRST,
-            last: FIRST + (ports - 1),
-        }),
-        overload: true,
-        ..strictest()
-    }
-}
-
-/// The strictest NAT, which gives one port after the other, to others as well.
-#[must_use]
-pub fn sequential(foreign_flows: u16) -> Nat {
-    Nat {
-        allocation: Allocation::Sequential {
-            ports: Ports::ALL,
-            step: 1,
-        },
-        foreign_flows,
-        ..strictest()
-    }
-}
-
-/// Maps and filters by address and port; random ports.
-#[must_use]
-pub fn strictest() -> Nat {
-    Nat::new(
-        Mapping::AddressAndPortDependent,
-        Filtering::AddressAndPortDependent,
-    )
-}
-
-/// Two homes 30 ms one way apart, whose agents punch. The right one has the other's candidates
-/// 30 ms later than the left one. The STUN server has two addresses.
-#[must_use]
-pub fn homes(left: Nat, right: Nat) -> TwoHomes {
-    TwoHomes {
-        config: Config {
-            patience: Duration::from_secs(12),
-            punch: true,
-            ..Config::default()
-        },
-        vantages: 2,
-        signalling: Signalling::Together {
-            stagger: Duration::from_millis(30),
-        },
-        ..TwoHomes::new(Home::behind(left), Home::behind(right))
-    }
-}
-
-/// Two NATs whose meeting is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair {
-    /// The left one.
-    pub left: Kind,
-    /// The right one.
-    pub right: Kind,
-}
-
-impl Pair {
-    /// Two homes behind them.
-    #[must_use]
-    pub fn homes(&self) -> TwoHomes {
-        homes(self.left.nat, self.right.nat)
-    }
-}
-
-/// The 81 pairs of [`kinds`], and those with ports in order or in blocks.
-#[must_use]
-pub fn pairs() -> Vec<Pair> {
-    let kinds = kinds();
-    let all = kinds.iter().flat_map(|left| {
-        kinds.iter().map(|right| Pair {
-            left: *left,
-            right: *right,
-        })
-    });
-    let [_, _, easy, ..] = kinds;
-    let kind = |name, nat| Kind { name, nat };
-    let more = [
-        (easy, kind("seq", sequential(0))),
-        (easy, kind("seq, 20/s", sequential(20))),
-        (kind("block 800", block(800)), kind("block 800", block(800))),
-        (
-            kind("block 2048", block(2048)),
-            kind("block 2048", block(2048)),
-        ),
-    ];
-    let more = more.map(|(left, right)| Pair { left, right });
-    all.chain(more).collect()
-}
 
 /// One meeting.
 #[derive(Debug, Clone, PartialEq)]
@@ -168,6 +28,10 @@ pub struct Run {
     /// From the moment when the later side had the other's credentials and candidates to that
     /// at which both had a valid pair, and how the pair was found; `None` without one.
     pub direct: Option<(Duration, Technique)>,
+    /// The same where the pair that was selected leads through a relay.
+    pub relayed: Option<Duration>,
+    /// Whether the path is a TCP connection.
+    pub is_tcp: bool,
     /// Probes beyond plain checks, of the side that sent more.
     pub probes: u32,
     /// Sockets opened for them, of the side that opened more.
@@ -186,24 +50,107 @@ pub fn run(homes: &TwoHomes, number: u64) -> Run {
         Signalling::Trickled(_) => Duration::ZERO,
     };
     let tried = [0, 1].map(|side| meeting.agent(side).punch_report().tried);
-    let most = |what: fn(&Tried) -> u32| {
-        let sums = tried.iter().map(|side| side.iter().map(what).sum());
-        sums.max().unwrap_or(0)
-    };
     let techniques = [0, 1].map(|side| {
         let path = outcome.sides[side].selected?;
         Some(meeting.agent(side).technique(&path))
     });
     let [left, right] = techniques;
+    let found = outcome
+        .both_valid_after()
+        .zip(left.max(right))
+        .map(|(time, technique)| (time.saturating_sub(stagger), technique))
+        .filter(|_| outcome.is_connected());
+    let is_tcp = [0, 1].iter().any(|side| {
+        let path = outcome.sides[*side].selected;
+        path.is_some_and(|path| meeting.agent(*side).tcp_ends(path.local).is_some())
+    });
     Run {
-        direct: outcome
-            .both_valid_after()
-            .zip(left.max(right))
-            .map(|(time, technique)| (time.saturating_sub(stagger), technique))
-            .filter(|_| outcome.is_connected()),
-        probes: most(|tried| tried.probes),
-        sockets: most(|tried| tried.sockets),
-        datagrams: meeting.datagrams(),
+        is_tcp,
+        ..Run::new(found, &tried, meeting.datagrams())
+    }
+}
+
+impl Run {
+    /// From what both sides have tried, and the datagrams of the one that sent more.
+    pub(crate) fn new(
+        found: Option<(Duration, Technique)>,
+        tried: &[Vec<Tried>; 2],
+        datagrams: u64,
+    ) -> Self {
+        let is_relay = |found: &(Duration, Technique)| found.1 == Technique::Relay;
+        let most = |what: fn(&Tried) -> u32| {
+            let sums = tried.iter().map(|side| side.iter().map(what).sum());
+            sums.max().unwrap_or(0)
+        };
+        Self {
+            direct: found.filter(|found| !is_relay(found)),
+            relayed: found.filter(is_relay).map(|(time, _)| time),
+            is_tcp: false,
+            probes: most(|tried| tried.probes),
+            sockets: most(|tried| tried.sockets),
+            datagrams,
+        }
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn end(&self) -> End {
+        match (self.direct, self.relayed) {
+            (Some(_), _) if self.is_tcp => End::Tcp,
+            (Some((_, technique)), _) => End::of(technique),
+            (None, Some(_)) => End::Relayed,
+            (None, None) => End::Apart,
+        }
+    }
+}
+
+/// How a meeting ended, as far as it does not depend on who was first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// With a pair that plain ICE finds.
+    Plain,
+    /// With a port that was predicted.
+    Predicted,
+    /// With a port that was met by trying many.
+    Birthday,
+    /// With a TCP connection.
+    Tcp,
+    /// Through the relay.
+    Relayed,
+    /// Without a path: there is no relay in most of these worlds, where it would be one
+    /// that is relayed.
+    Apart,
+}
+
+impl End {
+    /// Techniques that are not named here are ways to a pair of plain checks.
+    fn of(technique: Technique) -> Self {
+        match technique.as_str() {
+            "predicted" => Self::Predicted,
+            "birthday" => Self::Birthday,
+            "tcp" => Self::Tcp,
+            "relay" => Self::Relayed,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Whether there was a direct path.
+    #[must_use]
+    pub const fn is_direct(self) -> bool {
+        !matches!(self, Self::Relayed | Self::Apart)
+    }
+
+    /// In lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Predicted => "predicted",
+            Self::Birthday => "birthday",
+            Self::Tcp => "tcp",
+            Self::Relayed => "relayed",
+            Self::Apart => "apart",
+        }
     }
 }
 
@@ -212,8 +159,11 @@ pub fn run(homes: &TwoHomes, number: u64) -> Run {
 pub struct Cell {
     runs: usize,
     techniques: BTreeMap<Technique, usize>,
+    ends: BTreeMap<End, usize>,
     /// Of the direct ones, sorted.
     times: Vec<Duration>,
+    /// Of the relayed ones, sorted.
+    relayed: Vec<Duration>,
     probes: Vec<u32>,
     sockets: u32,
     datagrams: u64,
@@ -233,10 +183,15 @@ impl Cell {
     /// Adds a meeting.
     pub fn add(&mut self, run: &Run) {
         self.runs += 1;
+        *self.ends.entry(run.end()).or_default() += 1;
         if let Some((time, technique)) = run.direct {
             let place = self.times.partition_point(|known| *known <= time);
             self.times.insert(place, time);
             *self.techniques.entry(technique).or_default() += 1;
+        }
+        if let Some(time) = run.relayed {
+            let place = self.relayed.partition_point(|known| *known <= time);
+            self.relayed.insert(place, time);
         }
         self.probes.push(run.probes);
         self.sockets = self.sockets.max(run.sockets);
@@ -269,6 +224,18 @@ impl Cell {
         most.map(|(technique, _)| *technique).filter(|_| direct)
     }
 
+    /// How most meetings ended; where most were not direct, how most of those did.
+    #[must_use]
+    pub fn end(&self) -> End {
+        let direct = self.direct() * 2 >= self.runs && self.runs > 0;
+        let counted = self
+            .ends
+            .iter()
+            .filter(|(end, _)| end.is_direct() == direct);
+        let most = counted.max_by_key(|(_, count)| **count);
+        most.map_or(End::Apart, |(end, _)| *end)
+    }
+
     /// The time that so many hundredths of the direct ones stayed within.
     #[must_use]
     pub fn time(&self, percent: usize) -> Option<Duration> {
@@ -297,16 +264,7 @@ impl Cell {
     /// The share of direct meetings, and the 95 % confidence interval of it (Wilson's).
     #[must_use]
     pub fn rate(&self) -> (f64, f64, f64) {
-        const Z: f64 = 1.96;
-        if self.runs == 0 {
-            return (0.0, 0.0, 1.0);
-        }
-        let n = self.runs as f64;
-        let p = self.direct() as f64 / n;
-        let denominator = 1.0 + Z * Z / n;
-        let centre = (p + Z * Z / (2.0 * n)) / denominator;
-        let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt() / denominator;
-        (p, (centre - half).max(0.0), (centre + half).min(1.0))
+        wilson(self.direct(), self.runs)
     }
 
     /// The cell as numbers to keep.
@@ -318,6 +276,7 @@ impl Cell {
             left: left.to_owned(),
             right: right.to_owned(),
             technique: self.technique().unwrap_or(Technique::Relay).as_str(),
+            end: self.end(),
             runs: self.runs,
             direct: self.direct(),
             rate,
@@ -325,11 +284,26 @@ impl Cell {
             rate_high: high,
             median_ms: self.time(50).map(ms),
             p99_ms: self.time(99).map(ms),
+            relayed_ms: self.relayed.get(self.relayed.len() / 2).copied().map(ms),
             most_probes: self.most_probes(),
             most_sockets: self.sockets,
             most_datagrams: self.datagrams,
         }
     }
+}
+
+/// A share, and the 95 % confidence interval of what it is a sample of (Wilson's).
+pub(super) fn wilson(of: usize, runs: usize) -> (f64, f64, f64) {
+    const Z: f64 = 1.96;
+    if runs == 0 {
+        return (0.0, 0.0, 1.0);
+    }
+    let n = runs as f64;
+    let p = of as f64 / n;
+    let denominator = 1.0 + Z * Z / n;
+    let centre = (p + Z * Z / (2.0 * n)) / denominator;
+    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt() / denominator;
+    (p, (centre - half).max(0.0), (centre + half).min(1.0))
 }
 
 /// A cell of the table in numbers.
@@ -341,6 +315,9 @@ pub struct Figures {
     pub right: String,
     /// How most meetings ended: a technique, or `relay`.
     pub technique: &'static str,
+    /// The same, coarser, and whether the path is a TCP connection.
+    #[serde(skip)]
+    pub end: End,
     /// Meetings.
     pub runs: usize,
     /// Those with a direct path.
@@ -355,6 +332,8 @@ pub struct Figures {
     pub median_ms: Option<f64>,
     /// The time that 99 of 100 stayed within.
     pub p99_ms: Option<f64>,
+    /// The median time to a relayed path of those that have none but that.
+    pub relayed_ms: Option<f64>,
     /// The most probes of a side beyond plain checks.
     pub most_probes: u32,
     /// The most sockets that a side opened.

@@ -6,7 +6,7 @@
 //! session of its own, so the answer leaves from the external port that was hit,
 //! whatever the mapping behaviour would give a new flow. Without it an
 //! endpoint-dependent mapping with endpoint-independent filtering could never answer a
-//! stranger; Linux NATs do.
+//! stranger; Linux NATs do. [`Nat::tracks_inbound`] turns it off.
 //!
 //! External ports are not overloaded (RFC 4787, REQ-3) unless told: at one moment an
 //! external endpoint belongs to one internal endpoint.
@@ -16,6 +16,7 @@ mod table;
 
 pub(crate) use table::{NatTable, Refusal, Translated};
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Which remote endpoints share a mapping (RFC 4787, section 4.1).
@@ -172,6 +173,10 @@ pub struct Nat {
     /// Whether flows to different remote endpoints may share an external port, against
     /// REQ-3 but as Linux does. It matters where ports are few.
     pub overload: bool,
+    /// Whether a flow that began outside keeps the external port by which it came in, whatever
+    /// the mapping behaviour gives a new flow. Connection trackers, Linux's for one, work like
+    /// that; a NAT that asks its mappings alone answers from another port.
+    pub tracks_inbound: bool,
     /// New flows a second of everybody else behind the NAT, at random times. They take
     /// ports where those are given in order.
     pub foreign_flows: u16,
@@ -205,6 +210,7 @@ impl Nat {
             allocation,
             parity: false,
             overload: false,
+            tracks_inbound: true,
             foreign_flows: 0,
             hairpin: Hairpin::Off,
             unsolicited: Unsolicited::Drop,
@@ -260,4 +266,35 @@ pub enum Gate {
     Firewall(Firewall),
     /// Translated.
     Nat(Nat),
+    /// As [`Router::v4`](crate::sim::Router::v4) only: translated for hosts that have IPv6 alone
+    /// (RFC 6146). They reach IPv4 endpoints under the well-known prefix, [`synthesised`].
+    Nat64(Nat),
+}
+
+/// The first 96 bits of 64:ff9b::/96, the well-known prefix (RFC 6052 section 2.1).
+const WELL_KNOWN: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+
+/// How a host behind a NAT64 reaches an IPv4 endpoint; an IPv6 one stays as it is.
+#[must_use]
+pub fn synthesised(endpoint: SocketAddr) -> SocketAddr {
+    let IpAddr::V4(v4) = endpoint.ip() else {
+        return endpoint;
+    };
+    let [a, b, c, d] = v4.octets().map(u16::from);
+    let [p0, p1, p2, p3, p4, p5] = WELL_KNOWN;
+    let v6 = Ipv6Addr::new(p0, p1, p2, p3, p4, p5, a << 8 | b, c << 8 | d);
+    SocketAddr::new(v6.into(), endpoint.port())
+}
+
+/// The IPv4 endpoint that an IPv6 one stands for.
+pub(crate) fn embedded(endpoint: SocketAddr) -> Option<SocketAddr> {
+    let IpAddr::V6(v6) = endpoint.ip() else {
+        return None;
+    };
+    let segments = v6.segments();
+    let [.., high, low] = segments;
+    let [a, b] = high.to_be_bytes();
+    let [c, d] = low.to_be_bytes();
+    let is_well_known = segments.starts_with(&WELL_KNOWN);
+    is_well_known.then(|| SocketAddr::new(IpAddr::from([a, b, c, d]), endpoint.port()))
 }

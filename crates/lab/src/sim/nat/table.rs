@@ -97,6 +97,7 @@ pub(crate) struct NatTable {
     timeouts: Timeouts,
     capacity: usize,
     overload: bool,
+    tracks_inbound: bool,
     allocator: Allocator,
     /// The external address, or `None` where addresses stay as they are.
     address: Option<IpAddr>,
@@ -119,6 +120,7 @@ impl NatTable {
             timeouts: nat.timeouts,
             capacity: nat.capacity,
             overload: nat.overload,
+            tracks_inbound: nat.tracks_inbound,
             allocator: Allocator::new(nat, random),
             address: Some(address),
             entries: BTreeMap::new(),
@@ -360,6 +362,12 @@ impl NatTable {
                 remote: seen_as,
             });
         }
+        if !self.tracks_inbound && !self.covers(external, remote) {
+            return Ok(Translated {
+                own: internal,
+                remote,
+            });
+        }
         if self.by_flow.len() >= self.capacity {
             return Err(Refusal::Full);
         }
@@ -369,6 +377,12 @@ impl NatTable {
             own: internal,
             remote: seen_as,
         })
+    }
+
+    /// Whether the inside, too, would be given this mapping towards `remote`.
+    fn covers(&self, external: Key, remote: SocketAddr) -> bool {
+        let entry = self.entries.get(&external);
+        entry.is_some_and(|entry| entry.scope.covers(remote))
     }
 
     /// The source under which the inside sees `remote`. When the internal endpoint has a

@@ -1,6 +1,6 @@
 //! Random worlds, and what plain ICE must be able to do in them.
 
-use super::{Home, Layer, Signalling, TwoHomes};
+use super::{Home, Layer, Outlet, Signalling, TwoHomes};
 use crate::sim::link::Pipe;
 use crate::sim::nat::{Allocation, Filtering, Firewall, Gate, Mapping, Nat, Ports};
 use crate::sim::random::Stream;
@@ -76,7 +76,7 @@ fn behaviour(gate: Gate, view: fn(&Nat) -> Behaviour) -> Option<Behaviour> {
         Gate::Closed => None,
         Gate::Open => Some(OPEN),
         Gate::Firewall(firewall) => Some((Mapping::EndpointIndependent, firewall.filtering)),
-        Gate::Nat(nat) => Some(view(&nat)),
+        Gate::Nat(nat) | Gate::Nat64(nat) => Some(view(&nat)),
     }
 }
 
@@ -128,8 +128,10 @@ impl Dice {
         Home {
             routers: layers.collect(),
             access: self.pipe(),
+            back: None,
             ipv4: true,
             ipv6: v6 != Gate::Closed,
+            outlet: Outlet::All,
             bridges: self.pick(&[0, 0, 0, 1, 2]),
         }
     }

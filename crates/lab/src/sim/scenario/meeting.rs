@@ -1,13 +1,15 @@
 //! Two ICE agents look for each other.
 
-use super::party::{Party, PartyEvent, PartySignal, Peer};
-use super::{BuiltHome, Signalling, TwoHomes};
+use super::party::{Party, PartyEvent, PartySignal, StunServer};
+use super::peer::{Equipment, Over, Peer, WayToRelay};
+use super::proxy::Proxy;
+use super::relay::Relay;
+use super::{BuiltHome, Outlet, RELAY_CLIENT_PORT, RELAY_PORT, Signalling, TwoHomes};
 use crate::sim::random::Stream;
 use crate::sim::runner::{MachineId, Occurrence, Runner};
 use crate::sim::topology::{HostId, RouterId};
 use crate::sim::world::World;
 use postern_proto::ice::{Agent, Credentials, Event, Path, Report, Role};
-use postern_proto::stun::BindingServer;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -85,6 +87,35 @@ impl Outcome {
     }
 }
 
+impl TwoHomes {
+    /// What the peer of a home works with.
+    fn equip(
+        &self,
+        home: &BuiltHome,
+        outlet: Outlet,
+        stun: &[SocketAddr],
+        relay: SocketAddr,
+    ) -> Equipment {
+        let v4 = home.endpoints.iter().find(|endpoint| endpoint.is_ipv4());
+        let over = match (outlet, home.proxy) {
+            (Outlet::All, _) => Over::Udp,
+            (Outlet::Proxy, Some((_, proxy))) => Over::Proxy(proxy),
+            (Outlet::NoUdp | Outlet::Https | Outlet::Proxy, _) => Over::Tcp,
+        };
+        let way = |v4: &SocketAddr| WayToRelay {
+            local: SocketAddr::new(v4.ip(), RELAY_CLIENT_PORT),
+            server: relay,
+            over,
+        };
+        Equipment {
+            endpoints: home.endpoints.clone(),
+            stun: stun.to_vec(),
+            tcp: v4.copied().zip(Some(stun[0])).filter(|_| self.tcp),
+            relay: v4.map(way).filter(|_| self.relay),
+        }
+    }
+}
+
 impl Meeting {
     /// Builds the world; the agents begin to gather at `start`.
     #[must_use]
@@ -95,13 +126,24 @@ impl Meeting {
         let network = homes.build_carrier(&mut world);
         let built = [0, 1].map(|side| homes.build_home(&mut world, network, side));
         let mut runner = Runner::new(world);
-        runner.add(server, Party::Server(BindingServer::new()));
+        let relay = SocketAddr::new(stun[0].ip(), RELAY_PORT);
+        if homes.relay {
+            runner.add(server, Party::Relay(Box::new(Relay::new(start, relay))));
+        }
+        runner.add(server, Party::Server(Box::new(StunServer::new(stun[0]))));
         let mut random = Stream::new(seed, u64::MAX);
         let [left, right] = built;
-        let sides = [(Role::Controlling, left), (Role::Controlled, right)].map(|(role, home)| {
+        let outlets = homes.homes.each_ref().map(|home| home.outlet);
+        let roles = [Role::Controlling, Role::Controlled]
+            .into_iter()
+            .zip(outlets);
+        let mut roles = roles.collect::<Vec<_>>().into_iter();
+        let sides = [left, right].map(|home| {
+            let (role, outlet) = roles.next().unwrap_or((Role::Controlled, Outlet::All));
             let agent = Agent::new(start, random.bytes(), role, homes.config);
             let ports = Stream::new(random.bytes(), 0);
-            Side::new(&mut runner, agent, home, &stun, ports)
+            let equipment = homes.equip(&home, outlet, &stun, relay);
+            Side::new(&mut runner, agent, home, &equipment, ports)
         });
         let mut meeting = Self {
             runner,
@@ -196,7 +238,9 @@ impl Meeting {
     pub fn agent(&self, side: usize) -> &Agent {
         match self.runner.machine(self.sides[side].machine) {
             Party::Peer(peer) => peer.agent(),
-            Party::Server(_) => unreachable!("a side's machine is a peer"),
+            Party::Server(_) | Party::Relay(_) | Party::Proxy(_) => {
+                unreachable!("a side's machine is a peer")
+            }
         }
     }
 
@@ -233,6 +277,7 @@ impl Meeting {
             Event::Failed(report) => side.ended = Some(End::Failed(report)),
             Event::Lost(path) => side.on_lost(path),
             Event::PeerSeen(_)
+            | Event::ResolveName(_)
             | Event::OpenSockets { .. }
             | Event::SendLimited { .. }
             | Event::CloseSockets(_)
@@ -288,11 +333,14 @@ impl Side {
         runner: &mut Runner<Party>,
         agent: Agent,
         home: BuiltHome,
-        stun: &[SocketAddr],
+        equipment: &Equipment,
         ports: Stream,
     ) -> Self {
         let credentials = agent.local_credentials().clone();
-        let peer = Peer::new(runner.now(), agent, &home.endpoints, stun, ports);
+        if let Some((host, local)) = home.proxy {
+            runner.add(host, Party::Proxy(Box::new(Proxy::new(local))));
+        }
+        let peer = Peer::new(runner.now(), agent, equipment, ports);
         Self {
             machine: runner.add(home.host, Party::Peer(Box::new(peer))),
             host: home.host,

@@ -17,14 +17,20 @@ mod describe;
 mod forecast;
 mod meeting;
 mod party;
+mod peer;
+mod proxy;
+mod relay;
 
 pub use describe::describe;
 pub use meeting::{Meeting, Outcome, SideOutcome};
-pub use party::{Party, PartyEvent, PartySignal, Peer};
+pub use party::{Party, PartyEvent, PartySignal, StunServer};
+pub use peer::Peer;
+pub use proxy::Proxy;
+pub use relay::Relay;
 
 use super::link::{Link, Pipe};
 use super::nat::{Gate, Nat};
-use super::router::Router;
+use super::router::{Egress, Router};
 use super::topology::{HostId, NetworkId, RouterId};
 use super::world::World;
 use postern_proto::ice::Config;
@@ -36,6 +42,12 @@ use std::time::Duration;
 const PEER_PORT: u16 = 5000;
 /// The port of the STUN server (RFC 8489, section 9).
 const STUN_PORT: u16 = 3478;
+/// The port of the relay: the one that is open where hardly any are.
+const RELAY_PORT: u16 = 443;
+/// Of a peer's client of the relay.
+const RELAY_CLIENT_PORT: u16 = 5001;
+/// The port of a home's HTTP proxy.
+const PROXY_PORT: u16 = 3128;
 /// The carrier's place among the sides in [`outside_v4`] and [`outside_v6`].
 const CARRIER: u8 = 99;
 const NAMES: [&str; 2] = ["left", "right"];
@@ -55,6 +67,10 @@ pub struct TwoHomes {
     /// How many more IPv4 endpoints the STUN server has: with one a second address, with two
     /// a second port of the first, too.
     pub vantages: u8,
+    /// Whether both have an allocation at a TURN server, by UDP where that is let out, else by TCP.
+    pub relay: bool,
+    /// Whether both look for direct connections over TCP, too.
+    pub tcp: bool,
     /// How credentials and candidates get across.
     pub signalling: Signalling,
     /// Settings of both agents.
@@ -68,13 +84,31 @@ pub struct Home {
     pub routers: Vec<Layer>,
     /// The link between the home and the core, in each direction.
     pub access: Pipe,
+    /// The direction from the core to the home, where it is another.
+    pub back: Option<Pipe>,
     /// Whether the host has an IPv4 address.
     pub ipv4: bool,
     /// Whether the host has an IPv6 address.
     pub ipv6: bool,
+    /// What the innermost router lets out.
+    pub outlet: Outlet,
     /// Further IPv4 interfaces of the host, from 172.17.0.1 on, that lead nowhere: bridges
     /// for containers. They are the same in both homes.
     pub bridges: u8,
+}
+
+/// What a home lets out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Outlet {
+    /// Everything.
+    #[default]
+    All,
+    /// No UDP.
+    NoUdp,
+    /// TCP to port 443.
+    Https,
+    /// What an HTTP proxy in the home sends for others.
+    Proxy,
 }
 
 /// One router of a home.
@@ -112,9 +146,20 @@ impl Home {
                 latency: Duration::from_millis(15),
                 ..Pipe::default()
             },
+            back: None,
             ipv4: true,
             ipv6: false,
+            outlet: Outlet::All,
             bridges: 0,
+        }
+    }
+
+    /// Its link to the core.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        Link {
+            up: self.access,
+            down: self.back.unwrap_or(self.access),
         }
     }
 
@@ -141,6 +186,8 @@ impl TwoHomes {
             same_addresses: false,
             server: Pipe::default(),
             vantages: 0,
+            relay: false,
+            tcp: false,
             signalling: Signalling::Trickled(Duration::from_millis(30)),
             config: Config::default(),
         }
@@ -181,11 +228,14 @@ impl TwoHomes {
         let home = &self.homes[usize::from(side)];
         let name = NAMES[usize::from(side)];
         let outermost = u8::from(self.carrier.is_some());
-        let mut link = Link::symmetric(home.access);
+        let mut link = home.link();
         let mut network = network;
         let mut routers = Vec::new();
         for (depth, layer) in (outermost..).zip(&home.routers) {
-            let router = layer.router(side, depth, std::mem::take(&mut link));
+            let mut router = layer.router(side, depth, std::mem::take(&mut link));
+            if routers.len() + 1 == home.routers.len() {
+                router.egress = self.egress(side);
+            }
             let router = world.add_router(&format!("{name}-nat{depth}"), network, &router);
             network = world.inside(router);
             routers.push(router);
@@ -193,13 +243,34 @@ impl TwoHomes {
         let host = world.add_host(name);
         world.attach(host, network, &self.host_addresses(side), link);
         build_bridges(world, host, home.bridges);
+        let proxy = (home.outlet == Outlet::Proxy).then(|| {
+            let host = world.add_host(&format!("{name}-proxy"));
+            let address = self.proxy(side);
+            world.attach(host, network, &[address], Link::default());
+            (host, SocketAddr::new(address, PROXY_PORT))
+        });
         let addresses = world.addresses(host).into_iter();
         let endpoints = addresses.map(|address| SocketAddr::new(address, PEER_PORT));
         BuiltHome {
             host,
             routers,
             endpoints: endpoints.collect(),
+            proxy,
         }
+    }
+
+    fn egress(&self, side: u8) -> Egress {
+        match self.homes[usize::from(side)].outlet {
+            Outlet::All => Egress::All,
+            Outlet::NoUdp => Egress::NoUdp,
+            Outlet::Https => Egress::Tcp(RELAY_PORT),
+            Outlet::Proxy => Egress::Proxy(self.proxy(side)),
+        }
+    }
+
+    fn proxy(&self, side: u8) -> IpAddr {
+        let home = if self.same_addresses { 1 } else { side + 1 };
+        IpAddr::from([192, 168, home, 3])
     }
 
     fn host_addresses(&self, side: u8) -> Vec<IpAddr> {
@@ -228,6 +299,7 @@ impl Layer {
             link,
             v4: self.v4,
             v6: self.v6,
+            egress: Egress::All,
         }
     }
 }
@@ -246,6 +318,7 @@ struct BuiltHome {
     host: HostId,
     routers: Vec<RouterId>,
     endpoints: Vec<SocketAddr>,
+    proxy: Option<(HostId, SocketAddr)>,
 }
 
 /// Public for the outermost router, shared address space (RFC 6598) for those behind it.

@@ -1,8 +1,11 @@
-//! Who takes part: two peers with ICE agents, and the STUN server.
+//! Who takes part: two peers, the STUN server, the relay, and perhaps a proxy.
 
-use crate::sim::random::Stream;
+use super::peer::Peer;
+use super::proxy::Proxy;
+use super::relay::Relay;
 use crate::sim::runner::Machine;
-use postern_proto::ice::{Agent, Candidate, Credentials, Event, Path};
+use crate::sim::tcp::{TcpCall, TcpEvent};
+use postern_proto::ice::{Candidate, Credentials, Event};
 use postern_proto::punch;
 use postern_proto::stun::BindingServer;
 use postern_proto::{Datagram, Transmit, Verdict};
@@ -10,27 +13,17 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// The first port of those that systems choose.
-const EPHEMERAL: u16 = 32_768;
-
 /// A machine of the scenario.
 #[derive(Debug)]
 pub enum Party {
     /// One of the two who want to meet.
     Peer(Box<Peer>),
     /// The STUN server.
-    Server(BindingServer),
-}
-
-/// A peer: an ICE agent, and data on the path that it has selected.
-#[derive(Debug)]
-pub struct Peer {
-    agent: Agent,
-    transmits: VecDeque<Transmit>,
-    limited: VecDeque<(Transmit, u8)>,
-    events: VecDeque<PartyEvent>,
-    /// Chooses the ports of sockets that the agent asks for.
-    random: Stream,
+    Server(Box<StunServer>),
+    /// The TURN server.
+    Relay(Box<Relay>),
+    /// A home's HTTP proxy.
+    Proxy(Box<Proxy>),
 }
 
 /// What a peer reports.
@@ -62,79 +55,38 @@ pub enum PartySignal {
     SendData,
 }
 
-impl Peer {
-    pub(super) fn new(
-        now: Instant,
-        mut agent: Agent,
-        endpoints: &[SocketAddr],
-        stun: &[SocketAddr],
-        random: Stream,
-    ) -> Self {
-        for &endpoint in endpoints {
-            agent.add_host(now, endpoint);
+/// A STUN server, over UDP and at one address over TCP, too.
+#[derive(Debug)]
+pub struct StunServer {
+    server: BindingServer,
+    calls: VecDeque<TcpCall>,
+    tcp: SocketAddr,
+}
+
+impl StunServer {
+    pub(super) fn new(tcp: SocketAddr) -> Self {
+        Self {
+            server: BindingServer::new(),
+            calls: VecDeque::from([TcpCall::Listen(tcp)]),
+            tcp,
         }
-        for &server in stun {
-            agent.add_stun_server(now, server);
-        }
-        agent.end_of_hosts(now);
-        let mut peer = Self {
-            agent,
-            transmits: VecDeque::new(),
-            limited: VecDeque::new(),
-            events: VecDeque::new(),
-            random,
+    }
+
+    fn handle_tcp(&mut self, now: Instant, remote: SocketAddr, event: &TcpEvent) {
+        let TcpEvent::Message(payload) = event else {
+            return;
         };
-        peer.follow(now);
-        peer
-    }
-
-    /// Takes what the agent says, and gives it the sockets that it asks for.
-    fn follow(&mut self, now: Instant) {
-        while let Some(event) = self.agent.poll_event() {
-            if let Event::OpenSockets { base, count, .. } = event {
-                let sockets = (0..count).map(|_| self.socket(base)).collect();
-                self.agent.sockets_opened(now, Some(sockets));
-            } else if let Event::SendLimited { transmit, ttl } = event {
-                self.limited.push_back((transmit, ttl));
-            } else {
-                self.events.push_back(PartyEvent::Ice(event));
-            }
+        let local = self.tcp;
+        let datagram = Datagram {
+            local,
+            remote,
+            payload,
+        };
+        self.server.handle_input(now, datagram);
+        while let Some(out) = self.server.poll_transmit() {
+            let call = TcpCall::Send(local, remote, out.payload);
+            self.calls.push_back(call);
         }
-    }
-
-    fn socket(&mut self, base: SocketAddr) -> SocketAddr {
-        let port = EPHEMERAL + self.random.below(u64::from(u16::MAX - EPHEMERAL) + 1) as u16;
-        SocketAddr::new(base.ip(), port)
-    }
-
-    /// The agent.
-    #[must_use]
-    pub const fn agent(&self) -> &Agent {
-        &self.agent
-    }
-
-    fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
-        let verdict = self.agent.handle_input(now, datagram);
-        self.follow(now);
-        if verdict == Verdict::NotMine && datagram.payload == DATA {
-            self.events.push_back(PartyEvent::Data {
-                local: datagram.local,
-                remote: datagram.remote,
-            });
-            return Verdict::Consumed;
-        }
-        verdict
-    }
-
-    fn handle_signal(&mut self, now: Instant, signal: PartySignal) {
-        match signal {
-            PartySignal::Credentials(peer) => self.agent.set_remote_credentials(now, peer),
-            PartySignal::Candidate(candidate) => self.agent.add_remote_candidate(now, candidate),
-            PartySignal::EndOfCandidates => self.agent.end_of_remote_candidates(now),
-            PartySignal::Punch(message) => self.agent.handle_punch(now, message),
-            PartySignal::SendData => self.transmits.extend(self.agent.selected().map(data)),
-        }
-        self.follow(now);
     }
 }
 
@@ -145,14 +97,36 @@ impl Machine for Party {
     fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
         match self {
             Self::Peer(peer) => peer.handle_input(now, datagram),
-            Self::Server(server) => server.handle_input(now, datagram),
+            Self::Server(stun) => stun.server.handle_input(now, datagram),
+            Self::Relay(relay) => relay.handle_input(now, datagram),
+            Self::Proxy(_) => Verdict::NotMine,
+        }
+    }
+
+    fn handle_tcp(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        event: &TcpEvent,
+    ) -> Verdict {
+        match self {
+            Self::Peer(peer) => peer.handle_tcp(now, local, remote, event),
+            Self::Server(stun) if local == stun.tcp => {
+                stun.handle_tcp(now, remote, event);
+                Verdict::Consumed
+            }
+            Self::Server(_) => Verdict::NotMine,
+            Self::Relay(relay) => relay.handle_tcp(now, local, remote, event),
+            Self::Proxy(proxy) => proxy.handle_tcp((local, remote), event),
         }
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if let Self::Peer(peer) = self {
-            peer.agent.handle_timeout(now);
-            peer.follow(now);
+        match self {
+            Self::Peer(peer) => peer.handle_timeout(now),
+            Self::Relay(relay) => relay.handle_timeout(now),
+            Self::Server(_) | Self::Proxy(_) => {}
         }
     }
 
@@ -164,43 +138,41 @@ impl Machine for Party {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         match self {
-            Self::Peer(peer) => {
-                let data = peer.transmits.pop_front();
-                data.or_else(|| peer.agent.poll_transmit())
-            }
-            Self::Server(server) => server.poll_transmit(),
+            Self::Peer(peer) => peer.poll_transmit(),
+            Self::Server(stun) => stun.server.poll_transmit(),
+            Self::Relay(relay) => relay.poll_transmit(),
+            Self::Proxy(_) => None,
         }
     }
 
     fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
         match self {
-            Self::Peer(peer) => peer.limited.pop_front(),
-            Self::Server(_) => None,
+            Self::Peer(peer) => peer.poll_limited(),
+            Self::Server(_) | Self::Relay(_) | Self::Proxy(_) => None,
         }
     }
 
     fn poll_event(&mut self) -> Option<PartyEvent> {
         match self {
-            Self::Peer(peer) => peer.events.pop_front(),
-            Self::Server(_) => None,
+            Self::Peer(peer) => peer.poll_event(),
+            Self::Server(_) | Self::Relay(_) | Self::Proxy(_) => None,
+        }
+    }
+
+    fn poll_tcp(&mut self) -> Option<TcpCall> {
+        match self {
+            Self::Peer(peer) => peer.poll_tcp(),
+            Self::Server(stun) => stun.calls.pop_front(),
+            Self::Relay(relay) => relay.poll_tcp(),
+            Self::Proxy(proxy) => proxy.poll_tcp(),
         }
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         match self {
-            Self::Peer(peer) => peer.agent.poll_timeout(),
-            Self::Server(_) => None,
+            Self::Peer(peer) => peer.poll_timeout(),
+            Self::Relay(relay) => relay.poll_timeout(),
+            Self::Server(_) | Self::Proxy(_) => None,
         }
-    }
-}
-
-/// First byte in the range of QUIC (RFC 9443), so that no agent takes it for STUN.
-const DATA: &[u8] = b"@data";
-
-fn data(path: Path) -> Transmit {
-    Transmit {
-        local: path.local,
-        remote: path.remote,
-        payload: DATA.to_vec(),
     }
 }

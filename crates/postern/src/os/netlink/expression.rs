@@ -51,6 +51,7 @@ pub(crate) enum Base {
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Tracked {
+    State = 0,
     Status = 2,
 }
 
@@ -201,6 +202,14 @@ impl Expressions {
     /// Translates the source to an address of the interface.
     pub(crate) fn masquerade(self) -> Self {
         self.add("masq", |_| {})
+    }
+
+    /// Counts what comes so far.
+    pub(crate) fn counter(self) -> Self {
+        self.add("counter", |data| {
+            data.u64(1, 0);
+            data.u64(2, 0);
+        })
     }
 
     pub(crate) fn accept(self) -> Self {

@@ -22,10 +22,10 @@ mod socket;
 mod tests;
 
 pub(crate) use addresses::{tells_change, watch_addresses};
-pub(crate) use chains::ForwardChain;
+pub(crate) use chains::{ForwardChain, Sought};
 pub(crate) use conntrack::{Flow, FlowFilter};
 pub(crate) use expression::{Base, Expressions, Family, Meta, Register, Tracked};
 pub(crate) use nftables::{
-    Batch, Chain, ChainKind, Change, Element, Hook, KeyType, Set, SetFlags, StoredElement,
+    Batch, Chain, ChainKind, Change, Counted, Element, Hook, KeyType, Set, SetFlags, StoredElement,
 };
 pub(crate) use socket::{Netlink, NetlinkError};

@@ -177,13 +177,7 @@ impl Set<'_> {
             to.bytes(13, &[0, 4, b0, b1, b2, b3]);
         }
         if self.flags.counters {
-            to.nest(17, |expression| {
-                expression.text(1, "counter");
-                expression.nest(2, |counter| {
-                    counter.u64(1, 0);
-                    counter.u64(2, 0);
-                });
-            });
+            to.nest(17, |expression| Counted::default().write(expression));
         }
     }
 
@@ -212,6 +206,25 @@ pub(crate) struct Element {
     pub(crate) timeout: Option<Duration>,
     /// Bytes that the kernel keeps and does not read; at most 128.
     pub(crate) note: Vec<u8>,
+    /// What it begins to count from, in a set that counts.
+    pub(crate) counted: Counted,
+}
+
+/// Packets, and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Counted {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Counted {
+    fn write(self, expression: &mut Attributes<'_>) {
+        expression.text(1, "counter");
+        expression.nest(2, |counter| {
+            counter.u64(1, self.bytes);
+            counter.u64(2, self.packets);
+        });
+    }
 }
 
 impl Element {
@@ -228,6 +241,9 @@ impl Element {
         }
         if !self.note.is_empty() {
             to.bytes(element::USER_DATA, &note(&self.note));
+        }
+        if self.counted != Counted::default() {
+            to.nest(element::EXPRESSION, |one| self.counted.write(one));
         }
     }
 
@@ -261,10 +277,8 @@ pub(crate) struct StoredElement {
     pub(crate) element: Element,
     /// How long it still lives; `None` for ever.
     pub(crate) left: Option<Duration>,
-    /// Packets that matched it, where the set counts.
-    pub(crate) packets: u64,
-    /// Their bytes.
-    pub(crate) bytes: u64,
+    /// What matched it, where the set counts.
+    pub(crate) counted: Counted,
 }
 
 impl StoredElement {
@@ -294,8 +308,10 @@ impl StoredElement {
     fn count(&mut self, expression: &[u8]) {
         if find(expression, 1) == Some(b"counter\0") {
             let data = find(expression, 2).unwrap_or_default();
-            self.bytes = find(data, 1).and_then(number).unwrap_or_default();
-            self.packets = find(data, 2).and_then(number).unwrap_or_default();
+            self.counted = Counted {
+                bytes: find(data, 1).and_then(number).unwrap_or_default(),
+                packets: find(data, 2).and_then(number).unwrap_or_default(),
+            };
         }
     }
 }
@@ -426,11 +442,22 @@ impl Batch {
     }
 
     fn add(&mut self, kind: u16, asked: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
+        self.add_to(INET, kind, asked, fill);
+    }
+
+    /// The same about a table of another family.
+    pub(super) fn add_to(
+        &mut self,
+        family: u8,
+        kind: u16,
+        asked: u16,
+        fill: impl FnOnce(&mut Attributes<'_>),
+    ) {
         let head = Head {
             kind: (SUBSYSTEM << 8) | kind,
             flags: flags::REQUEST | flags::ACK | asked,
             sequence: self.messages,
-            family: INET,
+            family,
             resource: 0,
         };
         message(&mut self.bytes, head, fill);
@@ -467,6 +494,23 @@ pub(super) fn dump_elements(table: &str, set: &str, sequence: u32) -> Vec<u8> {
     message(&mut bytes, head, |to| {
         to.text(1, table);
         to.text(2, set);
+    });
+    bytes
+}
+
+/// A request for the element of a set that has this one's key.
+pub(super) fn get_element(table: &str, set: &str, element: &Element, sequence: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let head = Head {
+        kind: (SUBSYSTEM << 8) | kind::GET_ELEMENT,
+        flags: flags::REQUEST | flags::ACK,
+        sequence,
+        family: INET,
+        resource: 0,
+    };
+    message(&mut bytes, head, |to| {
+        let one = std::slice::from_ref(element);
+        write_elements(table, set, one, to, Element::write_key);
     });
     bytes
 }

@@ -15,7 +15,9 @@ use rustix::net::{
 };
 
 use super::bytes::Arrived;
-use super::nftables::{Batch, Change, StoredElement, dump_elements, read_elements};
+use super::nftables::{
+    Batch, Change, Element, StoredElement, dump_elements, get_element, read_elements,
+};
 
 /// The largest answer: the kernel cuts dumps into pieces of at most 32 kB.
 const BUFFER: usize = 64 * 1024;
@@ -154,6 +156,24 @@ impl Netlink {
             elements.extend(read_elements(arrived));
         })?;
         Ok(elements)
+    }
+
+    /// The element of a set that has this one's key.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel said; `NotFound` when there is none.
+    pub(crate) fn element(
+        &mut self,
+        table: &str,
+        set: &str,
+        element: &Element,
+    ) -> Result<StoredElement, NetlinkError> {
+        let mut found = Vec::new();
+        let request = get_element(table, set, element, self.next());
+        self.ask(&request, |arrived| found.extend(read_elements(arrived)))?;
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        found.into_iter().next().ok_or_else(|| missing().into())
     }
 
     /// The next changes that others than the socket `own` made; `None` when there is nothing

@@ -125,7 +125,7 @@ fn a_mapped_port_leads_to_the_internal_one_and_is_counted() {
         };
         assert_eq!(one.element, element(4000, internal));
         assert!(one.left.unwrap() <= Duration::from_secs(600));
-        assert_eq!(one.packets, 1, "the first packet of the connection");
+        assert_eq!(one.counted.packets, 1, "the first packet of the connection");
 
         let filter = FlowFilter {
             protocol: Some(6),
@@ -195,17 +195,32 @@ fn a_renewal_is_a_deletion_and_an_addition_in_one_batch() {
         let mut batch = Batch::new();
         batch.add_new_elements(TABLE, MAP.name, &[element(1, 1)]);
         netlink.commit(batch).unwrap();
+        let counted = Counted {
+            packets: 3,
+            bytes: 180,
+        };
         let renewed = Element {
             timeout: Some(Duration::from_secs(1200)),
             ..element(1, 2)
         };
+        let counting = Element {
+            counted,
+            ..renewed.clone()
+        };
         let mut batch = Batch::new();
         batch.delete_elements(TABLE, MAP.name, &[element(1, 1)]);
-        batch.add_new_elements(TABLE, MAP.name, std::slice::from_ref(&renewed));
+        batch.add_new_elements(TABLE, MAP.name, &[counting]);
         netlink.commit(batch).unwrap();
         let stored = netlink.elements(TABLE, MAP.name).unwrap();
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].element, renewed);
+        assert_eq!(stored[0].counted, counted);
+        let missing = netlink.element(TABLE, MAP.name, &element(9, 9));
+        assert_eq!(missing.unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(
+            netlink.element(TABLE, MAP.name, &renewed).unwrap(),
+            stored[0]
+        );
     });
 }
 

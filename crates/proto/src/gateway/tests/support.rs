@@ -1,6 +1,6 @@
 //! A gateway with a kernel, and a clock that the test moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub(super) struct Bed {
     pub(super) kernel: BTreeMap<LeaseId, (Opening, Instant)>,
     /// What the kernel says to the next changes.
     pub(super) refuses: bool,
+    /// What the next router says to the next changes that add something.
+    pub(super) upstream: VecDeque<ChangeError>,
     pub(super) ended_flows: Vec<Opening>,
     pub(super) stored: usize,
     pub(super) responses: BTreeMap<ExchangeId, Response>,
@@ -53,6 +55,7 @@ impl Bed {
             gateway: Gateway::new(now, [7; 32], config),
             kernel: BTreeMap::new(),
             refuses: false,
+            upstream: VecDeque::new(),
             ended_flows: Vec::new(),
             stored: 0,
             responses: BTreeMap::new(),
@@ -133,6 +136,9 @@ impl Bed {
     ) -> Result<(), ChangeError> {
         if self.refuses {
             return Err(ChangeError::Full);
+        }
+        if let Some(error) = add.as_ref().and_then(|_| self.upstream.pop_front()) {
+            return Err(error);
         }
         if let Some(remove) = remove {
             self.kernel.remove(&remove.lease.id);

@@ -8,7 +8,7 @@ use postern_wire::upnp::soap::{Arguments, Call, ErrorCode, Fault, Reply};
 use super::ExchangeId;
 use super::requests::{Asked, document, empty};
 use super::service::Service;
-use crate::gateway::ask::Refusal;
+use crate::gateway::refusal::Refusal;
 use crate::gateway::{Client, Gateway, Lease};
 
 /// Whom to answer, and what was called.
@@ -192,8 +192,7 @@ impl Gateway {
 
     /// The outside address; empty when there is none.
     pub(super) fn external_text(&self) -> String {
-        let external = self.config.external;
-        external
+        self.outside()
             .map(|address| address.to_string())
             .unwrap_or_default()
     }

@@ -9,7 +9,8 @@ use postern_wire::upnp::soap::{Arguments, ErrorCode};
 
 use super::actions::{Called, Done, done};
 use super::mappings::address;
-use crate::gateway::ask::{Answer, Ask, Refusal, What};
+use crate::gateway::ask::{Answer, Ask, What};
+use crate::gateway::refusal::Refusal;
 use crate::gateway::{Event, Filter, Gateway, Kind, LeaseId, Origin};
 use crate::turn::server::Cidr;
 
@@ -130,7 +131,7 @@ impl Gateway {
         Ok(None)
     }
 
-    /// How many new flows came by a pinhole: the answer to [`Event::Count`].
+    /// How many packets crossed by a pinhole: the answer to [`Event::Count`].
     pub fn handle_counted(&mut self, lease: LeaseId, packets: u64) {
         let Some(answer) = self.waiting_counts.remove(&lease) else {
             return;

@@ -6,7 +6,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
@@ -136,6 +136,8 @@ pub(super) struct Peer {
     pub(super) events: Vec<(Duration, Event)>,
     /// What was sent, with the time since the start.
     pub(super) sent: Vec<(Duration, Transmit)>,
+    /// What stands between an IPv6 network and the others.
+    nat64: Option<Nat64Prefix>,
     signalled: usize,
     knows_credentials: bool,
 }
@@ -149,6 +151,7 @@ impl Peer {
             relays: Vec::new(),
             events: Vec::new(),
             sent: Vec::new(),
+            nat64: None,
             signalled: 0,
             knows_credentials: false,
         }
@@ -158,6 +161,27 @@ impl Peer {
         self.relays.push(at(relayed));
         let base = self.hosts[0];
         self.agent.add_relayed(now, base, at(relayed), at(TURN));
+    }
+
+    /// How an address looks from inside.
+    fn seen_as(&self, address: SocketAddr) -> SocketAddr {
+        match (self.nat64, address.ip()) {
+            (Some(prefix), IpAddr::V4(ip)) => {
+                SocketAddr::new(prefix.synthesise(ip).into(), address.port())
+            }
+            _ => address,
+        }
+    }
+
+    /// Where an address leads to outside.
+    fn leads_to(&self, address: SocketAddr) -> SocketAddr {
+        match (self.nat64, address.ip()) {
+            (Some(prefix), IpAddr::V6(ip)) => {
+                let v4 = prefix.extract(ip).map(IpAddr::V4);
+                SocketAddr::new(v4.unwrap_or_else(|| ip.into()), address.port())
+            }
+            _ => address,
+        }
     }
 
     /// The paths that were selected, with the time since the start.
@@ -279,6 +303,28 @@ impl Pair {
         self.drain();
     }
 
+    /// A host of a component, of `a` or of `b`.
+    pub(super) fn host_of(&mut self, is_a: bool, component: u16, address: &str) {
+        let peer = if is_a { &mut self.a } else { &mut self.b };
+        peer.hosts.push(at(address));
+        peer.agent.add_host_of(self.now, component, at(address));
+        self.drain();
+    }
+
+    /// `a` on an IPv6 network with a translator, `b` behind an IPv4 NAT, gathered.
+    pub(super) fn behind_nat64(prefix: Nat64Prefix) -> Self {
+        let mut pair = Self::new();
+        pair.a.nat = Nat::at("45.45.1.1:40000");
+        pair.b.nat = Nat::at("45.45.2.2:50000");
+        pair.a.nat64 = Some(prefix);
+        pair.a.agent.set_nat64_prefix(pair.now, Some(prefix));
+        pair.host_a("[2001:db8::1]:1000");
+        pair.host_b("10.0.2.2:2000");
+        pair.gather();
+        pair.run(ms(100));
+        pair
+    }
+
     pub(super) fn relay_a(&mut self, relayed: &str) {
         self.a.relay(self.now, relayed);
         self.drain();
@@ -398,7 +444,7 @@ impl Pair {
             };
             let datagram = Datagram {
                 local,
-                remote: from,
+                remote: peer.seen_as(from),
                 payload,
             };
             let ours = peer.hosts.contains(&local) || peer.relays.contains(&local);
@@ -440,9 +486,12 @@ impl Pair {
                 let from = if peer.relays.contains(&transmit.local) {
                     transmit.local
                 } else {
-                    peer.nat.outbound(transmit.local, transmit.remote)
+                    let remote = peer.leads_to(transmit.remote);
+                    peer.nat.outbound(transmit.local, remote)
                 };
                 peer.sent.push((elapsed, transmit.clone()));
+                let remote = peer.leads_to(transmit.remote);
+                let transmit = Transmit { remote, ..transmit };
                 out.push((from, transmit));
             }
             for (from, transmit) in out {

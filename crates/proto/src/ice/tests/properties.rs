@@ -129,7 +129,7 @@ impl World {
         let consents = self.agent.consents.keys();
         let known = |key: &&_| self.agent.list.is_valid(**key);
         assert!(consents.clone().all(|key| known(&key)), "{consents:?}");
-        let selected = self.agent.selected;
+        let selected = self.agent.selected_on(1);
         assert!(selected.is_none_or(|key| self.agent.list.is_valid(key)));
         assert!(self.agent.gatherer.servers() <= MAX_STUN_SERVERS);
         assert!(self.agent.early.len() <= MAX_EARLY_CHECKS);

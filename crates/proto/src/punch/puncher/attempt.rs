@@ -35,6 +35,8 @@ const BRACKET: usize = 3;
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) plan: Plan,
+    /// Whether the first datagrams that open a mapping are kept from arriving.
+    primer: bool,
     base: SocketAddr,
     peer: SocketAddr,
     begun: Instant,
@@ -63,12 +65,13 @@ impl Attempt {
     pub(super) fn new(
         now: Instant,
         plan: Plan,
-        base: SocketAddr,
-        peer: SocketAddr,
+        (base, peer): (SocketAddr, SocketAddr),
+        primer: bool,
         rng: &mut ChaCha20Rng,
     ) -> Self {
         let ports = plan.part.ports().map_or(1, PortRange::count);
         Self {
+            primer,
             base,
             peer,
             begun: now,
@@ -173,8 +176,14 @@ impl Attempt {
         Some(Way {
             local: self.socket(number)?,
             remote: self.peer,
-            ttl: ttl_of(round),
+            ttl: self.ttl_of(round),
         })
+    }
+
+    fn ttl_of(&self, round: u32) -> Option<u8> {
+        let arrives = !self.primer || round >= ROUNDS.saturating_sub(1);
+        let further = u8::try_from(round).ok().filter(|_| !arrives)?;
+        Some(FIRST_TTL.saturating_add(further))
     }
 
     fn socket(&self, number: u32) -> Option<SocketAddr> {
@@ -200,12 +209,6 @@ struct Way {
     local: SocketAddr,
     remote: SocketAddr,
     ttl: Option<u8>,
-}
-
-fn ttl_of(round: u32) -> Option<u8> {
-    let last = round >= ROUNDS.saturating_sub(1);
-    let further = u8::try_from(round).ok().filter(|_| !last)?;
-    Some(FIRST_TTL.saturating_add(further))
 }
 
 impl Part {
@@ -333,7 +336,7 @@ impl Puncher {
         let probe = Action::Probe {
             local,
             remote: attempt.peer,
-            ttl: ttl_of(round).filter(|_| before == after),
+            ttl: attempt.ttl_of(round).filter(|_| before == after),
         };
         let allocation = self.local.map(|nat| nat.allocation);
         if local != before && allocation == Some(Allocation::Preserving) {

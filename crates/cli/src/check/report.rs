@@ -1,0 +1,180 @@
+//! The JSON object of `postern check` (docs/check.md).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use postern::check::{Allocation, Facts, Filtering, Findings, Mapping, NatReport, Odds, Verdict};
+use serde::Serialize;
+
+/// Everything; what is unknown is null.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    reach: &'static str,
+    summary: String,
+    advice: Vec<String>,
+    uncertain: Vec<String>,
+    odds: Vec<ShownOdds>,
+    udp: Transport,
+    tcp: Transport,
+    ipv6: Transport,
+    port_mapping: Vec<&'static str>,
+    router: Option<String>,
+    layers: Option<u8>,
+    double_nat: Option<bool>,
+    server: Server,
+    addresses: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownOdds {
+    peer: &'static str,
+    probability: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    reachable: bool,
+    after_ms: Option<f64>,
+    intercepted: bool,
+    trouble: Option<String>,
+    stun: Vec<SocketAddr>,
+}
+
+/// One transport over one family.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Transport {
+    pub(super) reachable: bool,
+    pub(super) mapping: Option<&'static str>,
+    pub(super) filtering: Option<&'static str>,
+    pub(super) allocation: Option<&'static str>,
+    pub(super) port_range: Option<[u16; 2]>,
+    pub(super) step: Option<i16>,
+    pub(super) foreign_flows: Option<u16>,
+    pub(super) parity: Option<bool>,
+    pub(super) hairpin: Option<bool>,
+    pub(super) paired: Option<bool>,
+    pub(super) fragments: Option<bool>,
+    pub(super) public: Vec<SocketAddr>,
+    pub(super) round_trip_ms: Option<f64>,
+    pub(super) loss: Option<f64>,
+    pub(super) samples: usize,
+}
+
+impl Report {
+    pub(super) fn new(facts: &Facts, verdict: &Verdict) -> Self {
+        let odds = |odds: &Odds| ShownOdds {
+            peer: odds.peer.as_str(),
+            probability: odds.probability,
+        };
+        let router = facts.gateway.as_ref().and_then(|gateway| gateway.router);
+        Self {
+            reach: verdict.reach.as_str(),
+            summary: verdict.summary.clone(),
+            advice: verdict.advice.clone(),
+            uncertain: verdict.uncertain.clone(),
+            odds: verdict.odds.iter().map(odds).collect(),
+            udp: Transport::udp(&facts.udp),
+            tcp: Transport::tcp(facts),
+            ipv6: Transport::udp(&facts.ipv6),
+            port_mapping: facts.protocols().iter().map(|p| p.as_str()).collect(),
+            router: router.map(|router| router.to_string()),
+            layers: facts.layers(),
+            double_nat: facts.double_nat(),
+            server: Server {
+                reachable: facts.server.reachable,
+                after_ms: facts.server.after.map(milliseconds),
+                intercepted: facts.server.intercepted,
+                trouble: facts.server.trouble.clone(),
+                stun: facts.server.stun.clone(),
+            },
+            addresses: facts.addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl Transport {
+    pub(super) fn udp(findings: &Findings) -> Self {
+        Self {
+            hairpin: findings.hairpin,
+            paired: findings.paired,
+            fragments: findings.fragments,
+            public: findings.mapped.clone(),
+            round_trip_ms: findings.round_trip.map(milliseconds),
+            loss: findings.loss,
+            samples: findings.samples,
+            ..Self::new(findings.reachable, findings.translated, findings.nat)
+        }
+    }
+
+    pub(super) fn tcp(facts: &Facts) -> Self {
+        let tcp = &facts.tcp;
+        Self {
+            public: tcp.mapped.clone(),
+            ..Self::new(facts.tcp_gets_out(), tcp.translated, tcp.nat)
+        }
+    }
+
+    fn new(reachable: bool, translated: Option<bool>, nat: Option<NatReport>) -> Self {
+        let Some(nat) = nat else {
+            return Self {
+                reachable,
+                ..Self::default()
+            };
+        };
+        let (range, step, foreign_flows) = match nat.allocation {
+            Allocation::Random(range) => (Some([range.first, range.last]), None, None),
+            Allocation::Sequential {
+                step,
+                foreign_flows,
+                ..
+            } => (None, Some(step), Some(foreign_flows)),
+            Allocation::Preserving | Allocation::Unknown => (None, None, None),
+        };
+        Self {
+            reachable,
+            mapping: mapping(translated, nat.mapping),
+            filtering: filtering(nat.filtering),
+            allocation: allocation(nat.allocation),
+            port_range: range,
+            step,
+            foreign_flows,
+            parity: (translated == Some(true)).then_some(nat.parity),
+            ..Self::default()
+        }
+    }
+}
+
+/// The names of RFC 4787; `None` where it is not known which of them it is.
+fn mapping(translated: Option<bool>, mapping: Mapping) -> Option<&'static str> {
+    if translated == Some(false) {
+        return Some("none");
+    }
+    match mapping {
+        Mapping::EndpointIndependent => Some("endpoint-independent"),
+        Mapping::AddressDependent => Some("address-dependent"),
+        Mapping::AddressAndPortDependent => Some("address-and-port-dependent"),
+        Mapping::Unknown | Mapping::PortIndependent | Mapping::EndpointDependent => None,
+    }
+}
+
+fn filtering(filtering: Filtering) -> Option<&'static str> {
+    match filtering {
+        Filtering::EndpointIndependent => Some("endpoint-independent"),
+        Filtering::AddressDependent => Some("address-dependent"),
+        Filtering::AddressAndPortDependent => Some("address-and-port-dependent"),
+        Filtering::Unknown => None,
+    }
+}
+
+fn allocation(allocation: Allocation) -> Option<&'static str> {
+    match allocation {
+        Allocation::Preserving => Some("preserving"),
+        Allocation::Sequential { .. } => Some("sequential"),
+        Allocation::Random(_) => Some("random"),
+        Allocation::Unknown => None,
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}

@@ -1,0 +1,111 @@
+//! What `postern check` prints for people.
+
+use postern::check::{Facts, Odds, Verdict};
+
+use super::report::Transport;
+
+/// The first column.
+const WIDTH: usize = 22;
+
+pub(super) fn print(facts: &Facts, verdict: &Verdict) -> String {
+    let mut text = format!("{}\n", verdict.summary);
+    for (name, value) in rows(facts) {
+        text.push_str(&format!("\n  {name:WIDTH$}{value}"));
+    }
+    text.push('\n');
+    section(&mut text, "What you can do", &verdict.advice);
+    let odds: Vec<_> = verdict.odds.iter().map(odds).collect();
+    section(&mut text, "A direct connection with", &odds);
+    section(&mut text, "Not certain", &verdict.uncertain);
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn section(text: &mut String, title: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    text.push_str(&format!("\n{title}:\n"));
+    for line in lines {
+        text.push_str(&format!("  - {line}\n"));
+    }
+}
+
+fn odds(odds: &Odds) -> String {
+    let chance = match odds.probability {
+        p if p >= 0.99 => "certain, or nearly".to_owned(),
+        p if p < 0.01 => "none: it will be relayed".to_owned(),
+        p => format!("about {:.0} in 100", p * 100.0),
+    };
+    format!("{}: {chance}", odds.peer.name())
+}
+
+/// Name and value of everything that is known.
+pub(super) fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    let server = match (&facts.server.trouble, facts.server.after) {
+        (Some(trouble), _) => trouble.clone(),
+        (None, Some(after)) => format!("answers after {} ms", after.as_millis()),
+        (None, None) => "answers".to_owned(),
+    };
+    rows.push(("server", server));
+    rows.push(("UDP", transport(&Transport::udp(&facts.udp))));
+    details(&mut rows, &Transport::udp(&facts.udp));
+    rows.push(("TCP", transport(&Transport::tcp(facts))));
+    rows.push(("IPv6", transport(&Transport::udp(&facts.ipv6))));
+    if let Some(gateway) = &facts.gateway {
+        let names: Vec<_> = facts.protocols().iter().map(|p| p.as_str()).collect();
+        let opens = match names.is_empty() {
+            true => "nobody answers".to_owned(),
+            false => names.join(", "),
+        };
+        rows.push(("opens ports", opens));
+        if let Some(router) = gateway.router {
+            rows.push(("router", router.to_string()));
+        }
+        if let Some(external) = gateway.external {
+            rows.push(("its outside address", external.to_string()));
+        }
+    }
+    if let Some(layers) = facts.layers() {
+        rows.push(("translators", layers.to_string()));
+    }
+    rows
+}
+
+fn transport(transport: &Transport) -> String {
+    if !transport.reachable {
+        return "does not get out".to_owned();
+    }
+    let public: Vec<_> = transport.public.iter().map(ToString::to_string).collect();
+    let mut text = match public.is_empty() {
+        true => "gets out".to_owned(),
+        false => format!("gets out, seen as {}", public.join(" and ")),
+    };
+    if let Some(round_trip) = transport.round_trip_ms {
+        text.push_str(&format!(", {round_trip:.0} ms"));
+    }
+    match transport.loss {
+        Some(loss) if loss >= 0.005 => text.push_str(&format!(", {:.0} % lost", loss * 100.0)),
+        Some(_) | None => {}
+    }
+    text
+}
+
+fn details(rows: &mut Vec<(&'static str, String)>, transport: &Transport) {
+    let mut add = |name, value: Option<String>| rows.extend(value.map(|value| (name, value)));
+    add("  mapping", transport.mapping.map(str::to_owned));
+    add("  filtering", transport.filtering.map(str::to_owned));
+    let ports =
+        transport
+            .allocation
+            .map(|allocation| match (transport.port_range, transport.step) {
+                (Some([first, last]), _) => format!("{allocation}, {first} to {last}"),
+                (None, Some(step)) => format!("{allocation}, step {step}"),
+                (None, None) => allocation.to_owned(),
+            });
+    add("  ports", ports);
+    let yes = |value: bool| if value { "yes" } else { "no" }.to_owned();
+    add("  hairpin", transport.hairpin.map(yes));
+    add("  fragments", transport.fragments.map(yes));
+}

@@ -1,0 +1,201 @@
+//! One world and one question each.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use postern_lab::netns::Case;
+use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports};
+use serde_json::{Value, json};
+
+use crate::house::House;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        &[$(Case { name: stringify!($name), run: $name }),*]
+    };
+}
+
+pub(crate) const CASES: &[Case] = cases![
+    every_mapping_and_filtering_of_a_real_nat_is_found,
+    ports_in_a_block_in_order_and_preserved_are_told_apart,
+    an_ordinary_home_reads_one_sentence_and_what_to_do,
+    without_a_nat_the_machine_is_reachable_from_everywhere,
+    where_udp_is_blocked_a_relay_is_left,
+    where_nothing_gets_out_it_says_so_with_exit_code_6,
+    a_server_with_one_address_leaves_filtering_open,
+    the_page_shows_no_whole_address_and_loads_nothing,
+    a_check_is_over_within_seconds,
+];
+
+fn named(mapping: Mapping) -> &'static str {
+    match mapping {
+        Mapping::EndpointIndependent => "endpoint-independent",
+        Mapping::AddressDependent => "address-dependent",
+        Mapping::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
+fn filter(filtering: Filtering) -> &'static str {
+    match filtering {
+        Filtering::EndpointIndependent => "endpoint-independent",
+        Filtering::AddressDependent => "address-dependent",
+        Filtering::AddressAndPortDependent => "address-and-port-dependent",
+    }
+}
+
+fn every_mapping_and_filtering_of_a_real_nat_is_found() {
+    for mapping in [
+        Mapping::EndpointIndependent,
+        Mapping::AddressDependent,
+        Mapping::AddressAndPortDependent,
+    ] {
+        for filtering in [
+            Filtering::EndpointIndependent,
+            Filtering::AddressDependent,
+            Filtering::AddressAndPortDependent,
+        ] {
+            let house = House::behind(Nat::new(mapping, filtering));
+            let told = house.check();
+            let udp = &told["udp"];
+            assert_eq!(
+                udp["mapping"],
+                named(mapping),
+                "{mapping:?} {filtering:?} {told}"
+            );
+            assert_eq!(
+                udp["filtering"],
+                filter(filtering),
+                "{mapping:?} {filtering:?} {told}"
+            );
+        }
+    }
+}
+
+fn strict(allocation: Allocation) -> Nat {
+    Nat {
+        allocation,
+        ..Nat::new(
+            Mapping::AddressAndPortDependent,
+            Filtering::AddressAndPortDependent,
+        )
+    }
+}
+
+fn ports_in_a_block_in_order_and_preserved_are_told_apart() {
+    let told = House::behind(Nat::default()).check();
+    assert_eq!(told["udp"]["allocation"], "preserving", "{told}");
+    let block = Ports {
+        first: 40_960,
+        last: 41_983,
+    };
+    let told = House::behind(strict(Allocation::Random(block))).check();
+    assert_eq!(told["udp"]["allocation"], "random", "{told}");
+    let first = told["udp"]["port_range"][0].as_u64().unwrap();
+    let last = told["udp"]["port_range"][1].as_u64().unwrap();
+    let count = last - first + 1;
+    assert!((512..=2048).contains(&count), "{told}");
+}
+
+fn an_ordinary_home_reads_one_sentence_and_what_to_do() {
+    let house = House::behind(Nat::default());
+    let checked = house.check_on("alice", &[]);
+    assert_eq!(checked.code, 0);
+    let expected = "You can be reached directly from most networks. Your router does not open ports by itself.\n";
+    assert!(checked.text.starts_with(expected), "{}", checked.text);
+    for part in [
+        "What you can do:",
+        "Switch on UPnP",
+        "mapping",
+        "endpoint-independent",
+        "an ordinary home router: certain",
+    ] {
+        assert!(checked.text.contains(part), "{part}: {}", checked.text);
+    }
+    assert!(!checked.text.contains("Not certain"), "{}", checked.text);
+}
+
+fn without_a_nat_the_machine_is_reachable_from_everywhere() {
+    let house = House::behind(Nat::default());
+    let checked = house.check_on("server", &["--json"]);
+    let told = checked.json();
+    assert_eq!(checked.code, 0);
+    assert_eq!(told["udp"]["mapping"], "none", "{told}");
+    assert_eq!(told["layers"], 0, "{told}");
+    assert_eq!(told["reach"], "open", "{told}");
+}
+
+fn where_udp_is_blocked_a_relay_is_left() {
+    let house = House::behind(Nat::default());
+    let block = "table ip block {\nchain forward {\ntype filter hook forward priority -10\nmeta l4proto udp drop\n}\n}\n";
+    house.world.nft("red", block).unwrap();
+    let checked = house.check_on("alice", &["--json"]);
+    let told = checked.json();
+    assert_eq!(checked.code, 5, "{told}");
+    assert_eq!(told["reach"], "relay", "{told}");
+    assert_eq!(told["udp"]["reachable"], false);
+    assert_eq!(told["server"]["reachable"], true);
+    let summary = told["summary"].as_str().unwrap();
+    assert!(summary.contains("this network lets no UDP out"), "{told}");
+}
+
+fn where_nothing_gets_out_it_says_so_with_exit_code_6() {
+    let house = House::behind(Nat::default());
+    let block =
+        "table ip block {\nchain forward {\ntype filter hook forward priority -10\ndrop\n}\n}\n";
+    house.world.nft("red", block).unwrap();
+    let checked = house.check_on("alice", &["--json"]);
+    let told = checked.json();
+    assert_eq!(checked.code, 6, "{told}");
+    assert_eq!(told["reach"], "nothing");
+    assert_eq!(told["udp"]["mapping"], Value::Null);
+}
+
+fn a_server_with_one_address_leaves_filtering_open() {
+    let mut house = House::without_server(Nat::default());
+    house.serve(&[]);
+    let told = house.check();
+    assert_eq!(told["udp"]["filtering"], Value::Null, "{told}");
+    assert_eq!(told["udp"]["allocation"], "preserving", "{told}");
+    assert_eq!(told["reach"], "direct");
+    assert_eq!(told["uncertain"].as_array().unwrap().len(), 2, "{told}");
+}
+
+fn the_page_shows_no_whole_address_and_loads_nothing() {
+    let house = House::behind(Nat::default());
+    let path = house.directory.path().join("report.html");
+    let name = path.display().to_string();
+    house.check_on("alice", &["--report", &name]);
+    let page = fs::read_to_string(&path).unwrap();
+    for hidden in [
+        "192.168.1.10",
+        "192.168.1.1",
+        "<script",
+        "src=",
+        "http:",
+        "https:",
+        "url(",
+    ] {
+        assert!(!page.contains(hidden), "{hidden}: {page}");
+    }
+    for shown in [
+        "You can be reached directly",
+        "192.168.x.x",
+        "the internet",
+        "<svg",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    house.check_on("alice", &["--report", &name, "--full"]);
+    let full = fs::read_to_string(&path).unwrap();
+    assert!(full.contains("192.168.1.10"), "{full}");
+}
+
+fn a_check_is_over_within_seconds() {
+    let house = House::behind(strict(Allocation::Random(Ports::ALL)));
+    let begun = Instant::now();
+    let told = house.check();
+    // The promise is five seconds; this machine may be busy.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(told["reach"], "strict", "{told}");
+    assert_eq!(told["port_mapping"], json!([]));
+}

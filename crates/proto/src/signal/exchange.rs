@@ -62,7 +62,7 @@ pub(super) struct KeyExchange {
 /// What both sides know in advance.
 enum Common {
     /// Words that can be guessed.
-    Words(Spake2<Ed25519Group>),
+    Words(Box<Spake2<Ed25519Group>>),
     /// A secret that cannot: what they share are random numbers.
     Secret(Zeroizing<[u8; 32]>),
 }
@@ -144,7 +144,7 @@ impl KeyExchange {
         Self {
             role,
             context,
-            common: Common::Words(spake),
+            common: Common::Words(Box::new(spake)),
             share: message.try_into().unwrap_or([0; KEY_EXCHANGE_LEN]),
         }
     }

@@ -16,11 +16,17 @@ use crate::clock;
 use crate::explain::Explanation;
 use crate::net::{AddressPair, PathTable};
 
-/// When a lost path is pinged again: a ping may get lost as well.
-const NUDGES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
+/// The pauses before a lost path is pinged again: three packets after it that are acknowledged prove a
+/// packet lost (RFC 9002 section 6.1.1), and a ping may get lost as well.
+const NUDGES: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(200),
+];
 
 /// A lost path is closed so long after the last ping.
-const LOST_PATH: Duration = Duration::from_secs(1);
+const LOST_PATH: Duration = Duration::from_millis(500);
 
 /// How a path reaches the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,7 +42,9 @@ bench-turn: ## What relaying costs the server, beside coturn and bare loops (ROU
 
 bench-gateway: ## What a gateway's work takes, beside miniupnpd if it is installed (ROUNDS=5)
 	@scripts/setup || echo "measuring without what is missing"
-	cargo bench -p postern-cli --bench gateway --locked
+	cargo build --release -p postern-cli --no-default-features --locked
+	mkdir -p target/bench && cp target/release/postern target/bench/postern
+	POSTERN=$(CURDIR)/target/bench/postern cargo bench -p postern-cli --bench gateway --locked
 
 TARGET ?= stun
 SECONDS ?= 60

@@ -2,7 +2,8 @@
 //! network namespaces of its own, asked by one host inside.
 //!
 //! `make bench-gateway` prints the table and writes `target/bench/gateway.json`; `ROUNDS=1`
-//! makes it shorter. miniupnpd is left out where it is not installed, and its rows with
+//! makes it shorter. It measures the program that routers get, built without the lab, which
+//! the variable `POSTERN` names. miniupnpd is left out where it is not installed, and its rows with
 //! 10,000 mappings always: its time for each grows with their number, and it does not get
 //! there in reasonable time. It is measured at 1,000 instead.
 
@@ -28,7 +29,7 @@ mod bench {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
-    use postern_bench::options::rounds;
+    use postern_bench::options::{rounds, variable};
     use postern_bench::report::{Goal, Report, Row, quantile, say};
     use postern_lab::netns::{Home, Program, Server, Topology, World, enter};
     use postern_lab::sim::Nat;
@@ -132,7 +133,8 @@ mod bench {
             let begin = Instant::now();
             let mut command = match self.daemon {
                 Daemon::Postern => {
-                    let mut command = self.world.command("router", POSTERN)?;
+                    let program = variable("POSTERN", POSTERN.to_owned())?;
+                    let mut command = self.world.command("router", &program)?;
                     command.args(["gateway", "--wan", "wan", "--lan", "lan", "--config"]);
                     command.arg(at("gateway.toml"));
                     command.arg("--socket").arg(at("gateway.sock"));

@@ -78,17 +78,21 @@ fn bar() -> ProgressBar {
 /// Tells the path in use, and every change of it, until the task is aborted.
 pub(crate) fn follow_paths(output: Output, connection: &Connection) -> tokio::task::AbortHandle {
     let mut paths = connection.paths();
-    tell(output, *paths.borrow_and_update());
+    let mut last = *paths.borrow_and_update();
+    tell(output, last, true);
     let task = tokio::spawn(async move {
         while paths.changed().await.is_ok() {
             let path = *paths.borrow_and_update();
-            tell(output, path);
+            let is_other = path.to_string() != last.to_string();
+            tell(output, path, is_other);
+            last = path;
         }
     });
     task.abort_handle()
 }
 
-fn tell(output: Output, path: PathInfo) {
+/// People are told of another path, and not how the same one came about.
+fn tell(output: Output, path: PathInfo, is_other: bool) {
     let event = Event::Path {
         kind: path.kind.as_str(),
         protocol: path.protocol.as_str(),
@@ -100,5 +104,6 @@ fn tell(output: Output, path: PathInfo) {
         remote: path.remote.to_string(),
         elapsed_ms: u64::try_from(path.elapsed.as_millis()).unwrap_or(u64::MAX),
     };
-    output.say(&event, &format!("Connected: {path}."));
+    let line = is_other.then(|| format!("Connected: {path}."));
+    output.say(&event, line.as_deref().unwrap_or_default());
 }

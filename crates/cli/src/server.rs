@@ -13,7 +13,8 @@ use clap::{Args, FromArgMatches};
 use postern::DEFAULT_PORT;
 use postern::server::{
     Alternates, CertificateFiles, Cidr, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_STUN_PORT,
-    DEFAULT_TLS_PORT, DEFAULT_UNPROVEN_RATE, Server, ServerConfig, ServerError, TurnConfig,
+    DEFAULT_TLS_PORT, DEFAULT_UNPROVEN_RATE, ProbeConfig, Server, ServerConfig, ServerError,
+    TurnConfig,
 };
 
 use crate::failure::{Failure, chain};
@@ -62,6 +63,9 @@ pub(crate) struct Arguments {
     /// Let that be an address to which the public internet leads
     #[arg(long, requires = "metrics")]
     metrics_public: bool,
+    /// Do not look at clients' ports from outside for them (POST /probe)
+    #[arg(long)]
+    no_probe: bool,
     #[command(flatten)]
     relay: RelayArguments,
     /// Print one JSON object a line (docs/json.md)
@@ -104,10 +108,11 @@ struct RelayArguments {
     #[arg(long, value_name = "NAME", default_value = DEFAULT_REALM)]
     realm: String,
     /// Let relays reach these addresses, though they are not on the public internet; repeatable,
-    /// the most specific rule wins. Default: the public internet without this machine
+    /// the most specific rule wins. Counts for probes of clients, too. Default: the public internet
+    /// without this machine
     #[arg(long, value_name = "CIDR")]
     allow_peer: Vec<Cidr>,
-    /// Let relays not reach these addresses; repeatable
+    /// Let relays not reach these addresses; repeatable. Counts for probes of clients, too
     #[arg(long, value_name = "CIDR")]
     deny_peer: Vec<Cidr>,
     /// Most allocations of one user; 0: no limit
@@ -213,6 +218,10 @@ impl Arguments {
             turn,
             metrics: self.metrics,
             metrics_public: self.metrics_public,
+            probe: (!self.no_probe).then(|| ProbeConfig {
+                allow: self.relay.allow_peer.clone(),
+                deny: self.relay.deny_peer.clone(),
+            }),
             unproven_rate: (self.relay.unproven_rate > 0).then_some(self.relay.unproven_rate),
         })
     }
@@ -233,6 +242,7 @@ impl Arguments {
             ("alternate-ip", self.alternate_ip != new.alternate_ip),
             ("alternate-port", self.alternate_port != new.alternate_port),
             ("metrics", self.metrics != new.metrics),
+            ("no-probe", self.no_probe != new.no_probe),
             ("cert", self.cert.is_some() != new.cert.is_some()),
             ("relay", old_relay.is_on() != new_relay.is_on()),
             (

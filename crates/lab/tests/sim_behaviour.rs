@@ -439,7 +439,8 @@ fn the_lifetime_of_an_idle_mapping_is_bounded_within_seconds() {
         let at_most = at_most.unwrap();
         assert!(at_least <= lifetime && lifetime <= at_most, "{end:?}");
         assert!(at_most - at_least <= lifetime / 6, "{end:?}");
-        assert!(took < Duration::from_secs(720), "{took:?}");
+        // The first round, and what is between two of its waits.
+        assert!(took < lifetime * 3 + Duration::from_secs(60), "{took:?}");
     }
 }
 

@@ -325,7 +325,7 @@ impl PathFollower {
     }
 
     /// The newest open path is the one in use: older ones are being closed.
-    fn publish(&self) {
+    pub(crate) fn publish(&self) {
         let elapsed = clock::now().saturating_duration_since(self.began);
         let (Some(quic), Some(&newest)) = (self.quic.upgrade(), self.open.last()) else {
             return;
@@ -334,11 +334,15 @@ impl PathFollower {
             return;
         };
         self.publisher.send_if_modified(|current| {
-            let changed = (current.local, current.remote) != (info.local, info.remote);
-            if changed {
-                *current = info;
+            let same = (current.local, current.remote) == (info.local, info.remote);
+            if same {
+                // How it came about may be known better.
+                let news = current.technique != info.technique;
+                current.technique = info.technique;
+                return news;
             }
-            changed
+            *current = info;
+            true
         });
     }
 }

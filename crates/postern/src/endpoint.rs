@@ -9,18 +9,21 @@ use std::time::Duration;
 
 use noq::TokioRuntime;
 use postern_proto::connect::{PathPolicy, RelayTransports};
-use postern_proto::punch::{HostBudget, Techniques};
+use postern_proto::ice::Nat64Prefix;
+use postern_proto::punch::{HostBudget, Technique, Techniques};
 use postern_wire::signal::{Code, Fingerprint};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::connection::Connection;
 use crate::dialer::{self, Dialer, Introducer};
+use crate::mapped::{Keeper, Mapped};
 use crate::net::watch::{self as changes, Hints};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
-    SessionId, Sockets, StunDatagram,
+    SessionId, Sockets, StunDatagram, nat64_prefix,
 };
+use crate::portmap::is_public;
 use crate::quic::{self, Identity};
 use crate::rendezvous::{self, Side, Signalling};
 use crate::server_url::ServerUrl;
@@ -62,7 +65,9 @@ pub struct EndpointConfig {
     /// another address shows whether the NAT uses another port for each address.
     pub stun: Vec<SocketAddr>,
     /// Techniques that are not used, of those that [have a
-    /// switch](postern_proto::punch::Technique::has_switch).
+    /// switch](postern_proto::punch::Technique::has_switch). Without
+    /// [`Mapped`](postern_proto::punch::Technique::Mapped) no router is asked for a port, which
+    /// is done otherwise where this machine has no public IPv4 address.
     pub disabled: Techniques,
 }
 
@@ -157,7 +162,7 @@ impl Endpoint {
     }
 
     pub(crate) fn with_sockets(
-        sockets: Sockets,
+        mut sockets: Sockets,
         dialer: Arc<dyn Dialer>,
         config: EndpointConfig,
     ) -> Result<Self, BindError> {
@@ -171,7 +176,7 @@ impl Endpoint {
         let table = PathTable::default();
         let sender = sockets.sender();
         let relays = RelayTable::default();
-        let punched = PunchedSockets::default();
+        let punched = PunchedSockets::beside(sockets.take_controls());
         let (mux, outlets) = Mux::new(sockets, table.clone(), relays.clone(), punched.clone());
         let nobody = accept_nobody(&identity).map_err(|error| BindError::Identity(error.into()))?;
         let quic = noq::Endpoint::new_with_abstract_socket(
@@ -198,6 +203,8 @@ impl Endpoint {
             attempts: watch::Sender::new(0),
             hosts: watch::Sender::default(),
             routers: OnceLock::new(),
+            nat64: Mutex::default(),
+            keeper: OnceLock::new(),
         });
         shared.look();
         let hints = shared.dialer.hints();
@@ -222,7 +229,9 @@ impl Endpoint {
         wait: Duration,
     ) -> Result<Invitation, EstablishError> {
         let introducer = self.introducer(server);
-        let signalling = rendezvous::enter(introducer, Side::Create, wait).await?;
+        let entering = rendezvous::enter(introducer, Side::Create, wait);
+        let (signalling, ()) = tokio::join!(entering, self.0.look_for_nat64());
+        let signalling = signalling?;
         let (code_sender, code) = oneshot::channel();
         let mut result = self.begin(true, signalling, Some(code_sender))?;
         tokio::select! {
@@ -246,17 +255,24 @@ impl Endpoint {
         wait: Duration,
     ) -> Result<Connection, EstablishError> {
         let introducer = self.introducer(server);
-        let signalling = rendezvous::enter(introducer, Side::Join(code), wait).await?;
+        let entering = rendezvous::enter(introducer, Side::Join(code), wait);
+        let (signalling, ()) = tokio::join!(entering, self.0.look_for_nat64());
+        let signalling = signalling?;
         let result = self.begin(false, signalling, None)?;
         result.await.unwrap_or(Err(EstablishError::Ended))
     }
 
-    /// Waits until no attempt at connecting is left, and every connection has told its
-    /// peer that it is over. To be called before the program ends.
+    /// Waits until no attempt at connecting is left, every connection has told its peer that it
+    /// is over, and the router's port is given back. To be called before the program ends.
     pub async fn finish(&self) {
         let mut attempts = self.0.attempts.subscribe();
         let _ = attempts.wait_for(|count| *count == 0).await;
-        self.0.quic.wait_idle().await;
+        let given_back = async {
+            if let Some(keeper) = self.0.keeper.get() {
+                keeper.end().await;
+            }
+        };
+        tokio::join!(self.0.quic.wait_idle(), given_back);
     }
 
     fn introducer(&self, server: &ServerUrl) -> Introducer {
@@ -330,6 +346,9 @@ pub(crate) struct Shared {
     /// The addresses from which this machine can be reached.
     hosts: watch::Sender<Vec<SocketAddr>>,
     routers: OnceLock<[AbortHandle; 3]>,
+    nat64: Mutex<Option<Nat64Prefix>>,
+    /// Begun by the first session that has a use for it.
+    keeper: OnceLock<Keeper>,
 }
 
 impl Drop for Shared {
@@ -407,6 +426,23 @@ impl Shared {
         self.config.udp && self.dialer.opens_sockets()
     }
 
+    /// What becomes of a port of the router that leads here, if one is to be asked for: a machine
+    /// with a public address needs none.
+    pub(crate) fn mapped(&self) -> Option<watch::Receiver<Mapped>> {
+        let config = &self.config;
+        let disabled = config.disabled.contains(Technique::Mapped);
+        let direct = config.policy != PathPolicy::RelayOnly;
+        let wanted = direct && !disabled && self.may_punch();
+        if !wanted || self.uses_loopback() {
+            return None;
+        }
+        let hosts = self.find_addresses();
+        let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
+        let port = hosts.iter().find(private)?.port();
+        let keeper = self.keeper.get_or_init(|| Keeper::start(port));
+        Some(keeper.subscribe())
+    }
+
     /// What this host allows in attempts to punch.
     pub(crate) fn punch_budget(&self) -> MutexGuard<'_, HostBudget<SessionId>> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
@@ -418,6 +454,16 @@ impl Shared {
             return sent;
         }
         self.sender.lock().await.send(pair, payload).await
+    }
+
+    /// The prefix of the NAT64 in front of this machine, as it was at the latest meeting.
+    pub(crate) fn nat64(&self) -> Option<Nat64Prefix> {
+        *self.nat64.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_for_nat64(&self) {
+        let prefix = nat64_prefix(&self.find_addresses()).await;
+        *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = prefix;
     }
 
     /// The addresses from which this machine can be reached, each with the port of the

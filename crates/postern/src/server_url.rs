@@ -88,6 +88,11 @@ impl ServerUrl {
         }
     }
 
+    /// Host and port, as in a URL.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// Where to open the WebSocket: without the pin, which is nobody else's business.
     pub(crate) fn websocket(&self) -> String {
         format!("wss://{}:{}/", self.host, self.port)

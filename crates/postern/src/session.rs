@@ -31,6 +31,7 @@ use crate::dialer::{Introducer, Meeting};
 use crate::endpoint::{Attempt, Shared};
 use crate::explain::Explanation;
 use crate::links::{Links, News};
+use crate::mapped::Mapped;
 use crate::net::{AddressPair, Late, Link, SessionId, StunDatagram, Unchannelled};
 use crate::rendezvous::{Signalling, SignallingError};
 
@@ -128,6 +129,8 @@ pub(crate) struct Session {
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
+    /// A port of the router that leads here.
+    mapped: Option<watch::Receiver<Mapped>>,
 }
 
 /// One thing that a session waited for.
@@ -139,6 +142,7 @@ enum Input {
     Opened(ice::Path, bool),
     Unchannelled(Unchannelled),
     Link(News),
+    Mapped(Mapped),
     PathEvent(PathEvent),
     Said(Said),
     Late(Late),
@@ -170,8 +174,15 @@ impl Session {
             stun: shared.stun_servers(),
             disabled: shared.disabled(),
         };
+        let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
+        connector.set_nat64_prefix(now, shared.nat64());
+        let mapped = shared.mapped();
+        if mapped.is_some() {
+            connector.expect_mapping(now);
+        }
         Ok(Self {
-            connector: Connector::new(now, crate::entropy::seed()?, &config),
+            connector,
+            mapped,
             attempt: Some(shared.attempt()),
             shared,
             inbox,
@@ -252,6 +263,7 @@ impl Session {
                     self.connector
                         .handle_relay_data(now, relayed, peer, &payload);
                 }
+                Input::Mapped(mapped) => self.on_mapped(mapped),
                 Input::Link(News::Dialled(link, opened)) => self.on_dialled(link, opened),
                 Input::Link(News::Input(input)) => self.on_link_input(input),
                 Input::Stun(None) | Input::Over => return Ok(()),
@@ -271,6 +283,7 @@ impl Session {
             event = next_signal(&mut self.signals) => Input::Signal(event),
             met = next_meeting(&mut self.meeting) => Input::Met(met),
             () = caller_gone(&mut self.listener) => Input::Over,
+            mapped = next_mapped(&mut self.mapped) => Input::Mapped(mapped),
             news = self.links.next() => Input::Link(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
             Some(incoming) = self.inbox.incoming.recv() => Input::Incoming(Box::new(incoming)),
@@ -340,6 +353,17 @@ async fn next_meeting(meeting: &mut Option<Meeting>) -> Result<Signalling, Signa
     match meeting {
         Some(meeting) => meeting.await,
         None => pending().await,
+    }
+}
+
+/// What becomes of the router's port, until nobody keeps it any longer.
+async fn next_mapped(mapped: &mut Option<watch::Receiver<Mapped>>) -> Mapped {
+    let Some(state) = mapped else {
+        return pending().await;
+    };
+    match state.changed().await {
+        Ok(()) => *state.borrow_and_update(),
+        Err(_) => pending().await,
     }
 }
 

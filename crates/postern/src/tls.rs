@@ -13,7 +13,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::Acceptor;
 use rustls::{CertificateError, ClientConfig, ServerConfig};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector, server};
@@ -105,10 +105,23 @@ pub(crate) async fn connect(
 ) -> Result<(TlsStream<TcpStream>, Option<IpAddr>), ConnectError> {
     let (stream, address) = match proxy {
         Some(proxy) => (proxy.connect(&url.host(), url.port()).await?, url.ip()),
-        None => connect_tcp(url)
+        None => connect_tcp(url, None)
             .await
             .map(|(stream, at)| (stream, Some(at.ip())))?,
     };
+    Ok((secure(url, stream).await?, address))
+}
+
+/// The same without a proxy, from an address of ours if one is given, which decides the family.
+pub(crate) async fn connect_from(
+    url: &ServerUrl,
+    local: Option<IpAddr>,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let (stream, _) = connect_tcp(url, local).await?;
+    secure(url, stream).await
+}
+
+async fn secure(url: &ServerUrl, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
     let failed = |source| tls_error(url, source);
     let name = ServerName::try_from(url.host()).map_err(|error| ConnectError::NotTls {
         url: url.websocket(),
@@ -118,16 +131,21 @@ pub(crate) async fn connect(
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
     let result = timeout(HANDSHAKE_TIMEOUT, handshake).await;
     let stream = result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    Ok((stream.map_err(failed)?, address))
+    stream.map_err(failed)
 }
 
-async fn connect_tcp(url: &ServerUrl) -> Result<(TcpStream, SocketAddr), ConnectError> {
+async fn connect_tcp(
+    url: &ServerUrl,
+    local: Option<IpAddr>,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let addresses = tokio::net::lookup_host((url.host(), url.port())).await;
     let addresses = addresses.map_err(|source| ConnectError::Resolve {
         host: url.host(),
         source,
     })?;
-    let race = race::first(addresses.collect(), TcpStream::connect);
+    let fits = |at: &SocketAddr| local.is_none_or(|local| local.is_ipv4() == at.is_ipv4());
+    let addresses = addresses.filter(fits).collect();
+    let race = race::first(addresses, |at| open(local, at));
     let unreachable = |source| {
         let url = url.websocket();
         ConnectError::Unreachable { url, source }
@@ -135,6 +153,18 @@ async fn connect_tcp(url: &ServerUrl) -> Result<(TcpStream, SocketAddr), Connect
     let (stream, address) = race.await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     Ok((stream, address))
+}
+
+async fn open(local: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> {
+    let Some(local) = local else {
+        return TcpStream::connect(to).await;
+    };
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.bind(SocketAddr::new(local, 0))?;
+    socket.connect(to).await
 }
 
 fn client_config(url: &ServerUrl) -> Result<ClientConfig, rustls::Error> {

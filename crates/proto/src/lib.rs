@@ -23,6 +23,7 @@ pub mod fuzz;
 pub mod gateway;
 pub mod ice;
 pub mod portmap;
+pub mod probe;
 pub mod punch;
 pub mod signal;
 pub mod stun;

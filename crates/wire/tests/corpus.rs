@@ -19,6 +19,7 @@ const TARGETS: &[Target] = &[
     ("turn", fuzz::turn),
     ("natpmp", fuzz::natpmp),
     ("pcp", fuzz::pcp),
+    ("probe", fuzz::probe),
     ("upnp", fuzz::upnp),
     ("uri", fuzz::uri),
 ];

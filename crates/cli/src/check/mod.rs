@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use postern::check::{self, CheckError, Facts, Options, Progress, Reach, Verdict};
+use postern::check::{self, CheckError, Facts, LifetimeEvent, Options, Progress, Reach, Verdict};
 use postern::turn::Proxy;
 
 use crate::config::ServerArguments;
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::session;
 use crate::stun::{self, StunServer};
 use report::Report;
@@ -37,6 +37,10 @@ pub(crate) struct Arguments {
     /// Do not ask the router whether it opens ports
     #[arg(long)]
     no_gateway: bool,
+    /// Measure how long an idle mapping lives, too: up to ten minutes, with a server that has two
+    /// addresses
+    #[arg(long)]
+    lifetime: bool,
     /// The HTTP proxy on the way to the server; default: what HTTPS_PROXY and NO_PROXY say
     #[arg(long, value_name = "URL")]
     proxy: Option<Proxy>,
@@ -67,7 +71,10 @@ async fn look(arguments: &Arguments) -> Result<(), Failure> {
     let options = arguments.options().await?;
     let mut last: Option<Verdict> = None;
     loop {
-        let facts = once(options.clone(), output).await?;
+        let mut facts = once(options.clone(), output).await?;
+        if arguments.lifetime {
+            facts.lifetime = lifetime(&facts, output).await?;
+        }
         let verdict = facts.verdict();
         if last.as_ref() != Some(&verdict) {
             tell(&facts, &verdict, output)?;
@@ -88,11 +95,33 @@ async fn once(options: Options, output: Output) -> Result<Facts, Failure> {
     let bar = Bar::new(output);
     let facts = check::run(options, |progress| bar.show(progress)).await;
     bar.finish();
-    facts.map_err(|error| match error {
+    facts.map_err(|error| failed(&error))
+}
+
+fn failed(error: &CheckError) -> Failure {
+    match error {
         CheckError::Guarded => Failure::failed("guarded", error.to_string()),
         CheckError::NoNetwork => Failure::failed("no_network", error.to_string()),
-        CheckError::Socket(_) | CheckError::Entropy(_) => Failure::failed("system", chain(&error)),
-    })
+        CheckError::Socket(_) | CheckError::Entropy(_) => Failure::failed("system", chain(error)),
+    }
+}
+
+async fn lifetime(
+    facts: &Facts,
+    output: Output,
+) -> Result<Option<(Duration, Option<Duration>)>, Failure> {
+    let bar = Bar::new(output);
+    let measured = check::lifetime(facts, |event| bar.show_wait(event)).await;
+    bar.finish();
+    match measured.map_err(|error| failed(&error))? {
+        LifetimeEvent::Done { at_least, at_most } => Ok(Some((at_least, at_most))),
+        LifetimeEvent::Waited { .. } | LifetimeEvent::Failed => {
+            note(
+                "how long idle mappings live was not measured: that takes a server with two addresses (`postern server --alternate-ip`)",
+            );
+            Ok(None)
+        }
+    }
 }
 
 fn tell(facts: &Facts, verdict: &Verdict, output: Output) -> Result<(), Failure> {
@@ -149,6 +178,16 @@ impl Bar {
                 Progress::Udp => "UDP is known",
                 Progress::Tcp => "TCP is known",
                 Progress::Gateway => "the router is known",
+            });
+        }
+    }
+
+    fn show_wait(&self, event: LifetimeEvent) {
+        if let (Some(bar), LifetimeEvent::Waited { idle, alive }) = (&self.0, event) {
+            let seconds = idle.as_secs();
+            bar.set_message(match alive {
+                true => format!("a mapping has lived {seconds} s without traffic"),
+                false => format!("no mapping lives {seconds} s without traffic"),
             });
         }
     }

@@ -58,6 +58,8 @@ pub(super) struct Transport {
     pub(super) round_trip_ms: Option<f64>,
     pub(super) loss: Option<f64>,
     pub(super) samples: usize,
+    /// A time in seconds that an idle mapping has lived, and one that none has.
+    pub(super) lifetime: Option<(u64, Option<u64>)>,
 }
 
 impl Report {
@@ -73,7 +75,10 @@ impl Report {
             advice: verdict.advice.clone(),
             uncertain: verdict.uncertain.clone(),
             odds: verdict.odds.iter().map(odds).collect(),
-            udp: Transport::udp(&facts.udp),
+            udp: Transport {
+                lifetime: lifetime(facts),
+                ..Transport::udp(&facts.udp)
+            },
             tcp: Transport::tcp(facts),
             ipv6: Transport::udp(&facts.ipv6),
             port_mapping: facts.protocols().iter().map(|p| p.as_str()).collect(),
@@ -142,6 +147,12 @@ impl Transport {
             ..Self::default()
         }
     }
+}
+
+/// In seconds; see [`Facts::lifetime`].
+pub(super) fn lifetime(facts: &Facts) -> Option<(u64, Option<u64>)> {
+    let (at_least, at_most) = facts.lifetime?;
+    Some((at_least.as_secs(), at_most.map(|at_most| at_most.as_secs())))
 }
 
 /// The names of RFC 4787; `None` where it is not known which of them it is.

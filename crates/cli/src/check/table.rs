@@ -2,7 +2,7 @@
 
 use postern::check::{Facts, Odds, Verdict};
 
-use super::report::Transport;
+use super::report::{self, Transport};
 
 /// The first column.
 const WIDTH: usize = 22;
@@ -51,6 +51,13 @@ pub(super) fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
     rows.push(("server", server));
     rows.push(("UDP", transport(&Transport::udp(&facts.udp))));
     details(&mut rows, &Transport::udp(&facts.udp));
+    if let Some((at_least, at_most)) = report::lifetime(facts) {
+        let lives = match at_most {
+            Some(at_most) => format!("{at_least} to {at_most} s"),
+            None => format!("more than {at_least} s"),
+        };
+        rows.push(("  idle mappings live", lives));
+    }
     rows.push(("TCP", transport(&Transport::tcp(facts))));
     rows.push(("IPv6", transport(&Transport::udp(&facts.ipv6))));
     if let Some(gateway) = &facts.gateway {

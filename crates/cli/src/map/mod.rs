@@ -5,7 +5,6 @@ mod state;
 
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use postern::portmap::{
@@ -13,14 +12,13 @@ use postern::portmap::{
     StartError, Ticket, Transport, Wish,
 };
 
+use postern::ServerUrl;
+
 use crate::failure::{Failure, chain};
 use crate::interrupt::interrupted;
 use crate::output::{self, Output};
 use show::{Deleted, Shown, ShownGateway};
 use state::{Record, State};
-
-/// How long the end of a kept mapping may take.
-const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Options of `postern map`.
 #[derive(Debug, Args)]
@@ -91,7 +89,7 @@ enum Command {
     /// Say which routers answer by which protocol
     Status,
     /// Keep the mappings of this program, and say what happens to them
-    Watch,
+    Watch(Verify),
     /// Ways in through an IPv6 firewall
     #[command(subcommand)]
     Pinhole(Pinhole),
@@ -128,6 +126,17 @@ struct Add {
     /// Stay, renew it, and remove it when interrupted
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    verify: Verify,
+}
+
+/// Whether mappings are looked at from outside.
+#[derive(Debug, Default, Args)]
+struct Verify {
+    /// A postern server that looks at the mapping from outside when it is made and renewed; one
+    /// that is dead is deleted and made again
+    #[arg(long, value_name = "URL")]
+    verify: Option<ServerUrl>,
 }
 
 #[derive(Debug, Args)]
@@ -153,7 +162,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Delete(delete) => map.delete(&delete, false).await,
         Command::External => map.external().await,
         Command::Status => map.status().await,
-        Command::Watch => map.watch().await,
+        Command::Watch(verify) => map.watch(&verify).await,
         Command::Pinhole(Pinhole::Add(add)) => map.add(&add, true).await,
         Command::Pinhole(Pinhole::Delete(delete)) => map.delete(&delete, true).await,
     };
@@ -168,6 +177,10 @@ struct Map {
 
 impl Map {
     async fn start(&self, pinholes: bool) -> Result<Client, Failure> {
+        self.start_with(pinholes, &Verify::default()).await
+    }
+
+    async fn start_with(&self, pinholes: bool, verify: &Verify) -> Result<Client, Failure> {
         let state = self.state.clone();
         let journal = move |mapping: &PortMapping| {
             // It is made nonetheless; whoever cannot write loses only the reminder.
@@ -180,6 +193,7 @@ impl Map {
             location,
             pinholes,
             protocols: self.place.protocols(),
+            verify: verify.verify.clone(),
             journal: Some(Box::new(journal)),
         };
         Client::start(config)
@@ -188,7 +202,7 @@ impl Map {
     }
 
     async fn add(&self, add: &Add, pinholes: bool) -> Result<(), Failure> {
-        let client = self.start(pinholes).await?;
+        let client = self.start_with(pinholes, &add.verify).await?;
         let mut made = Vec::new();
         // One for all of it: a signal between two of them would be lost.
         let mut stop = pin!(interrupted());
@@ -233,6 +247,10 @@ impl Map {
             let index = tokio::select! {
                 (change, index) = any(changes) => {
                     self.tell(&change);
+                    // What is lost has no new lease: what is written down about it runs out.
+                    if let Change::Lost(_) = change {
+                        continue;
+                    }
                     index
                 }
                 () = &mut stop => return,
@@ -262,8 +280,7 @@ impl Map {
     async fn end(&self, mappings: Vec<Mapping>) -> Result<(), Failure> {
         for mapping in mappings {
             let record = Record::new(mapping.current());
-            let removed = tokio::time::timeout(REMOVAL, mapping.remove()).await;
-            removed.unwrap_or(Err(Why::Silent)).map_err(from_why)?;
+            mapping.remove().await.map_err(from_why)?;
             self.forget(&record);
         }
         Ok(())
@@ -369,6 +386,7 @@ impl Map {
             internal_port: entry.internal_port,
             lifetime: 0,
             double_nat: false,
+            verified: None,
             ticket: location.map_or(Ticket::NatPmp, Ticket::Upnp),
         };
         let wish = Wish {
@@ -415,8 +433,8 @@ impl Map {
         Ok(())
     }
 
-    async fn watch(&self) -> Result<(), Failure> {
-        let client = self.start(false).await?;
+    async fn watch(&self, verify: &Verify) -> Result<(), Failure> {
+        let client = self.start_with(false, verify).await?;
         let own = client.link().address;
         let mut mappings = Vec::new();
         for record in self.state.records() {

@@ -37,7 +37,7 @@ impl Shown {
             lifetime: mapping.lifetime,
             gateway: Some(mapping.gateway),
             double_nat: mapping.double_nat,
-            verified: None,
+            verified: mapping.verified,
             description: None,
         }
     }
@@ -78,7 +78,12 @@ impl Shown {
             "{what}{outside}/{} leads to {} port {} {lasts} ({})",
             self.transport, self.internal_address, self.internal_port, self.protocol
         );
-        if self.double_nat {
+        line.push_str(match self.verified {
+            Some(true) => "; the internet reaches it",
+            Some(false) if !self.double_nat => "; but the internet does not reach it",
+            Some(false) | None => "",
+        });
+        if self.double_nat && self.verified != Some(true) {
             line.push_str(
                 "; the router is itself behind a NAT, so that the internet cannot reach it",
             );

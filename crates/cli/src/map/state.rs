@@ -89,6 +89,7 @@ impl Record {
             internal_port: self.internal_port,
             lifetime: self.left(),
             double_nat: self.double_nat,
+            verified: None,
             ticket,
         })
     }
@@ -219,6 +220,7 @@ mod tests {
             internal_port: 4000,
             lifetime: 3600,
             double_nat: false,
+            verified: None,
             ticket,
         }
     }

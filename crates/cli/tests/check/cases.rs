@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use postern_lab::netns::Case;
-use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports};
+use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports, Timeouts};
 use serde_json::{Value, json};
 
 use crate::house::House;
@@ -25,6 +25,10 @@ pub(crate) const CASES: &[Case] = cases![
     a_server_with_one_address_leaves_filtering_open,
     the_page_shows_no_whole_address_and_loads_nothing,
     a_check_is_over_within_seconds,
+    how_long_idle_mappings_live_is_measured,
+    coturn_with_two_addresses_tells_the_same,
+    an_ipv6_firewall_is_seen,
+    the_page_reads_the_same_in_a_browser,
 ];
 
 fn named(mapping: Mapping) -> &'static str {
@@ -198,4 +202,69 @@ fn a_check_is_over_within_seconds() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(told["reach"], "strict", "{told}");
     assert_eq!(told["port_mapping"], json!([]));
+}
+
+fn how_long_idle_mappings_live_is_measured() {
+    let nat = Nat {
+        timeouts: Timeouts {
+            unreplied: Duration::from_secs(12),
+            replied: Duration::from_secs(12),
+            ..Timeouts::default()
+        },
+        ..Nat::default()
+    };
+    let house = House::behind(nat);
+    let checked = house.check_on("alice", &["--json", "--lifetime"]);
+    let told = checked.json();
+    let bound = |n: usize| told["udp"]["lifetime"][n].as_u64().unwrap();
+    assert!((8..=12).contains(&bound(0)), "{told}");
+    assert!((12..=16).contains(&bound(1)), "{told}");
+}
+
+fn coturn_with_two_addresses_tells_the_same() {
+    for (mapping, filtering) in [
+        (Mapping::EndpointIndependent, Filtering::AddressDependent),
+        (
+            Mapping::AddressAndPortDependent,
+            Filtering::AddressAndPortDependent,
+        ),
+    ] {
+        let mut house = House::without_server(Nat::new(mapping, filtering));
+        house.serve(&["--stun-port", "4000"]);
+        house.run_coturn();
+        let stun = format!("{}:3478", house.addresses()[0]);
+        let checked = house.check_on("alice", &["--json", "--stun", &stun]);
+        let told = checked.json();
+        assert_eq!(told["udp"]["mapping"], named(mapping), "{told}");
+        assert_eq!(told["udp"]["filtering"], filter(filtering), "{told}");
+        assert_eq!(told["tcp"]["mapping"], "endpoint-independent", "{told}");
+    }
+}
+
+fn an_ipv6_firewall_is_seen() {
+    let mut house = House::with_ipv6();
+    let ipv6 = house.ipv6_address();
+    house.serve(&["--listen", &ipv6]);
+    let told = house.check();
+    assert_eq!(told["ipv6"]["reachable"], true, "{told}");
+    assert_eq!(told["ipv6"]["mapping"], "none", "{told}");
+}
+
+/// What Chromium makes of it, without a window.
+fn the_page_reads_the_same_in_a_browser() {
+    let house = House::behind(Nat::default());
+    let path = house.directory.path().join("report.html");
+    house.check_on("alice", &["--report", &path.display().to_string()]);
+    let picture = house.directory.path().join("report.png");
+    let text = house.browse(&path, &picture);
+    for shown in [
+        "You can be reached directly from most networks.",
+        "your router",
+        "the internet",
+        "Switch on UPnP",
+    ] {
+        assert!(text.contains(shown), "{shown}: {text}");
+    }
+    let size = fs::metadata(&picture).unwrap().len();
+    assert!(size > 5_000, "the picture has {size} bytes");
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use postern_lab::netns::{Ipv6, Topology, World};
+use postern_lab::netns::{Ipv6, Program, Topology, World};
 use postern_lab::sim::Nat;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ table inet filter {
   chain postrouting {
     type nat hook postrouting priority 100; policy accept;
     jump postrouting_miniupnpd
-    oifname "wan" masquerade
+    meta nfproto ipv4 oifname "wan" masquerade
   }
 }
 "#;
@@ -78,6 +78,28 @@ impl Home {
         home
     }
 
+    /// The same, and it says that this is its address outside.
+    pub(crate) fn with_router_that_says(external: IpAddr) -> Self {
+        let mut home = Self::without_router();
+        home.world.nft("red", RULES).unwrap();
+        home.start_as(external);
+        home
+    }
+
+    /// `postern server` outside, over both families, and its URL.
+    pub(crate) fn serve(&self, more: &[&str]) -> (Program, String) {
+        let mut command = self.world.command("server", POSTERN).unwrap();
+        command.arg("server").args(more).arg("--json");
+        for address in self.world.addresses("server").unwrap() {
+            command.args(["--listen", &address.to_string()]);
+        }
+        let mut server = Program::start(command).unwrap();
+        let ready = server.event("ready", STARTING);
+        let ready = ready.unwrap_or_else(|| panic!("{}", server.complaints()));
+        let url = ready["url"].as_str().unwrap().to_owned();
+        (server, url)
+    }
+
     /// With a router that maps nothing.
     pub(crate) fn without_router() -> Self {
         let mut topology = Topology::two_homes(Nat::default(), Nat::default());
@@ -97,6 +119,10 @@ impl Home {
     }
 
     fn start(&mut self) {
+        self.start_as(self.wan());
+    }
+
+    fn start_as(&mut self, external: IpAddr) {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         let conf = format!(
             "ext_ip={}\next_ifname=wan\nlistening_ip=lan\nport=5000\nhttp_port=5000\n\
@@ -107,7 +133,7 @@ impl Home {
              upnp_nat_chain=prerouting_miniupnpd\n\
              upnp_nat_postrouting_chain=postrouting_miniupnpd\n\
              allow 1024-65535 192.168.1.0/24 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
-            self.wan(),
+            external,
             path("leases"),
         );
         fs::write(path("leases"), "").unwrap();

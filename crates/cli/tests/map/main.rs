@@ -8,6 +8,8 @@
 mod cases;
 #[cfg(target_os = "linux")]
 mod home;
+#[cfg(target_os = "linux")]
+mod verify;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
@@ -15,5 +17,5 @@ fn main() {}
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     home::remember_the_machines_network();
-    postern_lab::netns::run_cases(cases::CASES)
+    postern_lab::netns::run_cases(&[cases::CASES, verify::CASES].concat())
 }

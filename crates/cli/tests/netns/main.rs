@@ -32,6 +32,8 @@ mod files;
 #[cfg(target_os = "linux")]
 mod garbage;
 #[cfg(target_os = "linux")]
+mod mapped;
+#[cfg(target_os = "linux")]
 mod paths;
 #[cfg(target_os = "linux")]
 mod programs;
@@ -56,6 +58,7 @@ fn main() -> std::process::ExitCode {
     let all = [
         paths::CASES,
         punch::CASES,
+        mapped::CASES,
         explain::CASES,
         relay::CASES,
         transports::CASES,

@@ -108,7 +108,7 @@ impl Gateway {
             return Err(ErrorCode::CONFLICT_IN_MAPPING_ENTRY);
         }
         let known = self.table.get(&(transport, port));
-        let works = known.is_none_or(|row| row.works);
+        let works = known.map_or_else(|| self.passes((transport, port)), |row| row.works);
         let row = Row {
             client,
             internal_port: entry.internal_port,

@@ -44,7 +44,7 @@ pub enum Expected {
 }
 
 impl Expected {
-    const fn by(protocol: Protocol) -> Self {
+    pub(super) const fn by(protocol: Protocol) -> Self {
         Self::Mapped {
             protocol,
             gateway: GATEWAY,
@@ -54,7 +54,7 @@ impl Expected {
         }
     }
 
-    const UPNP: Self = Self::by(Protocol::Upnp);
+    pub(super) const UPNP: Self = Self::by(Protocol::Upnp);
 
     const fn changed(new: Option<u16>, lasts: u32, is_double: bool) -> Self {
         Self::Mapped {
@@ -76,6 +76,7 @@ impl Expected {
 pub fn personalities() -> Vec<Role> {
     [
         plain(),
+        super::dead::dead(),
         leases(),
         ports(),
         searches(),
@@ -88,7 +89,7 @@ pub fn personalities() -> Vec<Role> {
     .concat()
 }
 
-fn role(name: &'static str, personality: Personality, expected: Expected) -> Role {
+pub(super) fn role(name: &'static str, personality: Personality, expected: Expected) -> Role {
     Role {
         name,
         gateways: vec![(GATEWAY, personality)],

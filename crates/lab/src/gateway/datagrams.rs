@@ -136,6 +136,7 @@ impl Gateway {
         if lifetime == 0 {
             if let Some(port) = known {
                 self.table.remove(&(transport, port));
+                self.note_deletion((transport, port));
             }
             return external_port;
         }
@@ -143,13 +144,15 @@ impl Gateway {
         let wanted = Some(external_port).filter(free);
         let any = || (20_000..30_000).find(free).unwrap_or(30_000);
         let port = known.or(wanted).unwrap_or_else(any);
+        let same = self.table.get(&(transport, port));
+        let works = same.map_or_else(|| self.passes((transport, port)), |row| row.works);
         let row = Row {
             client,
             internal_port,
             ends: Self::ends(now, lifetime),
             description: String::new(),
             nonce,
-            works: true,
+            works,
         };
         self.insert((transport, port), row);
         port

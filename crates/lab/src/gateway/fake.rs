@@ -8,7 +8,7 @@ use postern_wire::natpmp::GATEWAY_PORT;
 use postern_wire::transport::Transport;
 use postern_wire::upnp::ssdp;
 
-use super::personality::Personality;
+use super::personality::{Forwards, Personality};
 
 /// A mapping in a gateway's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +108,25 @@ impl Gateway {
         for row in self.table.values_mut() {
             row.works = false;
         }
+    }
+
+    /// Whether a new mapping of a port works.
+    pub(super) fn passes(&self, key: (Transport, u16)) -> bool {
+        match self.personality.forwards {
+            Forwards::Always => true,
+            Forwards::AfterDeletion => self.deletions.contains_key(&key),
+            Forwards::Never => false,
+        }
+    }
+
+    pub(super) fn note_deletion(&mut self, key: (Transport, u16)) {
+        *self.deletions.entry(key).or_default() += 1;
+    }
+
+    /// Whether what comes to a port from outside arrives inside.
+    pub fn leads_in(&mut self, now: Instant, key: (Transport, u16)) -> bool {
+        let mut rows = self.rows(now).into_iter();
+        rows.any(|(transport, port, row)| (transport, port) == key && row.works)
     }
 
     pub(super) fn epoch(&self, now: Instant) -> u32 {

@@ -9,7 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `personality.rs` | how gateways differ, as data |
-//! | `cast.rs` | who there is, and what is right with each |
+//! | `cast.rs`, `dead.rs` | who there is, and what is right with each |
 //! | `fake.rs` | the table, and what is sorted where |
 //! | `datagrams.rs`, `search.rs`, `pages.rs`, `actions.rs` | PCP and NAT-PMP; SSDP; descriptions over HTTP; SOAP |
 //! | `play.rs` | machine and gateways, in virtual time |
@@ -17,6 +17,7 @@
 mod actions;
 mod cast;
 mod datagrams;
+mod dead;
 mod fake;
 mod pages;
 mod personality;
@@ -26,7 +27,7 @@ mod search;
 pub use cast::{Expected, Role, personalities};
 pub use fake::{Gateway, HttpAnswer, Row};
 pub use personality::{
-    Conflict, Http, Lease, Length, ListEnd, Location, NatPmp, Pcp, Personality, Search, ServiceAt,
-    Specific, Xml,
+    Conflict, Forwards, Http, Lease, Length, ListEnd, Location, NatPmp, Pcp, Personality, Search,
+    ServiceAt, Specific, Xml,
 };
-pub use play::{CLIENT, Fault, GATEWAY, OTHER_GATEWAY, Play};
+pub use play::{CLIENT, Fault, GATEWAY, OTHER_GATEWAY, Outside, Play};

@@ -51,8 +51,8 @@ pub struct Personality {
     pub secure: bool,
     /// How its table ends.
     pub list_end: ListEnd,
-    /// Whether mappings made once do not work until they are deleted and made again.
-    pub dies_silently: bool,
+    /// Whether what is mapped passes.
+    pub forwards: Forwards,
 }
 
 /// PCP, as a gateway has it.
@@ -174,6 +174,17 @@ pub enum Lease {
     ZeroIsWeek,
 }
 
+/// Whether what is mapped passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwards {
+    /// It does.
+    Always,
+    /// Not until the mapping is deleted and made again.
+    AfterDeletion,
+    /// Never, whatever the table says.
+    Never,
+}
+
 /// What a gateway does about ports below 5000, which the tests ask for first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conflict {
@@ -260,7 +271,7 @@ impl Default for Personality {
             longest_description: 256,
             secure: true,
             list_end: ListEnd::Error(713),
-            dies_silently: false,
+            forwards: Forwards::Always,
         }
     }
 }

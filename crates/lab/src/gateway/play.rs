@@ -9,9 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_proto::portmap::{
-    Client, Config, Event, Exchange, ExchangeId, Failure, Mapping, MappingId, Protocols, Wish,
+    Client, Config, Event, Exchange, ExchangeId, Failure, Listener, Mapping, MappingId, Probe,
+    ProbeId, Probed, Protocols, Wish,
 };
 use postern_proto::{Datagram, Transmit};
+use postern_wire::probe::{Answer, Outcome, Verdict};
 use postern_wire::transport::Transport;
 use postern_wire::upnp::http::{Bounds, Collector};
 
@@ -42,12 +44,41 @@ pub enum Fault {
     Kill,
 }
 
+/// A server that looks at mappings from outside, and who listens inside.
+#[derive(Debug, Clone, Copy)]
+pub struct Outside {
+    /// Whether the server answers.
+    pub answers: bool,
+    /// The address that it sees the client at. What is mapped at another one it does not reach.
+    pub sees: IpAddr,
+    /// Whether the port is opened for the probe, and if not, whose it is.
+    pub listener: Option<Listener>,
+    /// How many probes there were.
+    pub probes: usize,
+}
+
+impl Default for Outside {
+    fn default() -> Self {
+        Self {
+            answers: true,
+            sees: [45, 45, 1, 1].into(),
+            listener: None,
+            probes: 0,
+        }
+    }
+}
+
+/// How long the server waits for an answer of the port.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Something under way.
 #[derive(Debug, Clone)]
 enum Parcel {
     Datagram(SocketAddr, SocketAddr, Vec<u8>),
     Request(Exchange),
     Answer(ExchangeId, Option<Vec<u8>>),
+    Probe(Probe),
+    Probed(ProbeId, Probed),
 }
 
 /// A client, some gateways, and what is under way between them.
@@ -65,6 +96,8 @@ pub struct Play {
     pub journal: Vec<Mapping>,
     /// How many messages there were.
     pub messages: usize,
+    /// What looks at mappings from outside.
+    pub outside: Outside,
     fault: Option<(usize, Fault)>,
     dead: bool,
     abandoned: BTreeSet<ExchangeId>,
@@ -84,6 +117,14 @@ impl Play {
     #[must_use]
     pub fn with(now: Instant, gateways: Vec<(IpAddr, Personality)>, protocols: Protocols) -> Self {
         Self::build(now, gateways, config(CLIENT, GATEWAY, protocols))
+    }
+
+    /// A client that has its mappings looked at from outside.
+    #[must_use]
+    pub fn verified(now: Instant, gateways: Vec<(IpAddr, Personality)>) -> Self {
+        let mut config = config(CLIENT, GATEWAY, Protocols::ALL);
+        config.verify = true;
+        Self::build(now, gateways, config)
     }
 
     /// A client with an IPv6 address, and its router with these ways.
@@ -107,6 +148,7 @@ impl Play {
             events: Vec::new(),
             journal: Vec::new(),
             messages: 0,
+            outside: Outside::default(),
             fault: None,
             dead: false,
             abandoned: BTreeSet::new(),
@@ -149,6 +191,7 @@ impl Play {
             external_port: 4001,
             exact: false,
             lifetime: 3600,
+            must_end: false,
             description: "postern lab: a description of more than 32 characters".to_owned(),
             internal_host: None,
         }
@@ -255,6 +298,7 @@ impl Play {
         while let Some(event) = self.client.poll_event() {
             match event {
                 Event::Exchange(exchange) => self.post(LATENCY, Parcel::Request(exchange)),
+                Event::Probe(probe) => self.post(LATENCY, Parcel::Probe(probe)),
                 Event::Abandoned(id) => drop(self.abandoned.insert(id)),
                 Event::Endless(_, ref mapping) => {
                     self.journal.push(mapping.clone());
@@ -288,7 +332,52 @@ impl Play {
                 };
                 self.answer(id, bytes);
             }
+            Parcel::Probe(probe) => self.look(probe, fault),
+            Parcel::Probed(id, probed) => {
+                if !self.dead {
+                    self.client.handle_probed(self.now, id, probed);
+                    self.drain();
+                }
+            }
         }
+    }
+
+    /// The server looks at a port.
+    fn look(&mut self, probe: Probe, fault: Option<Fault>) {
+        self.outside.probes += 1;
+        let (now, seen) = (self.now, self.outside.sees);
+        let key = (probe.transport, probe.external_port);
+        let reaches = |gateway: &mut Gateway| {
+            let services = &gateway.personality.services;
+            let is_here = services
+                .iter()
+                .any(|service| service.external == seen.to_string());
+            is_here && gateway.leads_in(now, key)
+        };
+        let arrived = self.gateways.iter_mut().any(reaches);
+        let outcome = match (arrived, probe.transport) {
+            (false, _) => Outcome::Silent,
+            (true, Transport::Tcp) => Outcome::Connected,
+            (true, Transport::Udp) => Outcome::Echoed,
+        };
+        let heard = self.outside.answers && fault != Some(Fault::Drop);
+        let verdict = if fault == Some(Fault::Garbage) {
+            Verdict::Outcome(Outcome::Unknown)
+        } else {
+            Verdict::Outcome(outcome)
+        };
+        let listener = self.outside.listener;
+        let probed = Probed {
+            listener: listener.unwrap_or(Listener::Ours {
+                arrived: arrived && heard,
+            }),
+            answer: heard.then_some(Answer {
+                address: seen,
+                verdict,
+            }),
+        };
+        let wait = if arrived { LATENCY } else { PATIENCE };
+        self.post(wait, Parcel::Probed(probe.id, probed));
     }
 
     fn deliver_datagram(
@@ -381,6 +470,7 @@ fn config(local: SocketAddr, gateway: IpAddr, protocols: Protocols) -> Config {
         gateway: Some(gateway),
         protocols,
         location: None,
+        verify: false,
         search: true,
     }
 }

@@ -25,6 +25,9 @@ pub struct Facts {
     pub tcp: TcpFacts,
     /// The routers that were asked to open ports; `None` if none was asked.
     pub gateway: Option<Gateways>,
+    /// How long an idle mapping of UDP over IPv4 lives, where that was measured: a time that one
+    /// has lived, and one that none has.
+    pub lifetime: Option<(Duration, Option<Duration>)>,
 }
 
 /// How the postern server was reached.

@@ -24,7 +24,7 @@ mod verdict;
 
 pub use facts::{Facts, Gateways, ServerFacts, TcpFacts};
 pub use postern_proto::punch::{Allocation, Filtering, Mapping, NatReport, PortRange};
-pub use postern_proto::stun::behaviour::Findings;
+pub use postern_proto::stun::behaviour::{Findings, LifetimeEvent};
 pub use verdict::{Odds, Peer, Reach, Verdict};
 
 use std::net::{IpAddr, SocketAddr};
@@ -156,7 +156,24 @@ pub async fn run(
         ipv6: ipv6?,
         tcp,
         gateway,
+        lifetime: None,
     })
+}
+
+/// How long an idle mapping lives: minutes of waiting, of which `waited` is told. It takes the
+/// server with two addresses that a check has found.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn lifetime(
+    facts: &Facts,
+    waited: impl Fn(LifetimeEvent),
+) -> Result<LifetimeEvent, CheckError> {
+    match facts.udp.two_addresses {
+        Some((server, _)) => udp::lifetime(server, waited).await,
+        None => Ok(LifetimeEvent::Failed),
+    }
 }
 
 /// Which routers open ports when they are asked.

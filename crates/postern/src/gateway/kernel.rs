@@ -24,8 +24,9 @@ pub(super) type Crossed = BTreeMap<(Transport, SocketAddr), Counted>;
 /// Why the kernel does not do what is asked of it.
 pub(super) type KernelError = NetlinkError;
 
-/// A batch is sent when it is longer than this: the kernel takes messages of a few megabytes.
-const LONG_BATCH: usize = 1 << 20;
+/// A batch is sent when it is longer than this: the kernel takes messages of a few megabytes,
+/// and what it tells the watcher of one must fit into the watcher's buffer.
+const LONG_BATCH: usize = 1 << 19;
 
 /// `ENOBUFS`.
 const NO_BUFFERS: i32 = 105;
@@ -40,6 +41,8 @@ pub(super) struct Kernel {
     watcher: Netlink,
     /// Others have changed other tables.
     pub(super) others_changed: bool,
+    /// Others have taken something away from ours.
+    disturbed: bool,
 }
 
 impl Kernel {
@@ -53,6 +56,7 @@ impl Kernel {
             netlink: Netlink::open()?,
             watcher: Netlink::watch()?,
             others_changed: true,
+            disturbed: false,
         })
     }
 
@@ -140,10 +144,13 @@ impl Kernel {
                 batch.add_elements(TABLE, set, some);
                 if batch.len() > LONG_BATCH {
                     self.netlink.commit(std::mem::take(&mut batch))?;
+                    // Else the watcher misses something, and everything is made anew for that.
+                    self.note_changes()?;
                 }
             }
         }
-        self.netlink.commit(batch)
+        self.netlink.commit(batch)?;
+        Ok(self.note_changes()?)
     }
 
     /// The leases that the kernel holds: addresses, ports, and what their notes say.
@@ -236,21 +243,25 @@ impl Kernel {
 
     /// Whether somebody else took something away from the table since the last call.
     pub(super) fn was_disturbed(&mut self) -> io::Result<bool> {
+        self.note_changes()?;
+        Ok(std::mem::take(&mut self.disturbed))
+    }
+
+    fn note_changes(&mut self) -> io::Result<()> {
         let own = self.netlink.port();
-        let mut disturbed = false;
         loop {
             match self.watcher.changes(own) {
-                Ok(None) => return Ok(disturbed),
+                Ok(None) => return Ok(()),
                 Ok(Some(changes)) => {
                     let ours = |change: &Change| change.table == TABLE && change.removed;
-                    disturbed |= changes.iter().any(ours);
+                    self.disturbed |= changes.iter().any(ours);
                     // Elements of others' sets decide nothing about us.
                     let others = |change: &Change| change.table != TABLE && !change.elements;
                     self.others_changed |= changes.iter().any(others);
                 }
                 // Some were missed: what they were is seen when the table is made anew.
                 Err(error) if error.raw_os_error() == Some(NO_BUFFERS) => {
-                    disturbed = true;
+                    self.disturbed = true;
                     self.others_changed = true;
                 }
                 Err(error) => return Err(error),

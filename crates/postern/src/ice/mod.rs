@@ -28,6 +28,7 @@ pub use options::{Description, DescriptionError, GatherError, Options};
 pub use postern_proto::ice::{CandidateKind, Credentials, MAX_COMPONENTS, Path, Role};
 
 use crate::clock::{self, until};
+use crate::net::nat64_prefix;
 use sockets::{Arrived, Sockets};
 
 /// One ICE session.
@@ -116,9 +117,13 @@ impl Session {
     }
 
     async fn add_candidates(&mut self, options: &Options) -> Result<(), GatherError> {
-        for (component, address) in self.sockets.hosts() {
+        let hosts = self.sockets.hosts();
+        let addresses: Vec<_> = hosts.iter().map(|(_, address)| *address).collect();
+        let prefix = nat64_prefix(&addresses).await;
+        for (component, address) in hosts {
             self.agent.add_host_of(clock::now(), component, address);
         }
+        self.agent.set_nat64_prefix(clock::now(), prefix);
         for server in &options.stun {
             self.agent.add_stun_server(clock::now(), *server);
         }

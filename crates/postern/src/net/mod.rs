@@ -6,6 +6,7 @@
 mod interfaces;
 mod link;
 mod mux;
+mod nat64;
 mod paths;
 mod punched;
 mod relays;
@@ -16,6 +17,7 @@ pub(crate) mod watch;
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};
 pub(crate) use mux::{Inlets, Mux, StunDatagram};
+pub(crate) use nat64::nat64_prefix;
 pub(crate) use paths::{AddressPair, Found, Late, PathTable, SessionId};
 
 pub(crate) use punched::PunchedSockets;

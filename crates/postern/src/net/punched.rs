@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 
 use super::mux::{Inlets, is_transient, keep_quic};
 use super::paths::AddressPair;
-use super::sockets::bound_socket;
+use super::sockets::{bound_socket, serves};
 use super::trains::Train;
 use crate::os;
 
@@ -39,6 +39,8 @@ pub(crate) struct PunchedSockets(Arc<Shared>);
 struct Shared {
     in_use: AtomicBool,
     sockets: RwLock<BTreeMap<SocketAddr, Arc<Punched>>>,
+    /// The endpoint's own sockets, with the addresses they are bound to.
+    own: Mutex<Vec<(SocketAddr, Socket)>>,
 }
 
 struct Punched {
@@ -62,7 +64,25 @@ impl Drop for Punched {
     }
 }
 
+/// What else is sent from the socket at the same moment is limited as well: a datagram of QUIC, which
+/// is sent again.
+fn send_limited(control: &Socket, datagram: &Datagram, ttl: u8) -> io::Result<()> {
+    let usual = control.ttl_v4()?;
+    control.set_ttl_v4(ttl.into())?;
+    let sent = control.send_to(&datagram.payload, &datagram.remote.into());
+    control.set_ttl_v4(usual)?;
+    sent.map(drop)
+}
+
 impl PunchedSockets {
+    /// None yet, beside the endpoint's own.
+    pub(crate) fn beside(own: Vec<(SocketAddr, Socket)>) -> Self {
+        Self(Arc::new(Shared {
+            own: Mutex::new(own),
+            ..Shared::default()
+        }))
+    }
+
     /// Opens sockets on this address of the machine. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -117,15 +137,12 @@ impl PunchedSockets {
     ///
     /// What the system says; an unreachable peer is none of it.
     pub(crate) fn send_limited(&self, datagram: &Datagram, ttl: u8) -> io::Result<()> {
-        let Some(socket) = self.get(datagram.local) else {
-            return Ok(());
-        };
-        let control = lock(&socket.control);
-        let usual = control.ttl_v4()?;
-        control.set_ttl_v4(ttl.into())?;
-        let sent = control.send_to(&datagram.payload, &datagram.remote.into());
-        control.set_ttl_v4(usual)?;
-        sent.map(drop)
+        if let Some(socket) = self.get(datagram.local) {
+            return send_limited(&lock(&socket.control), datagram, ttl);
+        }
+        let own = lock(&self.0.own);
+        let control = own.iter().find(|(at, _)| serves(*at, datagram.local));
+        control.map_or(Ok(()), |(_, control)| send_limited(control, datagram, ttl))
     }
 
     /// A sender for QUIC's trains on the socket that has this address.

@@ -22,6 +22,8 @@ const SOCKET_BUFFER: usize = 4 << 20;
 pub(crate) struct Sockets {
     pub(super) sockets: Vec<Box<dyn AsyncUdpSocket>>,
     addresses: Vec<SocketAddr>,
+    /// The same sockets, for their options; none of a simulated network.
+    controls: Vec<(SocketAddr, Socket)>,
 }
 
 impl fmt::Debug for Sockets {
@@ -40,16 +42,23 @@ impl Sockets {
     pub(crate) fn bind() -> io::Result<Self> {
         let unspecified: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
         let mut sockets = Vec::new();
+        let mut controls = Vec::new();
         let mut failure = None;
         for ip in unspecified {
-            match bind_one(SocketAddr::new(ip, 0)) {
-                Ok(socket) => sockets.push(socket),
+            match bind_with_control(SocketAddr::new(ip, 0)) {
+                Ok((socket, control)) => {
+                    sockets.push(socket);
+                    controls.push(control);
+                }
                 Err(error) => failure = Some(error),
             }
         }
         match failure {
             Some(error) if sockets.is_empty() => Err(error),
-            _ => Self::from_abstract(sockets),
+            _ => Ok(Self {
+                controls,
+                ..Self::from_abstract(sockets)?
+            }),
         }
     }
 
@@ -58,6 +67,7 @@ impl Sockets {
         Self {
             sockets: Vec::new(),
             addresses: Vec::new(),
+            controls: Vec::new(),
         }
     }
 
@@ -72,7 +82,16 @@ impl Sockets {
             .iter()
             .map(|socket| socket.local_addr())
             .collect::<io::Result<_>>()?;
-        Ok(Self { sockets, addresses })
+        Ok(Self {
+            sockets,
+            addresses,
+            controls: Vec::new(),
+        })
+    }
+
+    /// What the sockets' options are set by, once, with the addresses they are bound to.
+    pub(crate) fn take_controls(&mut self) -> Vec<(SocketAddr, Socket)> {
+        std::mem::take(&mut self.controls)
     }
 
     /// The addresses the sockets are bound to.
@@ -136,7 +155,7 @@ impl Sender {
 }
 
 /// Whether a socket bound to `bound` receives what is sent to `local`.
-fn serves(bound: SocketAddr, local: SocketAddr) -> bool {
+pub(super) fn serves(bound: SocketAddr, local: SocketAddr) -> bool {
     let same_ip = bound.ip() == local.ip() || bound.ip().is_unspecified();
     bound.is_ipv4() == local.is_ipv4() && bound.port() == local.port() && same_ip
 }
@@ -144,6 +163,16 @@ fn serves(bound: SocketAddr, local: SocketAddr) -> bool {
 /// Binds one UDP socket with large buffers.
 pub(crate) fn bind_one(address: SocketAddr) -> io::Result<Box<dyn AsyncUdpSocket>> {
     TokioRuntime.wrap_udp_socket(bound_socket(address)?.into())
+}
+
+fn bind_with_control(
+    address: SocketAddr,
+) -> io::Result<(Box<dyn AsyncUdpSocket>, (SocketAddr, Socket))> {
+    let socket = bound_socket(address)?;
+    let control = socket.try_clone()?;
+    let socket = TokioRuntime.wrap_udp_socket(socket.into())?;
+    let bound = socket.local_addr()?;
+    Ok((socket, (bound, control)))
 }
 
 /// The same, as the system has it.

@@ -21,6 +21,7 @@ mod guard;
 mod links;
 mod sockets;
 mod task;
+mod verify;
 
 pub use guard::GUARD;
 pub(crate) use guard::forbids as is_forbidden;
@@ -36,14 +37,19 @@ pub use postern_wire::upnp::url::HttpUrl;
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use postern_proto::portmap as machine;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
+use crate::server_url::ServerUrl;
 use task::{Command, Task};
 
 /// Commands that wait for the task.
 const MAX_COMMANDS: usize = 64;
+/// How long a gateway's word on a removal is waited for; it is asked for longer.
+const REMOVAL: Duration = Duration::from_secs(10);
 /// Changes of a mapping that wait for its owner; the oldest are those that count, and what
 /// stands is in [`Mapping::current`].
 const MAX_CHANGES: usize = 64;
@@ -62,6 +68,8 @@ pub struct Wish {
     pub exact: bool,
     /// For how long at a time, in seconds.
     pub lifetime: u32,
+    /// Whether it is no use if the gateway makes only mappings that do not end.
+    pub must_end: bool,
     /// What the gateway's list says about it: 32 ASCII characters are used.
     pub description: String,
     /// The host that is meant, if it is not this one.
@@ -78,6 +86,7 @@ impl Wish {
             external_port: 0,
             exact: false,
             lifetime: 7200,
+            must_end: false,
             description: "postern".to_owned(),
             internal_host: None,
         }
@@ -90,6 +99,7 @@ impl Wish {
             external_port: self.external_port,
             exact: self.exact,
             lifetime: self.lifetime,
+            must_end: self.must_end,
             description: self.description.clone(),
             internal_host: self.internal_host,
         }
@@ -113,6 +123,10 @@ pub struct Config {
     pub pinholes: bool,
     /// Which protocols are used; all if there is none.
     pub protocols: Option<Protocols>,
+    /// A server that looks at mappings from outside when they are made and renewed; those that
+    /// are dead are removed and made again. [`PortMapping::verified`] says what came of it. The
+    /// port inside is opened for the look if no program has it.
+    pub verify: Option<ServerUrl>,
     /// Is told of mappings that do not end.
     pub journal: Option<Journal>,
 }
@@ -257,6 +271,12 @@ impl Client {
             .await?
     }
 
+    /// Removes all mappings that were made through this client and its clones, and waits for the
+    /// gateways' word: ten seconds at most.
+    pub async fn close(self) {
+        let _ = timeout(REMOVAL, self.ask(Command::Close)).await;
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -350,7 +370,7 @@ impl Mapping {
         let _ = self.commands.send(Command::Heal(self.id)).await;
     }
 
-    /// Removes it, and waits for the gateway's word.
+    /// Removes it, and waits for the gateway's word: ten seconds at most.
     ///
     /// # Errors
     ///
@@ -359,9 +379,14 @@ impl Mapping {
         self.left = true;
         let (reply, answer) = oneshot::channel();
         let command = Command::Unmap(self.id, Some(reply));
-        let sent = self.commands.send(command).await;
-        sent.map_err(|_| Failure::Silent)?;
-        answer.await.map_err(|_| Failure::Silent)?
+        let removal = async {
+            let sent = self.commands.send(command).await;
+            sent.map_err(|_| Failure::Silent)?;
+            answer.await.map_err(|_| Failure::Silent)?
+        };
+        timeout(REMOVAL, removal)
+            .await
+            .unwrap_or(Err(Failure::Silent))
     }
 
     /// Leaves it to its lease: it is neither renewed nor removed, whatever becomes of the

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 
-use postern_proto::portmap::{self as machine, Event, Exchange, ExchangeId, MappingId};
+use postern_proto::portmap::{
+    self as machine, Event, Exchange, ExchangeId, MappingId, Probe, ProbeId, Probed,
+};
 use postern_proto::{Datagram, Transmit};
 use postern_wire::upnp::http::{Bounds, Collector, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,8 +16,9 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::{
     Arguments, Change, Config, Entry, Failure, Found, Journal, Link, PortMapping, Protocols, Reply,
-    StartError, Survey, sockets,
+    StartError, Survey, sockets, verify,
 };
+use crate::server_url::ServerUrl;
 use crate::{clock, entropy};
 
 /// The most bytes of a datagram that is read.
@@ -23,8 +26,12 @@ const MAX_DATAGRAM: usize = 2048;
 /// Answers of connections that wait.
 const MAX_ANSWERS: usize = 64;
 
+/// Probes that were carried out and wait.
+const MAX_PROBED: usize = 64;
+
 /// Of an exchange: the response, if there was one.
 type Answer = (ExchangeId, Option<Response>);
+type Said = (ProbeId, Probed);
 type Changes = mpsc::Sender<Change>;
 type Listed = oneshot::Sender<Result<Vec<Entry>, Failure>>;
 type Called = oneshot::Sender<Result<Reply, Failure>>;
@@ -47,6 +54,7 @@ pub(super) enum Command {
     External(oneshot::Sender<Option<Found>>),
     List(Listed),
     Call(String, Arguments, Called),
+    Close(oneshot::Sender<()>),
 }
 
 impl std::fmt::Debug for Command {
@@ -63,6 +71,8 @@ pub(super) struct Task {
     heard: Vec<(SocketAddr, UdpSocket)>,
     commands: mpsc::Receiver<Command>,
     journal: Option<Journal>,
+    verify: Option<ServerUrl>,
+    probed: (mpsc::Sender<Said>, mpsc::Receiver<Said>),
     exchanges: JoinSet<()>,
     running: BTreeMap<ExchangeId, AbortHandle>,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
@@ -72,6 +82,7 @@ pub(super) struct Task {
     externals: Vec<oneshot::Sender<Option<Found>>>,
     lists: Vec<Listed>,
     calls: std::collections::VecDeque<Called>,
+    closing: Vec<oneshot::Sender<()>>,
 }
 
 impl Task {
@@ -88,6 +99,7 @@ impl Task {
             scope: link.index,
             gateway: link.gateway,
             protocols: config.protocols.unwrap_or(Protocols::ALL),
+            verify: config.verify.is_some(),
             search: config.location.is_none(),
             location: config.location,
         };
@@ -99,6 +111,8 @@ impl Task {
             heard: sockets::heard(link),
             commands,
             journal: config.journal,
+            verify: config.verify,
+            probed: mpsc::channel(MAX_PROBED),
             exchanges: JoinSet::new(),
             running: BTreeMap::new(),
             answers: mpsc::channel(MAX_ANSWERS),
@@ -108,6 +122,7 @@ impl Task {
             externals: Vec::new(),
             lists: Vec::new(),
             calls: std::collections::VecDeque::new(),
+            closing: Vec::new(),
         })
     }
 
@@ -117,6 +132,11 @@ impl Task {
         let mut own = [0; MAX_DATAGRAM];
         loop {
             self.drain().await;
+            if self.machine.is_clear() {
+                for reply in self.closing.drain(..) {
+                    let _ = reply.send(());
+                }
+            }
             if !wanted && self.machine.is_idle() {
                 return;
             }
@@ -134,6 +154,9 @@ impl Task {
                 Some((id, response)) = self.answers.1.recv() => {
                     self.running.remove(&id);
                     self.machine.handle_response(clock::now(), id, response);
+                }
+                Some((id, probed)) = self.probed.1.recv() => {
+                    self.machine.handle_probed(clock::now(), id, probed);
                 }
                 arrived = self.socket.recv_from(&mut own) => {
                     if let Ok((length, remote)) = arrived {
@@ -187,6 +210,10 @@ impl Task {
                 self.machine.release(id);
                 let _ = reply.send(());
             }
+            Command::Close(reply) => {
+                self.closing.push(reply);
+                self.machine.close(now);
+            }
             Command::Heal(id) => self.machine.heal(now, id),
             Command::Survey(reply) => {
                 self.surveys.push(reply);
@@ -237,6 +264,7 @@ impl Task {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Exchange(exchange) => self.begin(exchange),
+            Event::Probe(probe) => self.probe(probe),
             Event::Abandoned(id) => {
                 if let Some(handle) = self.running.remove(&id) {
                     handle.abort();
@@ -250,6 +278,7 @@ impl Task {
             Event::Made(id, mapping) => self.tell(id, Change::Made(mapping)),
             Event::Renewed(id, mapping) => self.tell(id, Change::Renewed(mapping)),
             Event::Moved(id, mapping) => self.tell(id, Change::Moved(mapping)),
+            Event::Healed(id, mapping) => self.tell(id, Change::Healed(mapping)),
             Event::Lost(id, why) | Event::Failed(id, why) => self.tell(id, Change::Lost(why)),
             Event::Removed(id, result) => {
                 self.owners.remove(&id);
@@ -286,6 +315,18 @@ impl Task {
         if let Some(owner) = self.owners.get(&id) {
             let _ = owner.try_send(change);
         }
+    }
+
+    /// Beside everything else; what nobody waits for any longer is not heard.
+    fn probe(&mut self, probe: Probe) {
+        let Some(server) = self.verify.clone() else {
+            return;
+        };
+        let (said, own) = (self.probed.0.clone(), self.local.ip());
+        self.exchanges.spawn(async move {
+            let probed = verify::probe(&server, own, probe).await;
+            let _ = said.send((probe.id, probed)).await;
+        });
     }
 
     fn begin(&mut self, exchange: Exchange) {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::mailboxes::Mailboxes;
+use super::probe::Prober;
 use super::slots::Slots;
 use super::turn::{Alternates, DtlsIdentity, Own, Remote};
 use super::{Credentials, ServerConfig, ServerError};
@@ -80,6 +81,8 @@ impl Usage {
 #[derive(Debug, Clone)]
 pub struct Control {
     pub(super) relay: Remote,
+    /// What looks at clients' ports, if clients may ask for it.
+    pub(super) prober: Option<Prober>,
     /// `None` without relays.
     pub(super) own: Option<Own>,
     pub(super) tls: Tls,
@@ -94,8 +97,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes over what can change while the server runs: the files of the certificate, and
-    /// of relays the users, the secrets, who may be reached, the quotas, the rate and the
+    /// Takes over what can change while the server runs: the files of the certificate, who
+    /// is probed, and of relays the users, the secrets, who may be reached, the quotas, the rate and the
     /// alternate servers. All other settings stay as they are. Who has an allocation keeps
     /// it, though not what the new policy forbids.
     ///
@@ -112,6 +115,9 @@ impl Control {
         if let Some(credentials) = credentials {
             self.tls.replace(credentials.tls);
             self.dtls.replace(&credentials.dtls);
+        }
+        if let Some((prober, probe)) = self.prober.as_ref().zip(config.probe.as_ref()) {
+            prober.change(probe);
         }
         if let Some((change, issuer)) = relays {
             self.relay.change(change).await;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use postern_proto::probe;
 use postern_proto::turn::server::{RelayTransport, Stats, Traffic, Transport};
 use postern_wire::stun::Method;
 use prometheus_client::collector::Collector;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::control::Control;
 use super::mailboxes::Census;
+use super::probe::Prober;
 pub(super) use crate::metrics::is_private;
 use crate::metrics::{self, Out, labelled, wide};
 
@@ -29,6 +31,7 @@ async fn look(control: &Control) -> Snapshot {
     Snapshot {
         relay: control.relay.stats().await,
         signalling: control.mailboxes.census().await,
+        probes: control.prober.as_ref().map(Prober::stats),
         connected: [
             ("web", wide(control.places.web.count())),
             ("turn", wide(control.places.turn.count())),
@@ -42,6 +45,8 @@ async fn look(control: &Control) -> Snapshot {
 struct Snapshot {
     relay: Stats,
     signalling: Census,
+    /// `None` where nobody may ask for any.
+    probes: Option<probe::Stats>,
     /// Connections by where they are.
     connected: [(&'static str, u64); 3],
 }
@@ -52,7 +57,8 @@ impl Collector for Snapshot {
         let help = "Connections of clients over TCP and TLS, and sessions over DTLS.";
         out.gauges("connections", help, labelled("at", self.connected))?;
         self.relay(&mut out)?;
-        self.signalling(&mut out)
+        self.signalling(&mut out)?;
+        self.probes(&mut out)
     }
 }
 
@@ -130,6 +136,28 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    fn probes(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let Some(probes) = &self.probes else {
+            return Ok(());
+        };
+        let ended = probes.outcomes.iter().map(|((transport, outcome), count)| {
+            let labels = [
+                ("transport", transport.to_string()),
+                ("outcome", outcome.as_str().to_owned()),
+            ];
+            (labels, *count)
+        });
+        out.counters("probes", "Probes of clients' ports.", ended)?;
+        let refused = probes.refused.iter().map(|(refusal, count)| {
+            let labels = [("reason", refusal.as_str().to_owned())];
+            (labels, *count)
+        });
+        let help = "Requests for probes that were refused.";
+        out.counters("probes_refused", help, refused)
+    }
+}
+
 fn packets(samples: [(&'static str, Traffic); 2]) -> [(&'static str, u64); 2] {
     samples.map(|(name, traffic)| (name, traffic.packets))
 }
@@ -179,6 +207,9 @@ fn result(code: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use postern_wire::probe::{Outcome, Refusal};
+    use postern_wire::transport::Transport as ProbeOver;
+
     use super::*;
 
     fn text(relay: Stats) -> String {
@@ -186,6 +217,10 @@ mod tests {
         let snapshot = Snapshot {
             relay,
             signalling,
+            probes: Some(probe::Stats {
+                outcomes: [((ProbeOver::Tcp, Outcome::Connected), 5)].into(),
+                refused: [(Refusal::Rate, 6)].into(),
+            }),
             connected: [("web", 1), ("turn", 2), ("dtls", 3)],
         };
         metrics::text(Box::new(snapshot)).unwrap()
@@ -215,6 +250,8 @@ mod tests {
             "postern_turn_stream_bytes_total{to=\"client\"} 7",
             "postern_connections{at=\"dtls\"} 3",
             "postern_signalling_clients 0",
+            "postern_probes_total{transport=\"tcp\",outcome=\"connected\"} 5",
+            "postern_probes_refused_total{reason=\"rate\"} 6",
             "# EOF",
         ] {
             assert!(text.lines().any(|said| said == line), "{line}\n{text}");

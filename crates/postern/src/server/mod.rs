@@ -8,6 +8,7 @@ mod discovery;
 mod mailboxes;
 mod metrics;
 mod names;
+mod probe;
 mod slots;
 mod sockets;
 mod streams;
@@ -31,12 +32,14 @@ use tokio::task::JoinSet;
 
 use self::control::Tls;
 use self::discovery::Discovery;
+use self::probe::Prober;
 use crate::dtls;
 use crate::quic::Identity;
 use crate::server_url::{DEFAULT_PORT, ServerUrl};
 use crate::tls::{self, CertificateFileError};
 
 pub use control::{Control, Usage};
+pub use probe::ProbeConfig;
 pub use turn::{
     Alternates, Cidr, CidrError, DEFAULT_QUOTA_ADDRESS, DEFAULT_REALM, DEFAULT_TLS_PORT, Issuer,
     TimeLimited, TooLong, TurnConfig,
@@ -79,6 +82,8 @@ pub struct ServerConfig {
     pub metrics: Option<SocketAddr>,
     /// Whether that may be an address that the public internet leads to.
     pub metrics_public: bool,
+    /// Which clients may ask for probes of their own ports (`POST /probe`); `None` if none may.
+    pub probe: Option<ProbeConfig>,
     /// How many bytes a network, a /24 or a /56, may be sent in ten seconds beyond what
     /// came from it, before it has proven that it is there; `None` is no limit, for load
     /// tests.
@@ -98,6 +103,7 @@ impl Default for ServerConfig {
             turn: None,
             metrics: None,
             metrics_public: false,
+            probe: Some(ProbeConfig::default()),
             unproven_rate: Some(DEFAULT_UNPROVEN_RATE),
         }
     }
@@ -218,6 +224,7 @@ impl Server {
         let over_streams = turn_streams.iter().map(|(_, uri)| uri.clone());
         let turn_uris = over_udp.chain(over_streams).collect();
         let control = Control {
+            prober: Prober::of(&config, addresses),
             relay: relay.remote().clone(),
             own,
             tls: Tls::new(credentials.tls),
@@ -299,6 +306,7 @@ impl Server {
                 mailboxes: self.control.mailboxes.clone(),
                 slots: self.control.places.web.clone(),
                 relay: relay.clone(),
+                prober: self.control.prober.clone(),
             };
             tasks.spawn(web::serve(listener, web));
         }

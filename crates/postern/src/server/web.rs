@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use postern_proto::turn::server::{FiveTuple, Transport};
+use postern_wire::probe::{MAX_BODY, PATH};
 use postern_wire::signal::MAX_FRAME;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::control::Tls;
 use super::mailboxes::{Client, Mailboxes};
+use super::probe::{self, Prober};
 use super::slots::{Slot, Slots};
 use super::streams::five_tuple;
 use super::turn::{self, Remote};
@@ -59,12 +62,14 @@ pub(super) struct Web {
     pub(super) slots: Slots,
     /// The relay, if there is one: TURN over TLS shares the port.
     pub(super) relay: Option<Remote>,
+    /// What looks at clients' ports, if clients may ask for it.
+    pub(super) prober: Option<Prober>,
 }
 
 /// Where a client comes from, and its place, which it keeps as long as the WebSocket lasts.
 #[derive(Debug, Clone)]
-struct Guest {
-    address: IpAddr,
+pub(super) struct Guest {
+    pub(super) address: IpAddr,
     _slot: Arc<Slot>,
 }
 
@@ -72,6 +77,8 @@ struct Guest {
 pub(super) async fn serve(listener: TcpListener, web: Web) {
     let router = Router::new()
         .route("/", get(upgrade))
+        .route(PATH, post(probe::answer))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(web.clone());
     while let Some(place) = web.slots.free().await {
         let (stream, address) = match listener.accept().await {

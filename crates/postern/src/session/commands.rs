@@ -207,6 +207,9 @@ impl Session {
             sockets,
         };
         table.mark_found(pair_of(path), found);
+        if let Some(established) = &self.established {
+            established.follower.publish();
+        }
         Some(address)
     }
 

@@ -16,6 +16,7 @@ use crate::aside::{Aside, Said};
 use crate::clock;
 use crate::connection::{Connection, PathFollower};
 use crate::explain::Explanation;
+use crate::mapped::Mapped;
 use crate::net::{AddressPair, Late, LinkInput, Opened, StunDatagram, Train};
 use crate::quic;
 use crate::rendezvous::{Signalling, SignallingError};
@@ -105,6 +106,15 @@ impl Session {
             payload,
         };
         self.connector.handle_input(clock::now(), datagram);
+    }
+
+    pub(super) fn on_mapped(&mut self, mapped: Mapped) {
+        let mapping = match mapped {
+            Mapped::Pending => return,
+            Mapped::At { base, external } => Some((base, external)),
+            Mapped::Nowhere => None,
+        };
+        self.connector.handle_mapping(clock::now(), mapping);
     }
 
     pub(super) fn on_dialled(&mut self, link: LinkId, opened: io::Result<Opened>) {

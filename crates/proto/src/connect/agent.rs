@@ -58,10 +58,7 @@ impl Connector {
                 self.remember(&candidate);
                 self.tell_candidate(candidate);
             }
-            ice::Event::EndOfLocalCandidates => {
-                self.candidates_told = true;
-                self.tell(PeerMessage::EndOfCandidates);
-            }
+            ice::Event::EndOfLocalCandidates => self.on_end_of_local_candidates(),
             ice::Event::PeerSeen(path) => self.events.push_back(Event::Admit(path)),
             ice::Event::Valid { path, rtt } => self.on_valid(now, path, rtt),
             ice::Event::Selected(path) => self.on_selected(now, path),
@@ -96,6 +93,7 @@ impl Connector {
             candidate.related = candidate.related.map(hidden);
         }
         self.tell(PeerMessage::Candidate {
+            mapped: self.is_mapped(candidate.address),
             candidate: candidate.to_string(),
         });
     }

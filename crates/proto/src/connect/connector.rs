@@ -10,11 +10,12 @@ use rand_core::{RngCore, SeedableRng};
 
 use super::changes::Reunion;
 use super::limits::{self, later};
+use super::mapping::Mapping;
 use super::paths::Paths;
 use super::relays::{LinkId, Relays};
 use super::traffic::{Flow, Traffic};
 use super::types::{ConnectorConfig, Event, Failure, PathPolicy};
-use crate::ice::{self, Agent, Credentials, Path, Role};
+use crate::ice::{self, Agent, Credentials, Nat64Prefix, Path, Role};
 use crate::punch::{Technique, Techniques};
 use crate::signal::{self, RendezvousEvent};
 use crate::{Datagram, Transmit, Verdict};
@@ -66,6 +67,7 @@ pub struct Connector {
     /// Why the mailbox is gone, if it went early.
     pub(super) cause: Option<Failure>,
     pub(super) candidates_told: bool,
+    pub(super) mapping: Mapping,
     pub(super) candidates_heard: bool,
     pub(super) deadline: Option<Instant>,
     pub(super) leave_at: Option<Instant>,
@@ -117,6 +119,7 @@ impl Connector {
             peer_report: None,
             cause: None,
             candidates_told: false,
+            mapping: Mapping::default(),
             candidates_heard: false,
             deadline: None,
             leave_at: None,
@@ -203,6 +206,15 @@ impl Connector {
         self.follow(now);
     }
 
+    /// Takes the prefix of the NAT64 in front of this host, if there is one
+    /// ([`Agent::set_nat64_prefix`](crate::ice::Agent::set_nat64_prefix)).
+    pub fn set_nat64_prefix(&mut self, now: Instant, prefix: Option<Nat64Prefix>) {
+        if self.policy != PathPolicy::RelayOnly {
+            self.agent.set_nat64_prefix(now, prefix);
+            self.follow(now);
+        }
+    }
+
     /// Takes note of the time.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.stage == Stage::Ended {
@@ -225,6 +237,9 @@ impl Connector {
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             self.give_up(now);
+        }
+        if self.mapping.until.is_some_and(|until| now >= until) {
+            self.end_wait_for_mapping(now);
         }
         self.leave_if_done(now);
         self.run_reunion(now);
@@ -353,6 +368,7 @@ impl Connector {
             self.paths.retry_at(),
             self.flow.poll_timeout(),
             self.deadline,
+            self.mapping.until,
             self.leave_at
                 .filter(|_| self.in_mailbox && !self.is_reunited()),
             self.reunion_timeout(),

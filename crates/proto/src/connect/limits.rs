@@ -16,6 +16,10 @@ const CHECKS: Duration = Duration::from_secs(10);
 /// How long the checks go on after a connection has lost every path. QUIC ends it before that.
 const RECOVERY: Duration = Duration::from_secs(30);
 
+/// So long the word that there are no more candidates waits for a port of a gateway: slow ones
+/// describe themselves first.
+pub(super) const MAPPING: Duration = Duration::from_secs(4);
+
 /// How long to wait for the peer's report when ours is ready, and the other way round.
 pub(super) const REPORT: Duration = Duration::from_secs(1);
 

@@ -22,6 +22,7 @@ mod changes;
 mod connector;
 mod explanation;
 mod limits;
+mod mapping;
 mod outcome;
 mod paths;
 mod peer;

@@ -30,7 +30,10 @@ impl Connector {
     pub(super) fn on_message(&mut self, now: Instant, message: PeerMessage) {
         match message {
             PeerMessage::Hello(hello) => self.on_hello(now, hello),
-            PeerMessage::Candidate { candidate } => self.add_candidate(now, &candidate),
+            PeerMessage::Candidate { candidate, mapped } => {
+                self.note_mapped(&candidate, mapped);
+                self.add_candidate(now, &candidate);
+            }
             PeerMessage::EndOfCandidates => self.on_end_of_candidates(now),
             PeerMessage::Nat(nat) => self.agent.handle_punch(now, punching::heard(&nat)),
             PeerMessage::Prediction(prediction) => {
@@ -62,6 +65,12 @@ impl Connector {
         }
         if hello.end_of_candidates {
             self.on_end_of_candidates(now);
+        }
+    }
+
+    fn note_mapped(&mut self, line: &str, mapped: bool) {
+        if let Some(candidate) = line.parse::<Candidate>().ok().filter(|_| mapped) {
+            self.agent.note_remote_mapped(candidate.address);
         }
     }
 

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 mod changes;
+mod mapping;
 
 const CREATOR: usize = 0;
 const JOINER: usize = 1;

@@ -3,11 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use postern_wire::probe::Answer;
 use postern_wire::transport::Transport;
 use postern_wire::upnp::http::{Bounds, Collector};
 
 use crate::Datagram;
-use crate::portmap::{Client, Config, Event, ExchangeId, Protocols, Wish};
+use crate::portmap::{
+    Client, Config, Event, ExchangeId, Listener, ProbeId, Probed, Protocols, Wish,
+};
 
 const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 1, 10)), 4321);
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1));
@@ -22,12 +25,13 @@ pub fn machine_portmap(data: &[u8]) {
     let mut client = Client::new(now, [1; 32], config());
     let id = client.map(now, wish());
     let mut exchanges = Vec::new();
+    let mut probed = None;
     let mut rest = data;
     while let Some(([what, length], tail)) = rest.split_first_chunk() {
         let length = usize::from(*length).saturating_mul(16).min(tail.len());
         let (piece, tail) = tail.split_at(length);
         rest = tail;
-        match what & 7 {
+        match what & 15 {
             0 => hear(
                 &mut client,
                 now,
@@ -63,10 +67,11 @@ pub fn machine_portmap(data: &[u8]) {
             }
             5 => client.list(now),
             6 => client.heal(now, id),
+            8 => say_probed(&mut client, now, probed.take(), piece),
             _ => answer(&mut client, now, exchanges.pop(), piece),
         }
         client.handle_timeout(now);
-        drain(&mut client, &mut exchanges);
+        drain(&mut client, &mut exchanges, &mut probed);
         assert!(exchanges.len() <= MOST_EXCHANGES);
         assert!(client.poll_timeout().is_none_or(|at| at > now));
     }
@@ -95,13 +100,28 @@ fn answer(client: &mut Client, now: Instant, id: Option<ExchangeId>, piece: &[u8
     client.handle_response(now, id, response.ok());
 }
 
-fn drain(client: &mut Client, exchanges: &mut Vec<ExchangeId>) {
+fn say_probed(client: &mut Client, now: Instant, id: Option<ProbeId>, piece: &[u8]) {
+    let Some(id) = id else {
+        return;
+    };
+    let listener = match piece.first() {
+        Some(0) => Listener::Nobody,
+        Some(1) => Listener::Another,
+        Some(2) => Listener::Ours { arrived: true },
+        Some(_) | None => Listener::Ours { arrived: false },
+    };
+    let answer = Answer::parse(piece.get(1..).unwrap_or_default()).ok();
+    client.handle_probed(now, id, Probed { listener, answer });
+}
+
+fn drain(client: &mut Client, exchanges: &mut Vec<ExchangeId>, probed: &mut Option<ProbeId>) {
     while client.poll_transmit().is_some() {}
     while let Some(event) = client.poll_event() {
         match event {
             Event::Exchange(exchange) => exchanges.push(exchange.id),
             Event::Abandoned(id) => exchanges.retain(|known| *known != id),
-            Event::Made(_, mapping) | Event::Moved(_, mapping) => {
+            Event::Probe(probe) => *probed = Some(probe.id),
+            Event::Made(_, mapping) | Event::Moved(_, mapping) | Event::Healed(_, mapping) => {
                 assert_ne!(mapping.external_port, 0);
             }
             Event::Renewed(..)
@@ -124,6 +144,7 @@ const fn config() -> Config {
         gateway: Some(ROUTER),
         protocols: Protocols::ALL,
         location: None,
+        verify: true,
         search: true,
     }
 }
@@ -135,6 +156,7 @@ const fn wish() -> Wish {
         external_port: 4001,
         exact: false,
         lifetime: 3600,
+        must_end: false,
         description: String::new(),
         internal_host: None,
     }

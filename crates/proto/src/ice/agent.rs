@@ -9,6 +9,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use super::after;
+use super::assisted::Assisted;
 use super::candidate::{COMPONENT, Candidate, CandidateKind, can_pair};
 use super::check_list::CheckList;
 use super::components::{Components, Progress};
@@ -58,6 +59,7 @@ pub struct Agent {
     pub(super) punching: Punching,
     pub(super) tallies: Tallies,
     pub(super) tcp: Tcp,
+    pub(super) assisted: Assisted,
     /// The session before the latest restart.
     pub(super) kept: Option<Kept>,
     /// Data is in flight on it.
@@ -103,6 +105,7 @@ impl Agent {
             punching: Punching::default(),
             tallies: Tallies::default(),
             tcp: Tcp::default(),
+            assisted: Assisted::default(),
             kept: None,
             busy: false,
             counts: Report::default(),

@@ -254,6 +254,7 @@ impl Agent {
         let local_kind = self.tcp.kind_of(key.local, mapped);
         let local_kind = local_kind.unwrap_or_else(|| self.locals.kind_of(key.local, mapped));
         self.note_mapping(key.local, mapped, local_kind);
+        self.note_assisted(key, mapped);
         self.transactions.cancel(|p| is_check_of(p, key));
         let asked = self.plain_technique(key);
         self.list.succeed(key);

@@ -11,6 +11,9 @@ use super::config::{MAX_HOSTS, MAX_RELAYED};
 /// Sockets opened to punch: those of an attempt, and a few to look at the NAT.
 const MAX_PUNCH_SOCKETS: usize = crate::punch::MAX_SOCKETS + crate::punch::MAX_SAMPLES;
 
+/// The most addresses at gateways that lead to a host: of those that a mapping had, the latest.
+const MAX_ASSISTED: usize = 4;
+
 /// The priority of a candidate that punching found: of its kind, below all others.
 pub(super) const PUNCHED_PRIORITY: u32 = 110 << 24 | 0xff;
 
@@ -32,6 +35,8 @@ struct Host {
     order: u8,
     /// What each STUN server saw.
     mapped: BTreeMap<SocketAddr, SocketAddr>,
+    /// Where gateways lead here on request.
+    assisted: Vec<SocketAddr>,
     /// Server-reflexive candidates made so far: each gets a local preference of its own.
     reflexive: u8,
 }
@@ -66,6 +71,7 @@ impl Locals {
             candidate,
             order,
             mapped: BTreeMap::new(),
+            assisted: Vec::new(),
             reflexive: 0,
         });
         self.hosts.last().map(|host| &host.candidate)
@@ -93,7 +99,12 @@ impl Locals {
             host.reflexive = 0;
             let base = host.candidate.address;
             let mut told = BTreeSet::from([base]);
-            let mapped: Vec<_> = host.mapped.iter().map(|(s, m)| (*s, *m)).collect();
+            let assisted = host.assisted.iter().map(|mapped| (*mapped, *mapped));
+            let mapped = host
+                .mapped
+                .iter()
+                .map(|(server, mapped)| (*server, *mapped));
+            let mapped: Vec<_> = mapped.chain(assisted).collect();
             for (server, mapped) in mapped.into_iter().filter(|(_, m)| told.insert(*m)) {
                 host.reflexive = host.reflexive.saturating_add(1);
                 let kind = CandidateKind::ServerReflexive;
@@ -210,6 +221,32 @@ impl Locals {
         Some(host.reflexive(mapped, foundation))
     }
 
+    /// Notes that a gateway leads an address here; the new candidate, unless it is redundant.
+    pub(super) fn assist(&mut self, base: SocketAddr, mapped: SocketAddr) -> Option<Candidate> {
+        let host = self.hosts.iter_mut().find(|h| same(h, base))?;
+        let known = host.knows(mapped);
+        if host.assisted.contains(&mapped) {
+            return None;
+        }
+        if host.assisted.len() >= MAX_ASSISTED {
+            host.assisted.remove(0);
+        }
+        host.assisted.push(mapped);
+        if known {
+            return None;
+        }
+        host.reflexive = host.reflexive.saturating_add(1);
+        let kind = CandidateKind::ServerReflexive;
+        let foundation = self.foundations.of(kind, base, Some(mapped), 0);
+        Some(host.reflexive(mapped, foundation))
+    }
+
+    /// Whether a gateway leads this address to the base.
+    pub(super) fn is_assisted(&self, base: SocketAddr, mapped: SocketAddr) -> bool {
+        self.host(base)
+            .is_some_and(|host| host.assisted.contains(&unscoped(mapped)))
+    }
+
     /// The kind of the local candidate that a peer saw: one that is not known is
     /// peer-reflexive (section 7.2.5.3.1).
     pub(super) fn kind_of(&self, base: SocketAddr, mapped: SocketAddr) -> CandidateKind {
@@ -269,7 +306,9 @@ impl Locals {
 
 impl Host {
     fn knows(&self, mapped: SocketAddr) -> bool {
-        self.candidate.address == mapped || self.mapped.values().any(|known| *known == mapped)
+        self.candidate.address == mapped
+            || self.mapped.values().any(|known| *known == mapped)
+            || self.assisted.contains(&mapped)
     }
 
     fn reflexive(&self, mapped: SocketAddr, foundation: String) -> Candidate {
@@ -360,6 +399,27 @@ mod tests {
         let first = locals.map(base, two, at("203.0.113.1:7")).unwrap();
         assert_eq!(first.related, Some(base));
         assert_eq!(locals.map(base, one, at("203.0.113.1:7")), None);
+    }
+
+    #[test]
+    fn a_port_of_a_gateway_is_a_candidate_and_what_stun_sees_of_it_is_none_again() {
+        let mut locals = locals(&["10.0.0.1:5"]);
+        let (base, server) = (at("10.0.0.1:5"), at("192.0.2.1:1"));
+        let (seen, mapped) = (at("203.0.113.1:7"), at("203.0.113.1:9"));
+        let reflexive = locals.map(base, server, seen).unwrap();
+        let assisted = locals.assist(base, mapped).unwrap();
+        assert_eq!(assisted.kind, CandidateKind::ServerReflexive);
+        assert_eq!(assisted.related, Some(base));
+        assert_ne!(assisted.foundation, reflexive.foundation);
+        assert_ne!(assisted.priority, reflexive.priority);
+        assert_eq!(locals.assist(base, mapped), None, "it is known");
+        assert_eq!(locals.map(base, at("192.0.2.2:1"), mapped), None);
+        assert_eq!(locals.assist(base, seen), None, "it was told already");
+        assert_eq!(locals.kind_of(base, mapped), CandidateKind::ServerReflexive);
+        assert!(locals.is_assisted(base, mapped) && locals.is_assisted(base, seen));
+        assert_eq!(locals.assist(at("10.0.0.9:5"), mapped), None, "no base");
+        let again: Vec<_> = locals.tell_again().into_iter().map(|c| c.address).collect();
+        assert!(again.contains(&mapped));
     }
 
     #[test]

@@ -28,6 +28,7 @@
 //! The peer may be lite ([`Agent::set_peer_lite`]); this agent never is.
 
 mod agent;
+mod assisted;
 mod candidate;
 mod check_list;
 mod checks;

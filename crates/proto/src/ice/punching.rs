@@ -127,6 +127,9 @@ impl Agent {
                 .or(last)
                 .unwrap_or(Technique::PeerReflexive);
         }
+        if self.is_assisted(path) {
+            return Technique::Mapped;
+        }
         match (path.local_kind, path.remote_kind) {
             (CandidateKind::Relayed, _) | (_, CandidateKind::Relayed) => Technique::Relay,
             _ if self.is_through_nat64(path) => Technique::Nat64,

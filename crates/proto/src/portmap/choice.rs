@@ -270,6 +270,13 @@ impl Client {
             self.timers.clear(Timer::Mapping(id));
             return self.events.push_back(Event::Removed(id, Err(why)));
         }
+        // The port is still the one that is wanted, if it stood before.
+        if let Some(told) = entry.told.take()
+            && entry.wish.external_port == 0
+        {
+            entry.wish.external_port = told.external_port;
+        }
+        entry.healed = false;
         entry.refused.clear();
         entry.paused = true;
         self.timers.set(Timer::Mapping(id), after(now, AGAIN));

@@ -43,6 +43,7 @@ pub struct Client {
     pub(super) next_exchange: u32,
     pub(super) mappings: BTreeMap<MappingId, Entry>,
     pub(super) next_mapping: u32,
+    pub(super) next_probe: u32,
     pub(super) queries: Queries,
     /// What others see as our address, if somebody has told.
     pub(super) public_address: Option<IpAddr>,
@@ -103,6 +104,7 @@ impl Client {
             next_exchange: 0,
             mappings: BTreeMap::new(),
             next_mapping: 0,
+            next_probe: 0,
             queries: Queries::default(),
             public_address: None,
             boot_id: None,
@@ -177,6 +179,7 @@ impl Client {
                 Timer::Settled => self.on_settled(now),
                 Timer::Again => self.look_around(now),
                 Timer::Mapping(id) => self.on_mapping_due(now, id),
+                Timer::Verify(id) => self.on_verify_due(now, id),
                 Timer::Expiry(id) => self.on_expiry(now, id),
                 Timer::Exchange(id) => self.on_exchange_due(now, id),
                 Timer::Check => self.on_check_due(now),

@@ -7,11 +7,12 @@ use postern_wire::pcp::Nonce;
 
 use super::after;
 use super::choice::{AGAIN, Route};
-use super::client::Client;
+use super::client::{Client, Purpose};
 use super::device::State;
 use super::soap::Step;
 use super::timers::Timer;
 use super::types::{Event, ExchangeId, Failure, Mapping, MappingId, Protocol, Ticket, Wish};
+use super::verify::Check;
 
 /// The most mappings at once: whoever wants more is not one application.
 pub(super) const MAX_MAPPINGS: usize = 256;
@@ -80,13 +81,17 @@ pub(super) struct Entry {
     /// Whether it shall be removed.
     pub(super) leaving: bool,
     /// Whether it shall be removed and made again.
-    healing: bool,
+    pub(super) healing: bool,
+    /// Whether that was because it did not work, and nobody has been told.
+    pub(super) healed: bool,
+    /// Whether it works is being looked at.
+    pub(super) check: Option<Check>,
     /// Whether it waits before it is tried again.
     pub(super) paused: bool,
     /// It was made by another process.
     adopted: Option<Mapping>,
     /// What the caller knows.
-    told: Option<Mapping>,
+    pub(super) told: Option<Mapping>,
 }
 
 impl Entry {
@@ -159,6 +164,8 @@ impl Client {
             refused: Vec::new(),
             leaving: false,
             healing: false,
+            healed: false,
+            check: None,
             paused: false,
             adopted,
             told: None,
@@ -168,7 +175,7 @@ impl Client {
     }
 
     /// Wants it no longer. [`Event::Removed`] follows when the gateway has agreed or not
-    /// answered, which takes up to nine seconds.
+    /// answered, which takes some seconds, and up to twenty by UPnP.
     pub fn unmap(&mut self, now: Instant, id: MappingId) {
         let Some(entry) = self.mappings.get_mut(&id) else {
             return;
@@ -194,18 +201,7 @@ impl Client {
         self.mappings.remove(&id);
         self.timers.clear(Timer::Mapping(id));
         self.timers.clear(Timer::Expiry(id));
-    }
-
-    /// Removes it and makes it again: it is there, and does not work.
-    pub fn heal(&mut self, now: Instant, id: MappingId) {
-        let Some(entry) = self.mappings.get_mut(&id) else {
-            return;
-        };
-        if let (None, Some(held)) = (&entry.job, &entry.held) {
-            entry.healing = true;
-            let route = held.route;
-            self.begin(now, id, Kind::Remove, route);
-        }
+        self.timers.clear(Timer::Verify(id));
     }
 
     /// Wants nothing any longer.
@@ -214,6 +210,14 @@ impl Client {
         for id in all {
             self.unmap(now, id);
         }
+    }
+
+    /// Whether no mapping is wanted, and none is being made or removed.
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        let of_mapping =
+            |purpose: &Purpose| matches!(purpose, Purpose::Mapping(_) | Purpose::Nothing);
+        self.mappings.is_empty() && !self.exchanges.values().any(of_mapping)
     }
 
     /// Whether nothing is wanted, and nothing under way.
@@ -229,6 +233,9 @@ impl Client {
 
     /// Begins something at a gateway.
     pub(super) fn begin(&mut self, now: Instant, id: MappingId, kind: Kind, route: Route) {
+        if kind == Kind::Remove {
+            self.drop_check(id);
+        }
         let any = self.rng_port();
         let version = self
             .service(route, 0)
@@ -361,6 +368,7 @@ impl Client {
             internal_port: entry.wish.internal_port,
             lifetime: grant.lifetime,
             double_nat,
+            verified: None,
             ticket: grant.ticket,
         };
         let lifetime = Duration::from_secs(u64::from(grant.lifetime));
@@ -368,14 +376,14 @@ impl Client {
         entry.held = Some(Held {
             route: job.route,
             service: job.attempt.service,
-            mapping: mapping.clone(),
+            mapping,
             ends,
         });
         entry.refused.clear();
         entry.healing = false;
         let leaving = entry.leaving;
         let taken = entry.wish.exact
-            && entry.wish.external_port != mapping.external_port
+            && entry.wish.external_port != grant.external_port
             && entry.wish.external_port != 0;
         if leaving {
             return self.begin(now, id, Kind::Remove, job.route);
@@ -383,8 +391,15 @@ impl Client {
         if taken {
             return self.return_it(now, id, job.route);
         }
-        self.tell(id, mapping);
         self.schedule(now, id, ends);
+        if self.is_verified(id) {
+            // A look that is under way goes on, whatever was renewed meanwhile.
+            if !self.is_checking(id) {
+                self.verify(now, id);
+            }
+        } else {
+            self.tell(id, None);
+        }
     }
 
     /// Another port than the one that was insisted on is given back.
@@ -394,27 +409,6 @@ impl Client {
             entry.refused.push((route, Failure::PortTaken));
         }
         self.begin(now, id, Kind::Remove, route);
-    }
-
-    fn tell(&mut self, id: MappingId, mapping: Mapping) {
-        let Some(entry) = self.mappings.get_mut(&id) else {
-            return;
-        };
-        let place = |m: &Mapping| {
-            (
-                m.protocol,
-                m.gateway,
-                m.external_address,
-                m.external_port,
-                m.double_nat,
-            )
-        };
-        let event = match entry.told.replace(mapping.clone()) {
-            None => Event::Made(id, mapping),
-            Some(told) if place(&told) == place(&mapping) => Event::Renewed(id, mapping),
-            Some(_) => Event::Moved(id, mapping),
-        };
-        self.events.push_back(event);
     }
 
     /// When to renew: at a random time between a half and five eighths of what is left (RFC
@@ -485,11 +479,13 @@ impl Client {
     fn lose(&mut self, now: Instant, id: MappingId, why: Failure) {
         self.timers.clear(Timer::Mapping(id));
         self.timers.clear(Timer::Expiry(id));
+        self.drop_check(id);
         let Some(entry) = self.mappings.get_mut(&id) else {
             return;
         };
         entry.job = None;
         entry.held = None;
+        entry.healed = false;
         if entry.leaving {
             return self.forget(id, Ok(()));
         }
@@ -540,7 +536,7 @@ impl Client {
         }
     }
 
-    fn is_double(&self, external: Option<IpAddr>) -> bool {
+    pub(super) fn is_double(&self, external: Option<IpAddr>) -> bool {
         if self.config.is_v6() {
             return false;
         }

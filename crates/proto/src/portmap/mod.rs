@@ -12,7 +12,9 @@
 //!    the answer to [`Client::handle_response`].
 //! 4. [`Client::map`] what shall be reachable; [`Event::Made`], [`Event::Moved`],
 //!    [`Event::Lost`], [`Event::Failed`] say what came of it, for as long as it is wanted.
-//! 5. [`Client::unmap`] it, and go on until [`Event::Removed`].
+//! 5. With [`Config::verify`] have each [`Event::Probe`] carried out, and say what came of it
+//!    ([`Client::handle_probed`]): what is dead is made again ([`Event::Healed`]).
+//! 6. [`Client::unmap`] it, and go on until [`Event::Removed`].
 //!
 //! | file | what |
 //! |---|---|
@@ -23,6 +25,7 @@
 //! | `choice.rs` | which way is taken, and what when it fails |
 //! | `mapping.rs` | one mapping: add, renew, remove |
 //! | `datagrams.rs` / `soap.rs`, `trouble.rs` | … by PCP and NAT-PMP / by UPnP, and what its errors mean |
+//! | `verify.rs` | whether it works; healing it |
 //! | `epoch.rs` | whether a gateway has forgotten its mappings |
 //! | `heard.rs` | announcements |
 //! | `query.rs` | lists, surveys, calls of actions |
@@ -47,6 +50,7 @@ mod soap;
 mod timers;
 mod trouble;
 mod types;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -59,6 +63,7 @@ pub use types::{
     Config, Event, Exchange, ExchangeId, Failure, Found, Mapping, MappingId, Protocol, Protocols,
     Refusal, Survey, Ticket, Wish,
 };
+pub use verify::{Listener, Probe, ProbeId, Probed};
 
 use std::time::{Duration, Instant};
 

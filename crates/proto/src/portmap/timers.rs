@@ -21,6 +21,8 @@ pub(super) enum Timer {
     Mapping(MappingId),
     /// It ends.
     Expiry(MappingId),
+    /// It is looked at again, or the look has had its time.
+    Verify(MappingId),
     /// An exchange has had its time.
     Exchange(ExchangeId),
     /// A gateway may have forgotten everything: look.

@@ -37,9 +37,10 @@ impl Client {
     }
 
     fn on_add_fault(&mut self, now: Instant, id: MappingId, code: E) {
-        let Some((internal, exact, wanted)) = self.mappings.get(&id).map(|entry| {
+        let Some((internal, exact, wanted, must_end)) = self.mappings.get(&id).map(|entry| {
             let wish = &entry.wish;
-            (wish.internal_port, wish.exact, wish.external_port)
+            let ports = (wish.internal_port, wish.exact, wish.external_port);
+            (ports.0, ports.1, ports.2, wish.must_end)
         }) else {
             return;
         };
@@ -54,8 +55,13 @@ impl Client {
                 attempt.any = false;
                 self.step(now, id, Step::Add);
             }
+            E::ONLY_PERMANENT_LEASES_SUPPORTED if must_end => {
+                self.on_refused(now, id, Failure::Unsupported);
+            }
             // The second says in other words that no lease is wanted.
-            E::ONLY_PERMANENT_LEASES_SUPPORTED | E::INVALID_ARGS if attempt.lease != 0 => {
+            E::ONLY_PERMANENT_LEASES_SUPPORTED | E::INVALID_ARGS
+                if attempt.lease != 0 && !must_end =>
+            {
                 attempt.lease = 0;
                 self.announce_endless(id);
                 self.step(now, id, Step::Add);
@@ -163,6 +169,7 @@ impl Client {
             internal_port: entry.wish.internal_port,
             lifetime: 0,
             double_nat: false,
+            verified: None,
             ticket: Ticket::Upnp(device.location.clone()),
         };
         self.events.push_back(Event::Endless(id, mapping));

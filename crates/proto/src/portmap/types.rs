@@ -11,6 +11,8 @@ use postern_wire::upnp::igd::Entry;
 use postern_wire::upnp::soap::{ErrorCode, Reply};
 use postern_wire::upnp::url::HttpUrl;
 
+use super::verify::Probe;
+
 /// A way to ask a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -100,6 +102,8 @@ pub struct Config {
     pub protocols: Protocols,
     /// Where the description of a UPnP gateway is, if that is known: it is read at once.
     pub location: Option<HttpUrl>,
+    /// Whether mappings are looked at from outside when they are made and renewed.
+    pub verify: bool,
     /// Whether to search for others than the gateway and the one at `location`.
     pub search: bool,
 }
@@ -117,6 +121,9 @@ pub struct Wish {
     pub exact: bool,
     /// For how long at a time, in seconds, not zero. It is renewed as long as it is wanted.
     pub lifetime: u32,
+    /// Whether it is no use where the gateway makes only such as do not end: nobody would remove it
+    /// if this program died.
+    pub must_end: bool,
     /// What the gateway's list shall say. Thirty-two ASCII characters of it are used.
     pub description: String,
     /// The host that is meant, if it is not this one.
@@ -153,6 +160,8 @@ pub struct Mapping {
     /// Whether the gateway's address is not one of the public internet: another NAT is behind
     /// it, and nobody outside reaches the mapping.
     pub double_nat: bool,
+    /// Whether the internet reaches it; `None` if that was not looked at, or cannot be told.
+    pub verified: Option<bool>,
     /// What it takes to change it.
     pub ticket: Ticket,
 }
@@ -190,6 +199,9 @@ pub struct Exchange {
 pub enum Event {
     /// Send this and give the answer to [`Client::handle_response`](super::Client::handle_response).
     Exchange(Exchange),
+    /// Probe this port and say what came of it to
+    /// [`Client::handle_probed`](super::Client::handle_probed).
+    Probe(Probe),
     /// The exchange is given up: close its connection.
     Abandoned(ExchangeId),
     /// This is about to be made, and will not end by itself: write down how to remove it before
@@ -201,6 +213,8 @@ pub enum Event {
     Renewed(MappingId, Mapping),
     /// Its address or port outside, or its gateway, is another one.
     Moved(MappingId, Mapping),
+    /// It was dead, was removed, and stands again.
+    Healed(MappingId, Mapping),
     /// It does not stand any longer. It is tried again.
     Lost(MappingId, Failure),
     /// It could not be made. It is tried again after a minute.

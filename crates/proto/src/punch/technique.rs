@@ -81,7 +81,7 @@ impl Technique {
         match self {
             Self::Host => entry("host", false, "the other side's own address"),
             Self::Ipv6 => entry("ipv6", true, "IPv6"),
-            Self::Mapped => entry("mapped", false, "a port opened by a router on request"),
+            Self::Mapped => entry("mapped", true, "a port opened by a router on request"),
             Self::Nat64 => entry("nat64", false, "IPv4 through an IPv6 network's NAT64"),
             Self::Reflexive => entry(
                 "reflexive",

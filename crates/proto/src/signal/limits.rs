@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// `duration` after `now`; `now` itself at the end of time, which no clock reaches.
-pub(super) fn later(now: Instant, duration: Duration) -> Instant {
+pub(crate) fn later(now: Instant, duration: Duration) -> Instant {
     now.checked_add(duration).unwrap_or(now)
 }
 
@@ -32,15 +32,15 @@ impl Rate {
 /// Measures a rate with one number (the generic cell rate algorithm): the time at which
 /// all that was taken has been earned again.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Meter(Instant);
+pub(crate) struct Meter(Instant);
 
 impl Meter {
-    pub(super) const fn new(now: Instant) -> Self {
+    pub(crate) const fn new(now: Instant) -> Self {
         Self(now)
     }
 
     /// Takes one, unless there is none.
-    pub(super) fn take(&mut self, now: Instant, rate: Rate) -> bool {
+    pub(crate) fn take(&mut self, now: Instant, rate: Rate) -> bool {
         let Some(step) = rate.per.checked_div(rate.count) else {
             return false;
         };
@@ -51,12 +51,17 @@ impl Meter {
         }
         allowed
     }
+
+    /// When it is as good as new.
+    pub(crate) const fn earned(self) -> Instant {
+        self.0
+    }
 }
 
 /// Whom a limit counts: an IPv4 address, or the 64 bits of an IPv6 address that a
 /// network gives to one customer or less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(crate) enum Source {
     V4(u32),
     V6(u64),
 }

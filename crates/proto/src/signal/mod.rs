@@ -31,7 +31,7 @@
 
 mod exchange;
 mod failure;
-mod limits;
+pub(crate) mod limits;
 mod mailboxes;
 mod rendezvous;
 mod seal;

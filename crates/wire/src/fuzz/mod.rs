@@ -4,6 +4,7 @@
 //! stable Rust.
 
 mod portmap;
+mod probe;
 mod signal;
 mod stun;
 mod transfer;
@@ -11,6 +12,7 @@ mod turn;
 mod uri;
 
 pub use portmap::{natpmp, pcp, upnp};
+pub use probe::probe;
 pub use signal::signal;
 pub use stun::stun;
 pub use transfer::transfer;

@@ -30,6 +30,10 @@ pub enum PeerMessage {
         /// The value of an SDP `candidate` attribute, printable ASCII of at most
         /// [`MAX_CANDIDATE`] bytes.
         candidate: String,
+        /// Whether a gateway leads it to this side on request (PCP, NAT-PMP, UPnP): for telling
+        /// people how a path came about.
+        #[serde(default, skip_serializing_if = "is_false")]
+        mapped: bool,
     },
     /// Says that no more candidates come (RFC 8838 section 8.2).
     EndOfCandidates,
@@ -189,7 +193,7 @@ impl Frame for PeerMessage {
     fn check(&self) -> Result<(), ParseError> {
         match self {
             Self::Hello(hello) => hello.check(),
-            Self::Candidate { candidate } => require(is_candidate(candidate), "candidate"),
+            Self::Candidate { candidate, .. } => require(is_candidate(candidate), "candidate"),
             Self::Nat(nat) => nat.check(),
             Self::Prediction(prediction) => prediction.check(),
             Self::EndOfCandidates | Self::Report(_) | Self::Bye { .. } => Ok(()),
@@ -206,6 +210,11 @@ impl Hello {
         let good = self.candidates.iter().all(|line| is_candidate(line));
         require(good, "candidates")
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn is_candidate(line: &str) -> bool {

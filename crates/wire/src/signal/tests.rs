@@ -569,7 +569,8 @@ fn any_peer() -> impl Strategy<Value = PeerMessage> {
     ]);
     prop_oneof![
         any_hello().prop_map(PeerMessage::Hello),
-        text(MAX_CANDIDATE).prop_map(|candidate| PeerMessage::Candidate { candidate }),
+        (text(MAX_CANDIDATE), any::<bool>())
+            .prop_map(|(candidate, mapped)| PeerMessage::Candidate { candidate, mapped }),
         Just(PeerMessage::EndOfCandidates),
         any_report().prop_map(PeerMessage::Report),
         any_nat().prop_map(PeerMessage::Nat),

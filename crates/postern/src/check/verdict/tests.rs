@@ -31,6 +31,7 @@ fn facts(udp: Findings) -> Facts {
             found: Vec::new(),
             external: None,
         }),
+        lifetime: None,
     }
 }
 

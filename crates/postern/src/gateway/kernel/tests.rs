@@ -417,6 +417,7 @@ fn ten_thousand_mappings_are_restored_and_read_back() {
         let all: Vec<_> = gateway.leases().map(kept).collect();
         let found: Vec<_> = kernel.leases(now).unwrap().iter().map(kept).collect();
         assert_eq!(found, all);
+        assert!(!kernel.was_disturbed().unwrap(), "by ourselves");
     });
 }
 

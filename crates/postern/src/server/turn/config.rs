@@ -190,19 +190,9 @@ impl TurnConfig {
         })
     }
 
-    /// All of this machine is out of bounds, with whatever address it is called.
     fn policy(&self, listen: &[SocketAddr], public: &[IpAddr]) -> PeerPolicy {
-        let mut policy = PeerPolicy::new();
-        for cidr in &self.allow_peers {
-            policy = policy.allow(*cidr);
-        }
-        for cidr in &self.deny_peers {
-            policy = policy.deny(*cidr);
-        }
-        let host = all_host_addresses().unwrap_or_default();
-        let listen = listen.iter().map(SocketAddr::ip);
-        let own = host.into_iter().chain(listen).chain(public.iter().copied());
-        own.fold(policy, PeerPolicy::own)
+        let rules = (&self.allow_peers[..], &self.deny_peers[..]);
+        peer_policy(rules, listen, public)
     }
 
     fn quotas(&self) -> Quotas {
@@ -215,6 +205,26 @@ impl TurnConfig {
             total: limits(self.quota_total),
         }
     }
+}
+
+/// What may be reached by these rules, allowed and denied. All of this machine is out of bounds,
+/// with whatever address it is called.
+pub(in crate::server) fn peer_policy(
+    (allowed, denied): (&[Cidr], &[Cidr]),
+    listen: &[SocketAddr],
+    public: &[IpAddr],
+) -> PeerPolicy {
+    let mut policy = PeerPolicy::new();
+    for cidr in allowed {
+        policy = policy.allow(*cidr);
+    }
+    for cidr in denied {
+        policy = policy.deny(*cidr);
+    }
+    let host = all_host_addresses().unwrap_or_default();
+    let listen = listen.iter().map(SocketAddr::ip);
+    let own = host.into_iter().chain(listen).chain(public.iter().copied());
+    own.fold(policy, PeerPolicy::own)
 }
 
 const fn limits(allocations: u32) -> Limits {

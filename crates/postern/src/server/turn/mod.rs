@@ -41,6 +41,7 @@ pub use postern_proto::turn::server::Alternates;
 
 pub(super) use client::serve as serve_client;
 pub(super) use commands::{Change, Remote};
+pub(super) use config::peer_policy;
 pub(super) use dtls::{Dtls, DtlsIdentity, Wire};
 
 use commands::{Command, Link};

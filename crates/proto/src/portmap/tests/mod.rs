@@ -31,6 +31,7 @@ fn config(protocols: Protocols) -> Config {
         gateway: Some(at(ROUTER).ip()),
         protocols,
         location: None,
+        verify: false,
         search: true,
     }
 }
@@ -46,6 +47,7 @@ fn wish() -> Wish {
         external_port: 4001,
         exact: false,
         lifetime: 3600,
+        must_end: false,
         description: "test".into(),
         internal_host: None,
     }

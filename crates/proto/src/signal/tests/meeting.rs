@@ -275,6 +275,9 @@ fn a_message_that_the_other_side_would_refuse_is_not_sent() {
     let mut world = meet();
     let creator = world.clients.get_mut(&CREATOR).unwrap();
     let candidate = "x".repeat(257);
-    let sent = creator.send(PeerMessage::Candidate { candidate });
+    let sent = creator.send(PeerMessage::Candidate {
+        candidate,
+        mapped: false,
+    });
     assert!(matches!(sent, Err(SendError::Invalid(_))));
 }

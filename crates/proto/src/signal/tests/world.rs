@@ -191,6 +191,7 @@ pub(super) fn hello(name: &str) -> PeerMessage {
 pub(super) fn candidate(n: usize) -> PeerMessage {
     PeerMessage::Candidate {
         candidate: format!("{n} 1 UDP 2130706431 192.0.2.1 5000 typ host"),
+        mapped: n.is_multiple_of(2),
     }
 }
 

@@ -244,6 +244,12 @@ impl PeerPolicy {
         self
     }
 
+    /// Whether any port of it may be reached.
+    #[must_use]
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        self.verdict(ip) == PeerVerdict::Allowed
+    }
+
     /// Whether the server itself listens there.
     pub(super) fn is_own_endpoint(&self, peer: SocketAddr) -> bool {
         let ip = peer.ip().to_canonical();

@@ -1,0 +1,71 @@
+//! A port of a gateway that leads here, asked for while everything else goes on.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use postern_wire::signal::PeerMessage;
+
+use super::connector::Connector;
+use super::limits::{self, later};
+use super::types::PathPolicy;
+
+/// The most addresses that are told: of one mapping, which may move.
+const MAX_TOLD: usize = 16;
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) struct Mapping {
+    /// Until when the peer is not told that there are no more candidates; connecting does not
+    /// wait.
+    pub(super) until: Option<Instant>,
+    /// Whether that would have been told.
+    held: bool,
+    /// What leads here.
+    told: Vec<SocketAddr>,
+}
+
+impl Connector {
+    /// Says that a gateway is being asked for a port that leads to one of the hosts:
+    /// [`handle_mapping`](Self::handle_mapping) follows. Nothing waits for it but the word that
+    /// there are no more candidates, for a while.
+    pub fn expect_mapping(&mut self, now: Instant) {
+        self.mapping.until = Some(later(now, limits::MAPPING));
+    }
+
+    /// A gateway leads the second address to the first, a host's; or none does. Comes again when
+    /// the mapping moves.
+    pub fn handle_mapping(&mut self, now: Instant, mapping: Option<(SocketAddr, SocketAddr)>) {
+        if let Some((base, mapped)) = mapping
+            && self.policy != PathPolicy::RelayOnly
+            && self.mapping.told.len() < MAX_TOLD
+        {
+            self.mapping.told.push(mapped);
+            self.agent.add_mapped(now, base, mapped);
+        }
+        self.follow(now);
+        self.end_wait_for_mapping(now);
+    }
+
+    /// There are no more candidates, but perhaps one at a gateway.
+    pub(super) fn on_end_of_local_candidates(&mut self) {
+        if self.mapping.until.is_some() {
+            self.mapping.held = true;
+        } else {
+            self.candidates_told = true;
+            self.tell(PeerMessage::EndOfCandidates);
+        }
+    }
+
+    pub(super) fn end_wait_for_mapping(&mut self, now: Instant) {
+        self.mapping.until = None;
+        if std::mem::take(&mut self.mapping.held) {
+            self.on_end_of_local_candidates();
+        }
+        self.leave_if_done(now);
+    }
+
+    /// Whether a gateway leads this address here.
+    pub(super) fn is_mapped(&self, address: SocketAddr) -> bool {
+        self.mapping.told.contains(&address)
+    }
+}

@@ -1,0 +1,74 @@
+//! Candidates that a gateway assists with: a port of it leads to a base of ours on request (PCP,
+//! NAT-PMP, UPnP), so that whoever sends to it arrives, from behind any NAT.
+//!
+//! To the peer they are server-reflexive candidates. Which of its own are of this kind it says
+//! beside them; that is for telling people how a path came about, and for nothing else.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::agent::Agent;
+use super::candidate::{CandidateKind, is_usable, unscoped};
+use super::event::Event;
+use super::pair::{PairKey, Path};
+
+/// The most addresses of the peer's that are remembered: a few mappings, moved now and then.
+const MAX_THEIRS: usize = 16;
+/// The most pairs: more than a check list has.
+const MAX_PAIRS: usize = 256;
+
+/// What is known of them.
+#[derive(Debug, Default)]
+pub(super) struct Assisted {
+    /// Addresses of the peer's.
+    theirs: BTreeSet<SocketAddr>,
+    /// Pairs on which the peer has seen us at such an address of ours.
+    pairs: BTreeSet<PairKey>,
+}
+
+/// For the user.
+impl Agent {
+    /// Adds a candidate at a gateway that leads `mapped` to `base`, a host candidate. At any time:
+    /// it is signalled also after [`Event::EndOfLocalCandidates`]. When the mapping moves, add the
+    /// new one.
+    ///
+    /// Ignored are unknown bases and addresses that cannot be sent to.
+    pub fn add_mapped(&mut self, now: Instant, base: SocketAddr, mapped: SocketAddr) {
+        let usable = is_usable(mapped, self.config.allow_loopback);
+        if !usable || mapped.is_ipv4() != base.is_ipv4() {
+            return;
+        }
+        if let Some(candidate) = self.locals.assist(base, unscoped(mapped)) {
+            self.events.push_back(Event::LocalCandidate(candidate));
+        }
+        self.work(now);
+    }
+
+    /// Takes note that a gateway leads this address to the peer.
+    pub fn note_remote_mapped(&mut self, address: SocketAddr) {
+        if self.assisted.theirs.len() < MAX_THEIRS {
+            self.assisted.theirs.insert(unscoped(address));
+        }
+    }
+}
+
+/// For the agent.
+impl Agent {
+    /// A check has shown at which address the peer sees us.
+    pub(super) fn note_assisted(&mut self, key: PairKey, mapped: SocketAddr) {
+        if self.assisted.pairs.len() < MAX_PAIRS && self.locals.is_assisted(key.local, mapped) {
+            self.assisted.pairs.insert(key);
+        }
+    }
+
+    /// Whether a path leads through a port that a gateway opened on request, ours or the
+    /// peer's.
+    pub(super) fn is_assisted(&self, path: &Path) -> bool {
+        let kinds = [path.local_kind, path.remote_kind];
+        let key = PairKey::new(path.local, path.remote);
+        let theirs = self.assisted.theirs.contains(&unscoped(path.remote));
+        let ours = self.assisted.pairs.contains(&key);
+        !kinds.contains(&CandidateKind::Relayed) && (theirs || ours)
+    }
+}

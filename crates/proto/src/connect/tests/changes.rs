@@ -135,7 +135,13 @@ fn what_the_peer_tells_over_the_connection_is_a_candidate_as_any_other() {
     let candidate = "candidate:1 1 udp 1 192.168.1.77 5000 typ host".to_owned();
     let now = pair.now;
     let before = pair.sides[CREATOR].agent.report().remote.host;
-    pair.sides[CREATOR].handle_told(now, PeerMessage::Candidate { candidate });
+    pair.sides[CREATOR].handle_told(
+        now,
+        PeerMessage::Candidate {
+            candidate,
+            mapped: false,
+        },
+    );
     let after = pair.sides[CREATOR].agent.report().remote.host;
     assert_eq!((before, after), (1, 2));
 }

@@ -219,10 +219,40 @@ fn a_host_roams_to_another_home() {
             .ip()
     };
     assert_eq!(seen(&mut lab.world), ip("45.45.1.1"));
-    lab.world.set_running(before, false);
-    lab.world.attach(carol, wifi, &address, Link::default());
+    lab.world.roam(before, wifi, &address, Link::default());
     assert_eq!(seen(&mut lab.world), ip("45.45.2.1"));
     assert_eq!(lab.world.addresses(carol), address);
+}
+
+#[test]
+fn an_address_that_a_host_has_left_can_be_another_ones() {
+    let mut lab = home(Nat::default());
+    let address = [ip("192.168.1.20")];
+    let carol = lab.world.add_host("carol");
+    let before = lab.world.attach(carol, lab.lan, &address, Link::default());
+    let lan = lab.lan;
+    lab.world
+        .roam(before, lan, &[ip("192.168.1.21")], Link::default());
+    let mallory = lab.world.add_host("mallory");
+    lab.world.attach(mallory, lan, &address, Link::default());
+    let start = lab.world.now();
+    let (from, to) = (at("192.168.1.10:1"), at("192.168.1.20:1"));
+    lab.world.send(start, lab.alice, from, to, b"for carol");
+    let arrived = lab.world.advance(start + MS * 10);
+    assert_eq!(arrived.len(), 1);
+    assert_eq!(arrived[0].host, mallory);
+}
+
+#[test]
+fn a_router_comes_back_with_another_address_and_no_mappings() {
+    let mut lab = home(Nat::default());
+    let mapped = lab.mapped(5000, "45.45.0.1:3478");
+    let router = lab.router;
+    lab.world.renumber(router, &[ip("45.45.1.77")]);
+    assert!(!lab.reaches("45.45.0.1:3478", mapped));
+    let again = lab.mapped(5000, "45.45.0.1:3478");
+    assert_eq!(again.ip(), ip("45.45.1.77"));
+    assert!(lab.reaches("45.45.0.1:3478", again));
 }
 
 #[test]

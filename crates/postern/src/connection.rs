@@ -2,16 +2,31 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use noq::{PathEvent, PathId, VarInt};
+use noq::{Path, PathEvent, PathId, PathStatus, VarInt};
 use postern_proto::connect::RelayTransport;
 use postern_proto::punch::Technique;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
+use crate::aside::Ears;
 use crate::clock;
 use crate::explain::Explanation;
 use crate::net::{AddressPair, PathTable};
+
+/// The pauses before a lost path is pinged again: three packets after it that are acknowledged prove a
+/// packet lost (RFC 9002 section 6.1.1), and a ping may get lost as well.
+const NUDGES: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(20),
+    Duration::from_millis(40),
+    Duration::from_millis(200),
+];
+
+/// A lost path is closed so long after the last ping.
+const LOST_PATH: Duration = Duration::from_millis(500);
 
 /// How a path reaches the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +124,7 @@ pub struct Connection {
     path: watch::Receiver<PathInfo>,
     explanation: watch::Receiver<Explanation>,
     is_creator: bool,
+    _ears: Arc<Ears>,
 }
 
 impl Connection {
@@ -117,12 +133,14 @@ impl Connection {
         path: watch::Receiver<PathInfo>,
         explanation: watch::Receiver<Explanation>,
         is_creator: bool,
+        ears: Arc<Ears>,
     ) -> Self {
         Self {
             quic,
             path,
             explanation,
             is_creator,
+            _ears: ears,
         }
     }
 
@@ -247,6 +265,41 @@ impl PathFollower {
         }
     }
 
+    /// The paths before the one in use: the addresses by which QUIC knows them, and what they are.
+    pub(crate) fn older(&self) -> impl Iterator<Item = (SocketAddr, AddressPair)> {
+        let newest = self.open.last().map(|(_, address)| *address);
+        let older = self.open.iter().map(|(_, address)| *address);
+        let older = older.filter(move |address| Some(*address) != newest);
+        older.filter_map(|address| Some((address, self.table.pair_at(address)?)))
+    }
+
+    /// Whether the path in use is one that works, as far as is known.
+    pub(crate) fn is_alive(&self) -> bool {
+        let newest = self.open.last();
+        newest.is_some_and(|(_, address)| !self.table.is_lost(*address))
+    }
+
+    /// Where another path is in use, has QUIC find out what was lost on those that are no more: its
+    /// pings there are carried by the other one. Whether there are any.
+    pub(crate) fn nudge(&self) -> bool {
+        let Some(quic) = self.quic.upgrade() else {
+            return false;
+        };
+        let newest = self.open.last().map(|(id, _)| *id);
+        let mut nudged = false;
+        for (id, address) in &self.open {
+            if Some(*id) != newest
+                && self.table.is_lost(*address)
+                && let Some(path) = quic.path(*id)
+            {
+                let _ = path.set_status(PathStatus::Backup);
+                let _ = path.ping();
+                nudged = true;
+            }
+        }
+        nudged
+    }
+
     fn on_abandoned(&mut self, id: PathId) -> Option<AddressPair> {
         let place = self.open.iter().position(|(known, _)| *known == id)?;
         let (_, address) = self.open.remove(place);
@@ -261,8 +314,13 @@ impl PathFollower {
             return;
         };
         let others = self.open.iter().filter(|(_, known)| *known != address);
-        for path in others.filter_map(|(id, _)| quic.path(*id)) {
-            let _ = path.close();
+        for (id, address) in others {
+            let Some(path) = quic.path(*id) else { continue };
+            if self.table.is_lost(*address) {
+                close_later(&path);
+            } else {
+                let _ = path.close();
+            }
         }
     }
 
@@ -287,6 +345,23 @@ impl PathFollower {
             true
         });
     }
+}
+
+/// Closes a path when QUIC has found out what was lost there.
+fn close_later(path: &Path) {
+    let path = path.weak_handle();
+    tokio::spawn(async move {
+        for pause in NUDGES {
+            sleep(pause).await;
+            if let Some(path) = path.upgrade() {
+                let _ = path.ping();
+            }
+        }
+        sleep(LOST_PATH).await;
+        if let Some(path) = path.upgrade() {
+            let _ = path.close();
+        }
+    });
 }
 
 fn describe(

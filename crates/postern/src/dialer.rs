@@ -1,21 +1,28 @@
-//! Opens the links to relays that connectors ask for.
+//! What connections need of the machine's networks: links to relays, meetings at the server,
+//! addresses.
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::time::Duration;
 
 use postern_proto::connect::RelayTransport;
+use postern_proto::signal::{Role, Secret};
 use tokio::time::timeout;
 
-use crate::net::{Opened, bind_one};
+use crate::net::watch::{self, Hints};
+use crate::net::{AddressFilter, Opened, bind_one, host_addresses};
+use crate::rendezvous::{self, Side, Signalling, SignallingError};
 use crate::server_url::ServerUrl;
 use crate::trust::Trust;
 use crate::turn::{Proxy, ServerStream, Target};
 
 /// A stream to a relay is open after so long, or of no use: the checks end then.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whoever meets again waits so long for the other side: a connection is over before that.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// The server that introduced the peers: how it is reached and recognised.
 #[derive(Debug, Clone)]
@@ -49,7 +56,10 @@ impl Introducer {
 /// What opening a link gives.
 pub(crate) type Dialling = Pin<Box<dyn Future<Output = io::Result<Opened>> + Send>>;
 
-/// Opens links; simulated networks have their own.
+/// What meeting again gives.
+pub(crate) type Meeting = Pin<Box<dyn Future<Output = Result<Signalling, SignallingError>> + Send>>;
+
+/// What a connection needs of the machine's networks; simulated ones have their own.
 pub(crate) trait Dialer: fmt::Debug + Send + Sync {
     /// A link to a relay of the server that introduced the peers.
     fn dial(
@@ -58,6 +68,19 @@ pub(crate) trait Dialer: fmt::Debug + Send + Sync {
         transport: RelayTransport,
         server: SocketAddr,
     ) -> Dialling;
+
+    /// Meets the peer of a connection again at the server that introduced the two.
+    fn meet_again(&self, introducer: &Introducer, role: Role, secret: Secret) -> Meeting;
+
+    /// The addresses of the machine, the preferred ones first.
+    ///
+    /// # Errors
+    ///
+    /// When the system cannot say.
+    fn addresses(&self, filter: AddressFilter) -> io::Result<Vec<IpAddr>>;
+
+    /// Says when they may have changed.
+    fn hints(&self) -> Hints;
 
     /// Whether more sockets of the machine may be opened: in order to punch, and for TCP.
     fn opens_sockets(&self) -> bool {
@@ -72,6 +95,19 @@ pub(crate) struct System;
 impl Dialer for System {
     fn opens_sockets(&self) -> bool {
         true
+    }
+
+    fn meet_again(&self, introducer: &Introducer, role: Role, secret: Secret) -> Meeting {
+        let side = Side::Again(role, secret);
+        Box::pin(rendezvous::enter(introducer.clone(), side, AGAIN))
+    }
+
+    fn addresses(&self, filter: AddressFilter) -> io::Result<Vec<IpAddr>> {
+        host_addresses(filter)
+    }
+
+    fn hints(&self) -> Hints {
+        watch::hints()
     }
 
     fn dial(
@@ -96,12 +132,19 @@ impl Dialer for System {
     }
 }
 
+/// A socket on the address from which the server is reached: a server tells allocations apart by
+/// their clients' addresses, so this one must not change under an allocation, and when it
+/// is gone that is known.
 fn socket_for(server: SocketAddr) -> io::Result<Opened> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    bind_one(SocketAddr::new(any, 0)).map(Opened::Datagrams)
+    let route = UdpSocket::bind((any, 0))?;
+    // Sends nothing.
+    route.connect(server)?;
+    let from = SocketAddr::new(route.local_addr()?.ip(), 0);
+    bind_one(from).map(Opened::Datagrams)
 }
 
 #[cfg(test)]

@@ -19,9 +19,10 @@ use tokio::task::AbortHandle;
 use crate::connection::Connection;
 use crate::dialer::{self, Dialer, Introducer};
 use crate::mapped::{Keeper, Mapped};
+use crate::net::watch::{self as changes, Hints};
 use crate::net::{
     AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
-    SessionId, Sockets, Streams, StunDatagram, host_addresses, nat64_prefix,
+    SessionId, Sockets, Streams, StunDatagram, nat64_prefix,
 };
 use crate::portmap::is_public;
 use crate::quic::{self, Identity};
@@ -212,11 +213,15 @@ impl Endpoint {
             sessions: Mutex::default(),
             next: AtomicU64::new(1),
             attempts: watch::Sender::new(0),
+            hosts: watch::Sender::default(),
             routers: OnceLock::new(),
             nat64: Mutex::default(),
             keeper: OnceLock::new(),
         });
+        shared.look();
+        let hints = shared.dialer.hints();
         let routers = [
+            tokio::spawn(follow_addresses(Arc::downgrade(&shared), hints)),
             tokio::spawn(route_stun(Arc::downgrade(&shared), outlets.stun)),
             tokio::spawn(route_incoming(Arc::downgrade(&shared), shared.quic.clone())),
         ];
@@ -351,7 +356,9 @@ pub(crate) struct Shared {
     sessions: Mutex<BTreeMap<SessionId, Mailbag>>,
     next: AtomicU64,
     attempts: watch::Sender<usize>,
-    routers: OnceLock<[AbortHandle; 2]>,
+    /// The addresses from which this machine can be reached.
+    hosts: watch::Sender<Vec<SocketAddr>>,
+    routers: OnceLock<[AbortHandle; 3]>,
     nat64: Mutex<Option<Nat64Prefix>>,
     /// Begun by the first session that has a use for it.
     keeper: OnceLock<Keeper>,
@@ -443,7 +450,7 @@ impl Shared {
         if !direct || !tcp || !self.dialer.opens_sockets() {
             return Vec::new();
         }
-        let mut addresses = host_addresses(self.filter).unwrap_or_default();
+        let mut addresses = self.dialer.addresses(self.filter).unwrap_or_default();
         let ipv6 = !self.disabled().contains(Technique::Ipv6);
         addresses.retain(|ip| ipv6 || ip.is_ipv4());
         addresses
@@ -464,7 +471,7 @@ impl Shared {
         if !wanted || self.uses_loopback() {
             return None;
         }
-        let hosts = self.host_addresses();
+        let hosts = self.find_addresses();
         let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
         let port = hosts.iter().find(private)?.port();
         let keeper = self.keeper.get_or_init(|| Keeper::start(port));
@@ -494,13 +501,30 @@ impl Shared {
     }
 
     async fn look_for_nat64(&self) {
-        let prefix = nat64_prefix(&self.host_addresses()).await;
+        let prefix = nat64_prefix(&self.find_addresses()).await;
         *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = prefix;
     }
 
     /// The addresses from which this machine can be reached, each with the port of the
     /// socket that serves it.
-    pub(crate) fn host_addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn host_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.hosts.subscribe()
+    }
+
+    /// Looks at the addresses as they are.
+    fn look(&self) {
+        let found = self.find_addresses();
+        self.hosts.send_if_modified(|known| {
+            let changed = *known != found;
+            if changed {
+                tracing::debug!(count = found.len(), "the addresses of this machine");
+                *known = found;
+            }
+            changed
+        });
+    }
+
+    fn find_addresses(&self) -> Vec<SocketAddr> {
         let wildcards = self
             .addresses
             .iter()
@@ -509,7 +533,7 @@ impl Shared {
             .addresses
             .iter()
             .filter(|address| !address.ip().is_unspecified());
-        let ips = host_addresses(self.filter).unwrap_or_default();
+        let ips = self.dialer.addresses(self.filter).unwrap_or_default();
         let on_interfaces = wildcards.flat_map(|bound| {
             let same_family = ips.iter().filter(|ip| ip.is_ipv4() == bound.is_ipv4());
             same_family.map(|&ip| SocketAddr::new(ip, bound.port()))
@@ -543,6 +567,16 @@ impl Shared {
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Mailbag>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks whenever the addresses may have changed.
+async fn follow_addresses(shared: Weak<Shared>, mut hints: Hints) {
+    while changes::next(&mut hints).await.is_some() {
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.look();
     }
 }
 

@@ -20,6 +20,7 @@
 //! address that has not passed an authenticated check speak to QUIC, and never writes outside
 //! the directory that it was given. Out of scope so far: TCP paths.
 
+mod aside;
 pub mod check;
 mod clock;
 mod connection;

@@ -11,6 +11,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use noq::congestion::{Bbr3Config, ControllerFactory, CubicConfig};
 use noq::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use noq::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use postern_proto::signal::Secret;
 use postern_wire::signal::Fingerprint;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
@@ -50,9 +51,17 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Bytes buffered for sending that the peer has not acknowledged.
 const SEND_WINDOW: u64 = 8 << 20;
 
-/// Most streams that a peer may have open at a time. Only streams in both directions are
-/// used, and no datagrams.
+/// Most streams that a peer may have open at a time. Programs use streams in both directions;
+/// there are no datagrams.
 const MAX_STREAMS: u32 = 64;
+
+/// Streams in one direction at a time, in which the sides tell each other candidates: some may be
+/// stuck on a path that is lost.
+const MAX_ASIDES: u32 = 16;
+
+/// What the secret by which two may meet again is called where it is taken from the keys of
+/// their connection (RFC 8446 section 7.5).
+const MEETING_LABEL: &[u8] = b"EXPORTER-postern-meeting";
 
 /// The fingerprint of a DER-encoded certificate.
 pub(crate) fn fingerprint_of(certificate: &[u8]) -> Fingerprint {
@@ -150,6 +159,13 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
+/// The secret that both sides of a connection have, by which they may meet again.
+pub(crate) fn meeting_secret(connection: &noq::Connection) -> Option<Secret> {
+    let mut bytes = [0; 32];
+    let exported = connection.export_keying_material(&mut bytes, MEETING_LABEL, b"");
+    exported.ok().map(|()| Secret::new(bytes))
+}
+
 /// The name that the client puts into the handshake.
 pub(crate) fn server_name() -> &'static str {
     NAME
@@ -169,7 +185,7 @@ fn transport_config(round_trip: Duration) -> TransportConfig {
         .default_path_max_idle_timeout(Some(IDLE_TIMEOUT))
         .default_path_keep_alive_interval(Some(KEEP_ALIVE))
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(MAX_ASIDES))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))

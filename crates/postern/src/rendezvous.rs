@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use postern_proto::signal::{Rendezvous, RendezvousConfig, RendezvousEvent};
+use postern_proto::signal::{Rendezvous, RendezvousConfig, RendezvousEvent, Role, Secret};
 use postern_wire::signal::{Code, MAX_FRAME, PeerMessage};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -62,6 +62,8 @@ pub(crate) enum Side {
     Create,
     /// Knows the code.
     Join(Code),
+    /// Meets whom it has met before.
+    Again(Role, Secret),
 }
 
 /// Why there is no signalling.
@@ -101,6 +103,7 @@ pub(crate) async fn enter(
     let machine = match side {
         Side::Create => Rendezvous::create(now, seed, config),
         Side::Join(code) => Rendezvous::join(now, seed, code, config),
+        Side::Again(role, secret) => Rendezvous::again(now, seed, role, secret, config),
     };
     let (outgoing, messages) = mpsc::channel(QUEUE);
     let (sender, events) = mpsc::channel(QUEUE);

@@ -19,19 +19,21 @@ use noq::{ConnectionError, PathEvent};
 use postern_proto::Transmit;
 use postern_proto::connect::{Connector, ConnectorConfig, Event, Relay};
 use postern_proto::ice;
-use postern_proto::signal::RendezvousEvent;
+use postern_proto::signal::{RendezvousEvent, Secret};
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::aside::{Aside, Said};
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
+use crate::dialer::{Introducer, Meeting};
 use crate::endpoint::{Attempt, Shared};
 use crate::explain::Explanation;
 use crate::links::{Links, News};
 use crate::mapped::Mapped;
-use crate::net::{AddressPair, Link, SessionId, StunDatagram, Unchannelled};
-use crate::rendezvous::Signalling;
+use crate::net::{AddressPair, Late, Link, SessionId, StunDatagram, Unchannelled};
+use crate::rendezvous::{Signalling, SignallingError};
 use crate::tcp::{Tcp, TcpNews};
 
 pub use error::EstablishError;
@@ -39,6 +41,13 @@ pub use error::EstablishError;
 /// Datagrams of QUIC that wait to be framed by the session: those of the first round trip
 /// through a relay.
 const SLOW_QUEUE: usize = 64;
+
+/// Datagrams that wait to be carried another way: some to begin with, and a ping is another one.
+const LATE_QUEUE: usize = 16;
+
+/// Datagrams of lost paths that are carried when another path has come into use: pings, and what
+/// answers them.
+const MAX_CARRIED: u32 = 12;
 
 /// A STUN datagram that a full socket does not take within so long is dropped: checks are
 /// repeated, and the others must not wait.
@@ -80,6 +89,13 @@ pub(crate) struct Inbox {
 /// A connection that stands.
 struct Established {
     quic: noq::WeakConnectionHandle,
+    aside: Aside,
+    /// What QUIC sends on paths that are lost.
+    late: mpsc::Receiver<Late>,
+    /// How many more of these are carried.
+    to_carry: u32,
+    /// For meeting the peer again.
+    secret: Option<Secret>,
     follower: PathFollower,
     events: PathEvents,
     closed: Closed,
@@ -109,6 +125,9 @@ pub(crate) struct Session {
     punched: Vec<SocketAddr>,
     links: Links,
     tcp: Tcp,
+    introducer: Introducer,
+    hosts: watch::Receiver<Vec<SocketAddr>>,
+    meeting: Option<Meeting>,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
@@ -128,6 +147,10 @@ enum Input {
     Tcp(TcpNews),
     Mapped(Mapped),
     PathEvent(PathEvent),
+    Said(Said),
+    Late(Late),
+    Met(Result<Signalling, SignallingError>),
+    Addresses,
     Timeout,
     /// The connection is over, or nobody waits for one any more.
     Over,
@@ -142,12 +165,13 @@ impl Session {
         listener: Listener,
     ) -> Result<Self, EstablishError> {
         let now = clock::now();
+        let mut hosts = shared.host_addresses();
         let inlets = shared.inlets().clone();
         let tcp = Tcp::listen(&shared.tcp_addresses(), shared.streams().clone(), inlets);
         let config = ConnectorConfig {
             is_creator,
             fingerprint: shared.fingerprint(),
-            hosts: shared.host_addresses(),
+            hosts: hosts.borrow_and_update().clone(),
             tcp_hosts: tcp.hosts().to_vec(),
             allow_loopback: shared.uses_loopback(),
             policy: shared.policy(),
@@ -178,7 +202,10 @@ impl Session {
             slow: mpsc::channel(SLOW_QUEUE),
             relayed: Vec::new(),
             punched: Vec::new(),
-            links: Links::new(signalling.introducer),
+            links: Links::new(signalling.introducer.clone()),
+            introducer: signalling.introducer,
+            hosts,
+            meeting: None,
             tcp,
             handshakes: FuturesUnordered::new(),
             openings: FuturesUnordered::new(),
@@ -233,6 +260,10 @@ impl Session {
                         .handle_path_opened(clock::now(), path, worked);
                 }
                 Input::PathEvent(event) => self.on_path_event(&event),
+                Input::Said(said) => self.on_said(said),
+                Input::Late(late) => self.carry(late),
+                Input::Met(met) => self.on_met(met),
+                Input::Addresses => self.on_addresses(),
                 Input::Unchannelled((path, payload)) => {
                     let (relayed, peer) = (path.local, path.remote);
                     let now = clock::now();
@@ -256,7 +287,9 @@ impl Session {
             input = next_of_connection(&mut self.established) => input,
             Some(result) = self.handshakes.next() => Input::Handshake(result),
             Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
+            Ok(()) = self.hosts.changed() => Input::Addresses,
             event = next_signal(&mut self.signals) => Input::Signal(event),
+            met = next_meeting(&mut self.meeting) => Input::Met(met),
             () = caller_gone(&mut self.listener) => Input::Over,
             mapped = next_mapped(&mut self.mapped) => Input::Mapped(mapped),
             news = self.links.next() => Input::Link(news),
@@ -325,6 +358,13 @@ async fn next_signal(
     }
 }
 
+async fn next_meeting(meeting: &mut Option<Meeting>) -> Result<Signalling, SignallingError> {
+    match meeting {
+        Some(meeting) => meeting.await,
+        None => pending().await,
+    }
+}
+
 /// What becomes of the router's port, until nobody keeps it any longer.
 async fn next_mapped(mapped: &mut Option<watch::Receiver<Mapped>>) -> Mapped {
     let Some(state) = mapped else {
@@ -342,6 +382,8 @@ async fn next_of_connection(established: &mut Option<Established>) -> Input {
     };
     tokio::select! {
         Some(event) = established.events.next() => Input::PathEvent(event),
+        Some(said) = established.aside.heard() => Input::Said(said),
+        Some(datagram) = established.late.recv() => Input::Late(datagram),
         () = &mut established.closed => Input::Over,
     }
 }

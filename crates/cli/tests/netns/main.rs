@@ -42,6 +42,8 @@ mod punch;
 #[cfg(target_os = "linux")]
 mod relay;
 #[cfg(target_os = "linux")]
+mod roaming;
+#[cfg(target_os = "linux")]
 mod scene;
 #[cfg(target_os = "linux")]
 mod servers;
@@ -63,6 +65,7 @@ fn main() -> std::process::ExitCode {
         relay::CASES,
         transports::CASES,
         tcp::CASES,
+        roaming::CASES,
         files::CASES,
         disks::CASES,
         codes::CASES,

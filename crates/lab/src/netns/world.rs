@@ -164,6 +164,28 @@ impl World {
         self.namespace(node)?.nft(rules)
     }
 
+    /// A host leaves its home for another: it loses its interface and gets one behind this home's
+    /// router, with this IPv4 address of that home's network.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or `ip` refused.
+    pub fn roam(&self, host: &str, router: &str, address: Ipv4Addr) -> Result<(), BuildError> {
+        let (host_space, router_space) = (self.namespace(host)?, self.namespace(router)?);
+        let port = format!("r-{host}");
+        host_space.ip("link del dev eth0\n")?;
+        host_space.ip(&build::veth("eth0", &port, router_space))?;
+        let lan = rules::LAN;
+        router_space.ip(&format!(
+            "link set dev {port} master {lan}\nlink set dev {port} up\n"
+        ))?;
+        let [a, b, c, _] = address.octets();
+        host_space.ip(&format!(
+            "link set dev eth0 up\naddr add {address}/24 dev eth0\n\
+             route add default via {a}.{b}.{c}.1\n"
+        ))
+    }
+
     fn namespace(&self, node: &str) -> Result<&Namespace, BuildError> {
         Ok(&self.node(node)?.namespace)
     }

@@ -125,6 +125,14 @@ impl RouterNode {
         self.v6.flush();
     }
 
+    /// The same, with other addresses outside.
+    pub(crate) fn renumber(&mut self, outside: &[IpAddr]) {
+        self.reboot();
+        let address = |v4: bool| outside.iter().copied().find(|a| a.is_ipv4() == v4);
+        self.v4.renumber(address(true));
+        self.v6.renumber(address(false));
+    }
+
     pub(crate) fn tables(&mut self) -> impl Iterator<Item = &mut NatTable> {
         [&mut self.v4, &mut self.v6]
             .into_iter()
@@ -270,6 +278,17 @@ impl GateNode {
 
     fn flush(&mut self) {
         self.tables().for_each(NatTable::flush);
+    }
+
+    fn renumber(&mut self, outside: Option<IpAddr>) {
+        if let Self::Nat {
+            address, tables, ..
+        } = self
+        {
+            *address = outside.expect("a NAT needs an outside address of its family");
+            tables.udp.renumber(*address);
+            tables.tcp.renumber(*address);
+        }
     }
 }
 

@@ -123,6 +123,33 @@ impl Topology {
         id
     }
 
+    /// Takes the addresses of an interface out of its network: another may have them then.
+    pub(crate) fn withdraw(&mut self, id: InterfaceId) {
+        let interface = &mut self.interfaces[id.0];
+        let addresses = std::mem::take(&mut interface.addresses);
+        let mut network = interface.network;
+        let mut via = id;
+        loop {
+            let routes = &mut self.networks[network.0].routes;
+            routes.retain(|address, through| !(*through == via && addresses.contains(address)));
+            let Some(gateway) = self.gateway(network) else {
+                return;
+            };
+            via = self.routers[gateway.0].outer;
+            network = self.interfaces[via.0].network;
+        }
+    }
+
+    /// Gives an interface other addresses.
+    pub(crate) fn renumber(&mut self, id: InterfaceId, addresses: &[IpAddr]) {
+        self.withdraw(id);
+        let network = self.interfaces[id.0].network;
+        self.interfaces[id.0].addresses = addresses.to_vec();
+        for &address in addresses {
+            self.announce(network, address, id);
+        }
+    }
+
     pub(crate) fn interface(&mut self, id: InterfaceId) -> &mut Interface {
         &mut self.interfaces[id.0]
     }

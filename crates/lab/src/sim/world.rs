@@ -116,10 +116,34 @@ impl World {
         interface.down.set_pipe(link.down);
     }
 
-    /// Takes an interface down or brings it up. A host that roams takes one interface
-    /// down and attaches another.
+    /// Takes an interface down or brings it up.
     pub fn set_running(&mut self, interface: InterfaceId, running: bool) {
         self.topology.interface(interface).running = running;
+    }
+
+    /// Takes an interface away for good: its addresses are free for others.
+    pub fn detach(&mut self, interface: InterfaceId) {
+        self.set_running(interface, false);
+        self.topology.withdraw(interface);
+    }
+
+    /// A host roams: it loses an interface and gets one in another network, or in the same
+    /// with other addresses.
+    ///
+    /// # Panics
+    /// When the network has one of the addresses already.
+    pub fn roam(
+        &mut self,
+        from: InterfaceId,
+        network: NetworkId,
+        addresses: &[IpAddr],
+        link: Link,
+    ) -> InterfaceId {
+        let Device::Host(host) = self.topology.interface(from).device else {
+            panic!("routers do not roam");
+        };
+        self.detach(from);
+        self.attach(host, network, addresses, link)
     }
 
     /// The link of a router to its outer network.
@@ -131,6 +155,18 @@ impl World {
     /// Makes a router forget all mappings and sessions.
     pub fn reboot(&mut self, router: RouterId) {
         self.topology.router(router).reboot();
+    }
+
+    /// Makes a router forget all mappings and sessions, and come back with other addresses
+    /// outside, as where a provider changes them.
+    ///
+    /// # Panics
+    /// When the outer network has one of the addresses already, or when it is a NAT and gets
+    /// no address of that family.
+    pub fn renumber(&mut self, router: RouterId, outside: &[IpAddr]) {
+        let outer = self.outer(router);
+        self.topology.renumber(outer, outside);
+        self.topology.router(router).renumber(outside);
     }
 }
 

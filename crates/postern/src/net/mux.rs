@@ -14,7 +14,7 @@ use postern_proto::ice::tcp::is_base;
 use tokio::sync::mpsc;
 
 use super::link::TrainSender;
-use super::paths::{AddressPair, PathTable};
+use super::paths::{AddressPair, Destination, PathTable};
 use super::punched::PunchedSockets;
 use super::relays::{RelayTable, Way};
 use super::sockets::{Sender, Sockets};
@@ -172,7 +172,8 @@ impl Mux {
                 let Some(mut train) = self.next_train(cx) else {
                     return filled;
                 };
-                let Some(address) = self.paths.address_of(train.path) else {
+                let admitted = || self.paths.address_of(train.path);
+                let Some(address) = train.address.or_else(admitted) else {
                     continue;
                 };
                 let part = train.split_to(buffer.len());
@@ -421,8 +422,18 @@ impl UdpSender for MuxSender {
         transmit: &Transmit<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(pair) = self.paths.pair_at(transmit.destination) else {
-            return Poll::Ready(Ok(()));
+        let pair = match self.paths.destination(transmit.destination) {
+            Some(Destination::Pair(pair)) => pair,
+            Some(Destination::Limbo(late)) => {
+                let size = transmit.segment_size.unwrap_or(transmit.contents.len());
+                for datagram in transmit.contents.chunks(size.max(1)) {
+                    // What does not fit is lost, as on any network.
+                    let datagram = Bytes::copy_from_slice(datagram);
+                    let _ = late.try_send((transmit.destination, datagram));
+                }
+                return Poll::Ready(Ok(()));
+            }
+            None => return Poll::Ready(Ok(())),
         };
         if let Some(way) = self.relays.way(pair) {
             return self.poll_relayed(way, pair, transmit, cx);

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use postern_proto::connect::RelayTransport;
 use postern_proto::punch::Technique;
+use tokio::sync::mpsc;
 
 /// The first 64 bits of every synthetic address: `fd` followed by "postern" in ASCII.
 const PREFIX: [u16; 4] = [0xfd70, 0x6f73, 0x7465, 0x726e];
@@ -21,6 +23,9 @@ const PORT: u16 = 1;
 /// Most paths that one session may have admitted: an agent has at most 100 candidate
 /// pairs, and forgets some for others.
 const MAX_PATHS_PER_SESSION: usize = 256;
+
+/// Lost pairs of a session whose synthetic addresses are kept: as many as QUIC has paths.
+const MAX_LOST_PER_SESSION: usize = 8;
 
 /// An address pair: which local address sends, and where to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +53,22 @@ struct Inner {
     /// How they came about.
     found: BTreeMap<AddressPair, Found>,
     by_pair: BTreeMap<AddressPair, Entry>,
+    /// Pairs that are lost, while a connection may still have something under way there.
+    limbo: BTreeMap<u64, (AddressPair, SessionId)>,
+    /// Who takes what is sent there.
+    late: BTreeMap<SessionId, mpsc::Sender<Late>>,
+}
+
+/// A datagram for a lost pair, and the address by which QUIC knows that one.
+pub(crate) type Late = (SocketAddr, Bytes);
+
+/// Where QUIC's datagrams for a synthetic address go.
+#[derive(Debug)]
+pub(super) enum Destination {
+    /// To an admitted pair.
+    Pair(AddressPair),
+    /// To whoever carries them another way: the pair is lost.
+    Limbo(mpsc::Sender<Late>),
 }
 
 /// How a path came about, and what it cost.
@@ -118,14 +139,46 @@ impl PathTable {
         self.read().relayed.get(&pair).copied()
     }
 
-    /// Forgets one pair of a session: nothing of it may be sent there any more.
+    /// Takes one pair away from a session: nothing of it may be sent there any more. Its
+    /// synthetic address stays, for what QUIC still has under way.
     pub(crate) fn revoke(&self, pair: AddressPair, session: SessionId) {
-        self.write().remove(session, |admitted| admitted == pair);
+        let mut inner = self.write();
+        let entry = inner.by_pair.get(&pair);
+        let lost = entry.map(|entry| entry.id);
+        inner.remove(session, |admitted| admitted == pair);
+        let last = !inner.by_pair.contains_key(&pair);
+        if let (Some(id), true, true) = (lost, last, inner.late.contains_key(&session)) {
+            inner.keep_lost(id, pair, session);
+        }
     }
 
     /// Forgets every pair of a session.
     pub(crate) fn forget(&self, session: SessionId) {
-        self.write().remove(session, |_| true);
+        let mut inner = self.write();
+        inner.remove(session, |_| true);
+        inner.limbo.retain(|_, (_, of)| *of != session);
+        inner.late.remove(&session);
+    }
+
+    /// What a session's connection sends to pairs that are lost goes to `late`, from here on.
+    pub(crate) fn on_late(&self, session: SessionId, late: mpsc::Sender<Late>) {
+        self.write().late.insert(session, late);
+    }
+
+    /// Whether the pair behind a synthetic address is lost.
+    pub(crate) fn is_lost(&self, address: SocketAddr) -> bool {
+        path_id(address).is_some_and(|id| self.read().limbo.contains_key(&id))
+    }
+
+    /// Where datagrams for a synthetic address go; `None` for nowhere.
+    pub(super) fn destination(&self, address: SocketAddr) -> Option<Destination> {
+        let id = path_id(address)?;
+        let inner = self.read();
+        if let Some(pair) = inner.by_id.get(&id) {
+            return Some(Destination::Pair(*pair));
+        }
+        let (_, session) = inner.limbo.get(&id)?;
+        inner.late.get(session).cloned().map(Destination::Limbo)
     }
 
     /// The synthetic address of an admitted pair.
@@ -139,7 +192,9 @@ impl PathTable {
     /// The pair behind a synthetic address.
     pub(crate) fn pair_at(&self, address: SocketAddr) -> Option<AddressPair> {
         let id = path_id(address)?;
-        self.read().by_id.get(&id).copied()
+        let inner = self.read();
+        let lost = inner.limbo.get(&id).map(|(pair, _)| *pair);
+        inner.by_id.get(&id).copied().or(lost)
     }
 
     /// The sessions that admitted the pair behind a synthetic address, newest first.
@@ -172,6 +227,17 @@ impl Inner {
         self.next += 1;
         self.by_id.insert(self.next, pair);
         self.next
+    }
+
+    /// Keeps what is lost, the latest few of a session.
+    fn keep_lost(&mut self, id: u64, pair: AddressPair, session: SessionId) {
+        self.limbo.insert(id, (pair, session));
+        let lost = self.limbo.iter().filter(|(_, (_, of))| *of == session);
+        let lost: Vec<u64> = lost.map(|(id, _)| *id).collect();
+        let many = lost.len().saturating_sub(MAX_LOST_PER_SESSION);
+        for id in lost.into_iter().take(many) {
+            self.limbo.remove(&id);
+        }
     }
 
     /// Takes a session off the pairs that match; pairs without a session are forgotten.
@@ -259,6 +325,48 @@ mod tests {
         table.forget(FIRST);
         assert_eq!(table.address_of(mine), None);
         assert!(table.address_of(other).is_some());
+    }
+
+    #[test]
+    fn a_lost_pair_keeps_its_address_and_what_is_sent_there_is_carried_another_way() {
+        let table = PathTable::default();
+        let (late, mut carried) = mpsc::channel(1);
+        let lost = pair("192.168.1.2:1000", "45.45.0.1:2000");
+        let address = table.admit(lost, FIRST).unwrap();
+        table.on_late(FIRST, late);
+        table.revoke(lost, FIRST);
+        assert!(table.is_lost(address));
+        assert_eq!(table.address_of(lost), None, "nothing may come from there");
+        let Some(Destination::Limbo(late)) = table.destination(address) else {
+            panic!("it goes nowhere");
+        };
+        let datagram = (address, Bytes::from_static(b"late"));
+        late.try_send(datagram.clone()).unwrap();
+        assert_eq!(carried.try_recv().unwrap(), datagram);
+        // It works again. The peer may know it as another pair, so it is another path.
+        let again = table.admit(lost, FIRST).unwrap();
+        assert_ne!(again, address);
+        assert!(table.is_lost(address) && !table.is_lost(again));
+        table.forget(FIRST);
+        assert!(table.destination(address).is_none());
+        assert!(!table.is_lost(address));
+    }
+
+    #[test]
+    fn the_latest_lost_pairs_are_kept() {
+        let table = PathTable::default();
+        table.on_late(FIRST, mpsc::channel(1).0);
+        let lost: Vec<_> = (0..12_u16)
+            .map(|n| pair("192.168.1.2:1000", &format!("45.45.0.1:{}", 2000 + n)))
+            .map(|lost| {
+                let address = table.admit(lost, FIRST).unwrap();
+                table.revoke(lost, FIRST);
+                address
+            })
+            .collect();
+        let kept = lost.iter().filter(|address| table.is_lost(**address));
+        assert_eq!(kept.count(), MAX_LOST_PER_SESSION);
+        assert!(table.is_lost(lost[11]) && !table.is_lost(lost[0]));
     }
 
     #[test]

@@ -229,6 +229,7 @@ async fn read(socket: Arc<Mutex<Box<dyn AsyncUdpSocket>>>, local: SocketAddr, in
             inlets
                 .inject(Train {
                     path,
+                    address: None,
                     stride,
                     payload,
                 })

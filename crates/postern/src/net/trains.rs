@@ -1,6 +1,8 @@
 //! Trains: datagrams of one path and one size that travel together, as GRO and GSO have
 //! them. The last one may be shorter.
 
+use std::net::SocketAddr;
+
 use bytes::{Bytes, BytesMut};
 
 use super::paths::AddressPair;
@@ -12,6 +14,8 @@ const MAX_TRAIN: usize = 32 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Train {
     pub(crate) path: AddressPair,
+    /// The address by which QUIC knows the path, if the path does not tell: it is lost.
+    pub(crate) address: Option<SocketAddr>,
     /// The size of each datagram but the last, in bytes; not 0.
     pub(crate) stride: usize,
     pub(crate) payload: Bytes,
@@ -22,6 +26,7 @@ impl Train {
     pub(crate) fn of(path: AddressPair, datagram: Bytes) -> Self {
         Self {
             path,
+            address: None,
             stride: datagram.len().max(1),
             payload: datagram,
         }
@@ -70,6 +75,7 @@ impl Assembly {
         self.ended = false;
         Some(Train {
             path,
+            address: None,
             stride: self.stride.max(1),
             payload: self.bytes.split().freeze(),
         })
@@ -118,6 +124,7 @@ mod tests {
     #[test]
     fn a_train_is_taken_apart_between_its_datagrams() {
         let mut train = Train {
+            address: None,
             path: path(1),
             stride: 100,
             payload: Bytes::from(vec![0; 260]),

@@ -7,34 +7,35 @@ use noq::PathStatus;
 use postern_proto::Transmit;
 use postern_proto::connect::{Event, Relay, Traffic};
 use postern_proto::ice;
+use postern_proto::signal::Role;
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
 use tokio::time::timeout;
 
-use super::{EstablishError, Session, pair_of};
+use super::{EstablishError, MAX_CARRIED, Session, pair_of};
+use crate::aside::Said;
 use crate::clock;
 use crate::explain::Explanation;
 use crate::net::{AddressPair, Found, Train};
 use crate::quic;
 
 /// A path that is to be added to a connection opens within so long, or not at all.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Session {
     pub(super) fn obey(&mut self, event: Event) -> Result<(), EstablishError> {
         match event {
             Event::Tell(message) => self.tell(message),
+            Event::TellDirectly(message) => self.tell_directly(message),
+            Event::MeetAgain => self.meet_again(),
             Event::CodeReady(code) => self.show(code),
             Event::Admit(path) => drop(self.admit(path)),
-            Event::Revoke(path) => self.shared.paths().revoke(pair_of(path), self.inbox.id),
+            Event::Revoke(path) => self.revoke(path),
             Event::Accept(peer) => self.accept(peer)?,
             Event::Connect { path, peer } => self.connect(path, peer)?,
             Event::OpenPath(path) => self.open_path(path),
             Event::SettleOn(path) => self.settle_on(path),
             Event::Measure => self.measure(),
-            Event::LeaveMailbox => {
-                self.outgoing = None;
-                self.explain();
-            }
+            Event::LeaveMailbox => self.leave_mailbox(),
             Event::OpenSockets {
                 base,
                 count,
@@ -80,6 +81,12 @@ impl Session {
             Event::Failed(failure) => return Err(failure.into()),
         }
         Ok(())
+    }
+
+    fn leave_mailbox(&mut self) {
+        self.outgoing = None;
+        self.meeting = None;
+        self.explain();
     }
 
     fn measure(&mut self) {
@@ -151,6 +158,30 @@ impl Session {
         }
     }
 
+    fn tell_directly(&self, message: PeerMessage) {
+        if let Some(established) = &self.established {
+            established.aside.say(Said::Message(message));
+        }
+    }
+
+    /// The mailbox from before is of no use.
+    fn meet_again(&mut self) {
+        self.signals = None;
+        let secret = self.established.as_ref().and_then(|e| e.secret.clone());
+        let Some(secret) = secret else {
+            return self.connector.handle_signalling_lost(clock::now());
+        };
+        let role = match self.is_creator {
+            true => Role::Creator,
+            false => Role::Joiner,
+        };
+        let meeting = self
+            .shared
+            .dialer()
+            .meet_again(&self.introducer, role, secret);
+        self.meeting = Some(meeting);
+    }
+
     fn show(&mut self, code: Code) {
         let listener = self
             .listener
@@ -182,6 +213,21 @@ impl Session {
             established.follower.publish();
         }
         Some(address)
+    }
+
+    fn revoke(&mut self, path: ice::Path) {
+        self.shared.paths().revoke(pair_of(path), self.inbox.id);
+        self.nudge();
+    }
+
+    /// Another path than a lost one is in use: what QUIC sends on that one to find out what was lost
+    /// is carried, and no more of it than it takes.
+    pub(super) fn nudge(&mut self) {
+        if let Some(established) = &mut self.established
+            && established.follower.nudge()
+        {
+            established.to_carry = MAX_CARRIED;
+        }
     }
 
     fn accept(&mut self, peer: Fingerprint) -> Result<(), EstablishError> {

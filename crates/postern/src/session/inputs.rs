@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use noq::{ConnectionError, PathEvent};
 use postern_proto::Datagram;
@@ -10,15 +11,17 @@ use postern_proto::connect::LinkId;
 use postern_proto::ice::tcp::{TcpEnds, TcpEvent};
 use postern_proto::signal::RendezvousEvent;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::{EstablishError, Established, Session};
+use super::{EstablishError, Established, LATE_QUEUE, Session};
+use crate::aside::{Aside, Said};
 use crate::clock;
 use crate::connection::{Connection, PathFollower};
 use crate::explain::Explanation;
 use crate::mapped::Mapped;
-use crate::net::{AddressPair, LinkInput, Opened, StunDatagram};
+use crate::net::{AddressPair, Late, LinkInput, Opened, StunDatagram, Train};
 use crate::quic;
+use crate::rendezvous::{Signalling, SignallingError};
 use crate::tcp::{self, TcpNews};
 
 /// Handshakes that a peer may have under way at a time: it tries one path after the
@@ -40,6 +43,61 @@ impl Session {
                 self.connector.handle_signalling_lost(now);
             }
         }
+    }
+
+    /// The peer can be told something at the server again, or it cannot.
+    pub(super) fn on_met(&mut self, met: Result<Signalling, SignallingError>) {
+        self.meeting = None;
+        match met {
+            Ok(signalling) => {
+                self.outgoing = Some(signalling.outgoing);
+                self.signals = Some(signalling.events);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the other side cannot be met again");
+                self.connector.handle_signalling_lost(clock::now());
+            }
+        }
+    }
+
+    pub(super) fn on_said(&mut self, said: Said) {
+        match said {
+            Said::Message(message) => self.connector.handle_told(clock::now(), message),
+            Said::Late(datagram) => self.on_late(&datagram),
+        }
+    }
+
+    /// A datagram came late by another path than its own: QUIC is told that it came on its own, as
+    /// on each that it may be.
+    fn on_late(&self, datagram: &Bytes) {
+        let Some(established) = &self.established else {
+            return;
+        };
+        for (address, path) in established.follower.older() {
+            let train = Train {
+                address: Some(address),
+                ..Train::of(path, datagram.clone())
+            };
+            self.shared.inlets().try_inject(train);
+        }
+    }
+
+    /// The path of this datagram is lost: the peer gets it by another one, if there is one.
+    pub(super) fn carry(&mut self, (address, datagram): Late) {
+        let Some(established) = &mut self.established else {
+            return;
+        };
+        let follower = &established.follower;
+        let is_older = follower.older().any(|(older, _)| older == address);
+        if is_older && follower.is_alive() && established.to_carry > 0 {
+            established.to_carry -= 1;
+            established.aside.say(Said::Late(datagram));
+        }
+    }
+
+    pub(super) fn on_addresses(&mut self) {
+        let hosts = self.hosts.borrow_and_update().clone();
+        self.connector.handle_addresses(clock::now(), &hosts);
     }
 
     pub(super) fn on_stun(&mut self, datagram: &StunDatagram) {
@@ -155,11 +213,18 @@ impl Session {
             return self.connector.handle_handshake_failed(now, false);
         };
         let closed = quic.on_closed();
+        let (aside, ears) = Aside::begin(&quic);
+        let (late_sender, late) = mpsc::channel(LATE_QUEUE);
+        self.shared.paths().on_late(self.inbox.id, late_sender);
         self.connector.handle_connected(clock::now());
         let explanation = self.connector.explain(clock::now());
         let (publisher, explanation) = watch::channel(Explanation::from(explanation));
         self.established = Some(Established {
             quic: quic.weak_handle(),
+            aside,
+            late,
+            to_carry: 0,
+            secret: quic::meeting_secret(&quic),
             follower,
             events: Box::pin(events.filter_map(async |event| event.ok())),
             closed: Box::pin(async move { drop(closed.await) }),
@@ -168,7 +233,7 @@ impl Session {
         self.handshakes.clear();
         self.attempt = None;
         if let Some(listener) = self.listener.take() {
-            let connection = Connection::new(quic, path, explanation, self.is_creator);
+            let connection = Connection::new(quic, path, explanation, self.is_creator, ears);
             let _ = listener.outcome.send(Ok(connection));
         }
     }
@@ -180,6 +245,9 @@ impl Session {
         if let Some(lost) = established.follower.on_event(event) {
             self.connector
                 .handle_path_abandoned(lost.local, lost.remote);
+        }
+        if matches!(event, PathEvent::Established { .. }) {
+            self.nudge();
         }
         self.explain();
     }

@@ -1,6 +1,6 @@
 //! Sockets on the simulated internet, driven by tokio's paused clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -10,20 +10,26 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::stream;
 use noq::{AsyncUdpSocket, UdpSender};
 use noq_udp::{RecvMeta, Transmit};
-use postern_lab::sim::{Delivery, Gate, HostId, Link, Nat, Router, World};
+use postern_lab::sim::{
+    Delivery, Gate, HostId, InterfaceId, Link, Nat, NetworkId, Router, RouterId, World,
+};
 use postern_proto::connect::RelayTransport;
+use postern_proto::signal::{Role, Secret};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
 
 use super::relay::Relay;
+use super::reunions::{self, Server};
 use crate::clock::{self, until};
-use crate::dialer::{Dialer, Dialling, Introducer};
-use crate::net::Opened;
+use crate::dialer::{Dialer, Dialling, Introducer, Meeting};
+use crate::net::watch::Hints;
+use crate::net::{AddressFilter, Opened};
 use crate::turn::MessageReader;
 
 /// The first UDP port of every peer.
@@ -37,6 +43,8 @@ pub(super) struct Internet(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     sent: Notify,
+    /// The addresses of a host have changed.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -46,10 +54,18 @@ struct State {
     sockets: Vec<(HostId, u16, Arc<Mutex<Queue>>)>,
     server: HostId,
     relay: Relay,
+    restarts: u8,
     /// Two homes between which nothing passes.
     cut: Option<[IpAddr; 2]>,
     /// Hosts that get no UDP out.
     without_udp: Vec<HostId>,
+    /// The longest datagram that gets from one home to another.
+    longest: usize,
+    /// Where those meet again who have lost each other.
+    reunions: Server,
+    /// What a host is plugged in with at present.
+    interfaces: BTreeMap<HostId, InterfaceId>,
+    routers: BTreeMap<HostId, RouterId>,
     /// Connections to the relay so far.
     streams: u16,
     /// Ends them.
@@ -89,14 +105,20 @@ impl Internet {
             sockets: Vec::new(),
             server,
             relay: Relay::new(clock::now(), 5, Self::STUN.parse().unwrap()),
+            restarts: 0,
             cut: None,
             without_udp: Vec::new(),
+            longest: usize::MAX,
+            reunions: Server::new(),
+            interfaces: BTreeMap::new(),
+            routers: BTreeMap::new(),
             streams: 0,
             hang_up: Vec::new(),
         };
         let internet = Self(Arc::new(Inner {
             state: Mutex::new(state),
             sent: Notify::new(),
+            changed: watch::Sender::default(),
         }));
         tokio::spawn(internet.clone().run());
         internet
@@ -105,27 +127,20 @@ impl Internet {
     /// The socket of a host behind a NAT, `latency` one way from the core.
     pub(super) fn home(&self, number: u8, nat: Nat, latency: Duration) -> SimSocket {
         let mut state = self.0.state.lock().unwrap();
-        let State { world, sockets, .. } = &mut *state;
-        let outside: IpAddr = [45, 45, number, 1].into();
+        let (router, network) = state.add_home(number, nat, latency);
         let inside: IpAddr = [192, 168, number, 10].into();
-        let router = Router {
-            outside: vec![outside],
-            link: Link::with_latency(latency),
-            v4: Gate::Nat(nat),
-            v6: Gate::Closed,
-            ..Router::default()
-        };
-        let core = world.core();
-        let router = world.add_router(&format!("router{number}"), core, &router);
-        let network = world.inside(router);
-        let host = world.add_host(&format!("host{number}"));
-        world.attach(host, network, &[inside], Link::default());
+        let host = state.world.add_host(&format!("host{number}"));
+        let link = Link::default();
+        let interface = state.world.attach(host, network, &[inside], link);
+        state.interfaces.insert(host, interface);
+        state.routers.insert(host, router);
         let queue = Arc::default();
-        sockets.push((host, PORT, Arc::clone(&queue)));
+        state.sockets.push((host, PORT, Arc::clone(&queue)));
         SimSocket {
             internet: self.clone(),
             host,
             local: SocketAddr::new(inside, PORT),
+            anywhere: false,
             latency,
             queue,
             silence: None,
@@ -133,7 +148,80 @@ impl Internet {
         }
     }
 
-    /// From here on no UDP of this socket's host gets out.
+    /// The socket's host goes to a new home of this number.
+    pub(super) fn roam(&self, socket: &SimSocket, number: u8, nat: Nat) {
+        let mut state = self.0.state.lock().unwrap();
+        let (router, network) = state.add_home(number, nat, socket.latency);
+        let inside: IpAddr = [192, 168, number, 10].into();
+        let from = state.interfaces[&socket.host];
+        let to = state.world.roam(from, network, &[inside], Link::default());
+        state.interfaces.insert(socket.host, to);
+        state.routers.insert(socket.host, router);
+        drop(state);
+        self.0.changed.send_replace(());
+    }
+
+    /// The router of a socket's home starts anew, with another address outside.
+    pub(super) fn reboot(&self, socket: &SimSocket, number: u8) {
+        let mut state = self.0.state.lock().unwrap();
+        let router = state.routers[&socket.host];
+        let outside = [IpAddr::from([45, 45, number, 1])];
+        state.world.renumber(router, &outside);
+    }
+
+    /// The socket's host roams, and another host takes its address in the home that it left: the
+    /// socket of that one.
+    pub(super) fn usurp_after_roaming(&self, of: &SimSocket, number: u8, nat: Nat) -> SimSocket {
+        let router = self.0.state.lock().unwrap().routers[&of.host];
+        self.roam(of, number, nat);
+        let mut state = self.0.state.lock().unwrap();
+        let network = state.world.inside(router);
+        let host = state.world.add_host("usurper");
+        let link = Link::default();
+        state.world.attach(host, network, &[of.local.ip()], link);
+        let queue = Arc::default();
+        state.sockets.push((host, PORT, Arc::clone(&queue)));
+        SimSocket {
+            host,
+            anywhere: false,
+            queue,
+            ..of.clone()
+        }
+    }
+
+    /// The relay starts anew, and knows nobody.
+    pub(super) fn restart_relay(&self) {
+        self.hang_up();
+        let mut state = self.0.state.lock().unwrap();
+        state.restarts += 1;
+        let (address, seed) = (Self::STUN.parse().unwrap(), 100 + state.restarts);
+        state.relay = Relay::new(clock::now(), seed, address);
+    }
+
+    /// From here on longer datagrams get lost between homes.
+    pub(super) fn black_hole(&self, longest: usize) {
+        self.0.state.lock().unwrap().longest = longest;
+    }
+
+    /// The server, to look at or to speak with.
+    pub(super) fn with_server<T>(&self, act: impl FnOnce(&mut Server) -> T) -> T {
+        act(&mut self.0.state.lock().unwrap().reunions)
+    }
+
+    /// Says when addresses of hosts have changed.
+    pub(super) fn hints(&self) -> Hints {
+        let changes = self.0.changed.subscribe();
+        Box::pin(stream::unfold(changes, async |mut changes| {
+            changes.changed().await.ok()?;
+            Some(((), changes))
+        }))
+    }
+
+    fn addresses(&self, host: HostId) -> Vec<IpAddr> {
+        self.0.state.lock().unwrap().world.addresses(host)
+    }
+
+    /// From here on no UDP gets out of this socket's host, or in.
     pub(super) fn block_udp(&self, socket: &SimSocket) {
         self.0.state.lock().unwrap().without_udp.push(socket.host);
     }
@@ -219,12 +307,6 @@ impl Internet {
         self.0.state.lock().unwrap().relay.relayed
     }
 
-    /// The relay starts anew, and knows nobody.
-    pub(super) fn restart_relay(&self) {
-        let relay = Relay::new(clock::now(), 6, Self::STUN.parse().unwrap());
-        self.0.state.lock().unwrap().relay = relay;
-    }
-
     /// From here on nothing gets from one of the two homes to the other directly.
     pub(super) fn cut_between(&self, one: u8, other: u8) {
         let homes = [one, other].map(|number| [45, 45, number, 1].into());
@@ -245,7 +327,10 @@ impl Internet {
             .segment_size
             .unwrap_or(transmit.contents.len())
             .max(1);
-        for segment in transmit.contents.chunks(size) {
+        let relayed = transmit.destination.ip() == Self::STUN.parse::<SocketAddr>().unwrap().ip();
+        let longest = if relayed { usize::MAX } else { state.longest };
+        let segments = transmit.contents.chunks(size);
+        for segment in segments.filter(|segment| segment.len() <= longest) {
             state
                 .world
                 .send(clock::now(), host, from, transmit.destination, segment);
@@ -255,7 +340,24 @@ impl Internet {
 }
 
 impl State {
+    fn add_home(&mut self, number: u8, nat: Nat, latency: Duration) -> (RouterId, NetworkId) {
+        let router = Router {
+            outside: vec![[45, 45, number, 1].into()],
+            link: Link::with_latency(latency),
+            v4: Gate::Nat(nat),
+            v6: Gate::Closed,
+            ..Router::default()
+        };
+        let core = self.world.core();
+        let name = format!("router{number}");
+        let router = self.world.add_router(&name, core, &router);
+        (router, self.world.inside(router))
+    }
+
     fn receive(&mut self, delivery: Delivery) {
+        if self.without_udp.contains(&delivery.host) {
+            return;
+        }
         if delivery.host == self.server {
             return self.answer(&delivery);
         }
@@ -298,6 +400,8 @@ pub(super) struct SimSocket {
     internet: Internet,
     host: HostId,
     local: SocketAddr,
+    /// It is bound to whatever address the host has.
+    anywhere: bool,
     /// To the core, one way.
     latency: Duration,
     queue: Arc<Mutex<Queue>>,
@@ -313,8 +417,29 @@ impl SimSocket {
         Self { silence, ..self }
     }
 
+    /// The same socket, bound to whatever address the host has: one that can roam.
+    pub(super) fn anywhere(self) -> Self {
+        Self {
+            anywhere: true,
+            ..self
+        }
+    }
+
+    /// What has arrived, for whoever does not read it as a socket.
+    pub(super) fn arrived(&self) -> Vec<Delivery> {
+        self.queue.lock().unwrap().arrived.drain(..).collect()
+    }
+
+    /// The address that the host has at present.
+    fn ip(&self) -> IpAddr {
+        let addresses = self.internet.addresses(self.host);
+        let first = addresses.first().copied();
+        first.filter(|_| self.anywhere).unwrap_or(self.local.ip())
+    }
+
     /// Another socket of the same host.
     fn another(&self) -> Self {
+        let ip = self.ip();
         let mut state = self.internet.0.state.lock().unwrap();
         let mine = state.sockets.iter().filter(|(host, ..)| *host == self.host);
         let port = PORT + u16::try_from(mine.count()).unwrap();
@@ -322,7 +447,8 @@ impl SimSocket {
         state.sockets.push((self.host, port, Arc::clone(&queue)));
         drop(state);
         Self {
-            local: SocketAddr::new(self.local.ip(), port),
+            local: SocketAddr::new(ip, port),
+            anywhere: false,
             queue,
             ..self.clone()
         }
@@ -366,7 +492,10 @@ impl AsyncUdpSocket for SimSocket {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
+        Ok(match self.anywhere {
+            true => SocketAddr::new([0, 0, 0, 0].into(), self.local.port()),
+            false => self.local,
+        })
     }
 
     fn may_fragment(&self) -> bool {
@@ -381,7 +510,9 @@ impl UdpSender for SimSocket {
         _cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.is_silent() {
-            self.internet.send(self.host, self.local, transmit);
+            let chosen = transmit.src_ip.filter(|_| self.anywhere);
+            let from = SocketAddr::new(chosen.unwrap_or(self.local.ip()), self.local.port());
+            self.internet.send(self.host, from, transmit);
         }
         Poll::Ready(Ok(()))
     }
@@ -392,6 +523,23 @@ impl UdpSender for SimSocket {
 pub(super) struct SimDialer(pub(super) SimSocket);
 
 impl Dialer for SimDialer {
+    fn meet_again(&self, introducer: &Introducer, role: Role, secret: Secret) -> Meeting {
+        let Self(socket) = self;
+        let (internet, from) = (socket.internet.clone(), socket.ip());
+        let introducer = introducer.clone();
+        Box::pin(
+            async move { Ok(reunions::meet_again(internet, from, introducer, role, secret).await) },
+        )
+    }
+
+    fn addresses(&self, _: AddressFilter) -> io::Result<Vec<IpAddr>> {
+        Ok(self.0.internet.addresses(self.0.host))
+    }
+
+    fn hints(&self) -> Hints {
+        self.0.internet.hints()
+    }
+
     fn dial(&self, _: &Introducer, transport: RelayTransport, _: SocketAddr) -> Dialling {
         let Self(socket) = self;
         if transport == RelayTransport::Udp {

@@ -10,6 +10,8 @@ mod meeting;
 mod paths;
 mod relay;
 mod relayed;
+mod reunions;
+mod roaming;
 mod takeover;
 mod tcp_relays;
 mod turn_client;

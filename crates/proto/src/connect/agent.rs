@@ -29,9 +29,10 @@ impl Connector {
             }
             match self.relays.poll_event(now) {
                 Some(event) => self.on_relay_event(now, event),
-                None => return,
+                None => break,
             }
         }
+        self.run_reunion(now);
     }
 
     /// A check from a relayed address goes through the relay.
@@ -54,7 +55,10 @@ impl Connector {
 
     pub(super) fn on_agent_event(&mut self, now: Instant, event: ice::Event) {
         match event {
-            ice::Event::LocalCandidate(candidate) => self.tell_candidate(candidate),
+            ice::Event::LocalCandidate(candidate) => {
+                self.remember(&candidate);
+                self.tell_candidate(candidate);
+            }
             ice::Event::EndOfLocalCandidates => self.on_end_of_local_candidates(),
             ice::Event::PeerSeen(path) => self.events.push_back(Event::Admit(path)),
             ice::Event::Valid { path, rtt } => self.on_valid(now, path, rtt),
@@ -123,6 +127,9 @@ impl Connector {
     pub(super) fn on_lost(&mut self, now: Instant, path: Path) {
         self.events.push_back(Event::Revoke(path));
         self.valid.retain(|known| !same(*known, path));
+        if self.stage == Stage::Established {
+            self.relays.doubt(now);
+        }
         self.paths.lose(path.local, path.remote);
         self.recover();
         if self

@@ -8,6 +8,7 @@ use postern_wire::signal::{ByeReason, Fingerprint, Hello, PURPOSE_TRANSFER, Peer
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
+use super::changes::Reunion;
 use super::early::Early;
 use super::explanation::is_relayed;
 use super::limits::{self, later};
@@ -73,6 +74,13 @@ pub struct Connector {
     pub(super) candidates_heard: bool,
     pub(super) deadline: Option<Instant>,
     pub(super) leave_at: Option<Instant>,
+    /// The addresses of our sockets.
+    pub(super) hosts: Vec<SocketAddr>,
+    /// Candidates of ours that are told when the two meet again.
+    pub(super) own: Vec<ice::Candidate>,
+    pub(super) reunion: Reunion,
+    /// Addresses are being taken away.
+    pub(super) moving: bool,
     pub(super) events: VecDeque<Event>,
 }
 
@@ -119,6 +127,10 @@ impl Connector {
             candidates_heard: false,
             deadline: None,
             leave_at: None,
+            hosts: config.hosts.clone(),
+            own: Vec::new(),
+            reunion: Reunion::default(),
+            moving: false,
             events: VecDeque::new(),
         };
         this.introduce(now, config);
@@ -142,6 +154,7 @@ impl Connector {
         let mut candidates = Vec::new();
         while let Some(event) = self.agent.poll_event() {
             if let ice::Event::LocalCandidate(candidate) = event {
+                self.remember(&candidate);
                 candidates.push(candidate.to_string());
             }
         }
@@ -239,6 +252,7 @@ impl Connector {
             self.end_wait_for_mapping(now);
         }
         self.leave_if_done(now);
+        self.run_reunion(now);
     }
 
     /// Takes what happens in the rendezvous.
@@ -254,6 +268,7 @@ impl Connector {
             RendezvousEvent::CodeReady(code) => self.events.push_back(Event::CodeReady(code)),
             RendezvousEvent::Relays(servers) => self.on_relays(now, &servers),
             RendezvousEvent::PeerJoined => {}
+            RendezvousEvent::Authenticated if self.stage == Stage::Established => self.on_met(),
             RendezvousEvent::Authenticated => {
                 self.authenticated = Some(now);
                 self.deadline = Some(later(now, limits::CONNECT));
@@ -373,7 +388,9 @@ impl Connector {
             self.flow.poll_timeout(),
             self.deadline,
             self.mapping.until,
-            self.leave_at.filter(|_| self.in_mailbox),
+            self.leave_at
+                .filter(|_| self.in_mailbox && !self.is_reunited()),
+            self.reunion_timeout(),
         ];
         times.into_iter().flatten().min()
     }

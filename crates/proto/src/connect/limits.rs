@@ -13,6 +13,9 @@ pub(super) const CONNECT: Duration = Duration::from_secs(14);
 /// that has just begun, and the reports take another.
 const CHECKS: Duration = Duration::from_secs(10);
 
+/// How long the checks go on after a connection has lost every path. QUIC ends it before that.
+const RECOVERY: Duration = Duration::from_secs(30);
+
 /// So long the word that there are no more candidates waits for a port of a gateway: slow ones
 /// describe themselves first.
 pub(super) const MAPPING: Duration = Duration::from_secs(4);
@@ -48,6 +51,7 @@ pub(super) fn agent_config(config: &ConnectorConfig) -> ice::Config {
         punch: config.punch,
         disabled: config.disabled,
         patience: CHECKS,
+        recovery: RECOVERY,
         consent_interval: Duration::from_secs(1),
         consent_expiry: Duration::from_secs(6),
         busy_consent_interval: Duration::from_millis(200),

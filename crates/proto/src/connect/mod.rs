@@ -12,10 +12,13 @@
 //!    to any that works when that one is lost. The other side follows.
 //!    While data is in flight, silence is noticed sooner ([`Connector::handle_traffic`]).
 //! 4. The mailbox is left when ICE has selected and no candidates are outstanding.
-//! 5. When no path is found, both sides tell each other what they saw, and give up within
+//! 5. Networks change: candidates that come later are told over the connection itself, and when
+//!    no path is left the two meet again at the server ([`Event::MeetAgain`]).
+//! 6. When no path is found, both sides tell each other what they saw, and give up within
 //!    15 s of having authenticated each other.
 
 mod agent;
+mod changes;
 mod connector;
 mod early;
 mod explanation;

@@ -48,11 +48,17 @@ impl Connector {
         }
     }
 
-    /// Without any path left, the first that the peer still answers on will do until ICE selects.
+    /// Without any path left, that will do on which the peer has answered last, until ICE selects.
     pub(super) fn recover(&mut self) {
-        let alive = |path: &&Path| self.agent.has_consent(path);
-        let path = self.valid.iter().find(alive).copied();
-        if let (false, Some(path)) = (self.paths.has_one(), path) {
+        if self.moving || self.paths.has_one() {
+            return;
+        }
+        let heard = |path: &Path| self.agent.consent_until(path);
+        let alive = self
+            .valid
+            .iter()
+            .filter_map(|path| Some((heard(path)?, *path)));
+        if let Some((_, path)) = alive.max_by_key(|(until, _)| *until) {
             self.want(path);
         }
     }
@@ -81,6 +87,8 @@ impl Connector {
     pub(super) fn tell(&mut self, message: PeerMessage) {
         if self.in_mailbox {
             self.events.push_back(Event::Tell(message));
+        } else if self.stage == Stage::Established && self.is_connected() {
+            self.events.push_back(Event::TellDirectly(message));
         }
     }
 

@@ -55,7 +55,7 @@ impl Paths {
 
     /// The path carries nothing any more.
     pub(super) fn lose(&mut self, local: SocketAddr, remote: SocketAddr) {
-        for place in [&mut self.current, &mut self.wanted] {
+        for place in [&mut self.current, &mut self.wanted, &mut self.opening] {
             place.take_if(|known| (known.local, known.remote) == (local, remote));
         }
     }
@@ -182,6 +182,22 @@ mod tests {
         paths.lose(path(1).local, path(1).remote);
         assert!(!paths.has_one());
         assert_eq!(paths.want(path(2)), Some(Step::Open(path(2))));
+    }
+
+    #[test]
+    fn a_path_that_is_lost_while_it_opens_is_not_waited_for() {
+        let now = start();
+        let mut paths = Paths::default();
+        paths.begin(path(1));
+        paths.lose(path(1).local, path(1).remote);
+        assert_eq!(paths.want(path(2)), Some(Step::Open(path(2))));
+        paths.lose(path(2).local, path(2).remote);
+        assert_eq!(paths.want(path(3)), Some(Step::Open(path(3))));
+        assert_eq!(paths.opened(now, path(2), false), None);
+        assert_eq!(
+            paths.opened(now, path(3), true),
+            Some(Step::Settle(path(3)))
+        );
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl Connector {
 
     /// Without the mailbox a connection can still be made if the peer's hello is here.
     pub(super) fn on_mailbox_gone(&mut self, now: Instant, cause: Failure) {
+        self.on_parted(now);
         let was_there = std::mem::take(&mut self.in_mailbox);
         if !was_there || self.stage != Stage::Connecting {
             return;
@@ -135,7 +136,8 @@ impl Connector {
         let done = quiet && !self.agent.is_punching();
         let settled = done && self.agent.selected().is_some();
         let late = self.leave_at.is_some_and(|at| now >= at);
-        if self.in_mailbox && self.stage == Stage::Established && (settled || late) {
+        let standing = self.stage == Stage::Established && !self.is_reunited();
+        if self.in_mailbox && standing && (settled || late) {
             self.in_mailbox = false;
             self.events.push_back(Event::LeaveMailbox);
         }

@@ -11,7 +11,7 @@
 //! begins again, and goes on until there is another one.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
@@ -31,6 +31,10 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// So long may better ways go on when a worse one works: a lost datagram is repeated after
 /// 500 ms.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// A server that is asked whether an allocation is still there, and says nothing for so long, is
+/// not reached any more: the request has been repeated once by then.
+const DOUBT: Duration = Duration::from_millis(1500);
 
 /// After the loss of an allocation the ways are tried again so soon.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -87,6 +91,8 @@ pub(super) struct Race {
     /// Those that give back what they may have.
     ending: Vec<Attempt>,
     grace: Option<Instant>,
+    /// The link that may be dead, and how long to wait for a sign of life.
+    doubt: Option<(LinkId, Instant)>,
     in_use: bool,
     closing: bool,
     events: VecDeque<Event>,
@@ -106,6 +112,7 @@ impl Race {
             running: Vec::new(),
             ending: Vec::new(),
             grace: None,
+            doubt: None,
             in_use: false,
             closing: false,
             events: VecDeque::new(),
@@ -223,6 +230,56 @@ impl Race {
         true
     }
 
+    /// Whoever meets again gets credentials that are new. Those in use are good for a while.
+    pub(super) fn take_ways(&mut self, now: Instant, ways: Vec<Way>, book: &mut Book) {
+        self.ways = ranked(ways);
+        if self.allocation().is_none() && !self.closing {
+            self.begin_again(now, book);
+        }
+    }
+
+    /// These addresses are gone: so is every link from one of them.
+    pub(super) fn leave(&mut self, now: Instant, gone: &[IpAddr], book: &mut Book) {
+        let dead = |attempt: &&Attempt| {
+            let local = attempt.client.as_ref().map(Client::local);
+            local.is_some_and(|local| gone.contains(&local.ip()))
+        };
+        let links: Vec<_> = self.running.iter().filter(dead).map(|a| a.link).collect();
+        for link in links {
+            self.events.push_back(Event::Close(link));
+            self.closed(now, link, book);
+        }
+    }
+
+    /// There may be a way now where there was none.
+    pub(super) fn hasten(&mut self, now: Instant, book: &mut Book) {
+        if self.allocation().is_none() && !self.closing {
+            self.rounds = 0;
+            self.begin_again(now, book);
+        }
+    }
+
+    /// A path has fallen silent: the way to the server may have been the reason, or may have
+    /// died with it. A server that answers is not left.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if self.doubt.is_some() {
+            return;
+        }
+        let mut running = self.running.iter_mut();
+        let attempt = running.find(|attempt| attempt.relayed.is_some());
+        if let Some((link, client)) = attempt.and_then(|a| Some((a.link, a.client.as_mut()?))) {
+            client.verify(now);
+            self.doubt = Some((link, later(now, DOUBT)));
+        }
+    }
+
+    /// The doubt was right.
+    fn abandon(&mut self, now: Instant, link: LinkId, book: &mut Book) {
+        self.events.push_back(Event::Close(link));
+        self.closed(now, link, book);
+        self.hasten(now, book);
+    }
+
     /// A way is of no use any more.
     fn on_gone(&mut self, now: Instant, relayed: Option<SocketAddr>, book: &mut Book) {
         if let Some(relayed) = relayed {
@@ -252,6 +309,7 @@ impl Race {
         let Some(attempt) = all.find(|attempt| attempt.link == link) else {
             return false;
         };
+        self.doubt.take_if(|(doubtful, _)| *doubtful == link);
         let Some(client) = &mut attempt.client else {
             return true;
         };
@@ -271,6 +329,9 @@ impl Race {
             if let Some(client) = &mut attempt.client {
                 client.handle_timeout(now);
             }
+        }
+        if let Some((link, _)) = self.doubt.take_if(|(_, until)| now >= *until) {
+            self.abandon(now, link, book);
         }
         if self.next_at.is_some_and(|at| now >= at) {
             self.begin_next(now, book);
@@ -426,7 +487,8 @@ impl Race {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let all = self.running.iter().chain(&self.ending);
         let clients = all.filter_map(|attempt| attempt.client.as_ref()?.poll_timeout());
-        let own = [self.next_at, self.again_at, self.grace];
+        let doubt = self.doubt.map(|(_, until)| until);
+        let own = [self.next_at, self.again_at, self.grace, doubt];
         clients.chain(own.into_iter().flatten()).min()
     }
 }

@@ -56,6 +56,7 @@ impl Connector {
             } => self.on_relayed_data(now, relayed, peer, payload),
             relays::Event::Ended { relayed } => {
                 self.unvouch(relayed);
+                self.forget_relayed(relayed);
                 self.agent.remove_relayed(now, relayed);
                 self.events.push_back(Event::RelayEnded(relayed));
             }

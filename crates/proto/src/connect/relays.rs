@@ -1,7 +1,7 @@
 //! Allocations at TURN servers: addresses of this side that always work.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
@@ -168,9 +168,11 @@ impl Relays {
             let usable =
                 |way: &&Way| way.server.is_ipv4() == is_ipv4 && self.allowed.allow(way.transport);
             let of_family: Vec<Way> = ways.iter().filter(usable).cloned().collect();
-            let known = self.races.iter().any(|race| race.is_ipv4 == is_ipv4);
-            if !of_family.is_empty() && !known {
-                self.races.push(Race::new(now, of_family, &mut self.book));
+            let known = self.races.iter_mut().find(|race| race.is_ipv4 == is_ipv4);
+            match known {
+                _ if of_family.is_empty() => {}
+                Some(race) => race.take_ways(now, of_family, &mut self.book),
+                None => self.races.push(Race::new(now, of_family, &mut self.book)),
             }
         }
     }
@@ -218,6 +220,27 @@ impl Relays {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for race in &mut self.races {
             race.handle_timeout(now, &mut self.book);
+        }
+    }
+
+    /// These addresses of this machine are gone, and so is what was allocated from them.
+    pub(super) fn leave(&mut self, now: Instant, gone: &[IpAddr]) {
+        for race in &mut self.races {
+            race.leave(now, gone, &mut self.book);
+        }
+    }
+
+    /// A path has fallen silent: whether the relays are still there is asked.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        for race in &mut self.races {
+            race.doubt(now);
+        }
+    }
+
+    /// There is another network: whatever waits for a better time begins now.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        for race in &mut self.races {
+            race.hasten(now, &mut self.book);
         }
     }
 

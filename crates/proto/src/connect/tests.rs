@@ -14,6 +14,7 @@ use postern_wire::signal::{Fingerprint, PeerMessage};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+mod changes;
 mod mapping;
 
 const CREATOR: usize = 0;

@@ -73,6 +73,13 @@ pub enum PathPolicy {
 pub enum Event {
     /// Send this to the other side through the rendezvous.
     Tell(PeerMessage),
+    /// Send this to the other side over the connection.
+    TellDirectly(PeerMessage),
+    /// Meet the other side again at the server, by a secret that both sides have from the
+    /// connection. What happens there goes to [`handle_signal`](super::Connector::handle_signal)
+    /// as the first time, and that it is over or cannot be to
+    /// [`handle_signalling_lost`](super::Connector::handle_signalling_lost).
+    MeetAgain,
     /// The code is there, to be shown.
     CodeReady(Code),
     /// Packets of the connection may pass on this path from now on.

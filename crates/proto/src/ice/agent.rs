@@ -24,6 +24,7 @@ use super::nat64::Nat64Prefix;
 use super::pacer::Pacer;
 use super::pair::{Pair, PairKey, Path, State};
 use super::punching::Punching;
+use super::recovery::Recovery;
 use super::remotes::{Added, Remotes};
 use super::requests::{Check, pair_of};
 use super::restart::Kept;
@@ -55,6 +56,7 @@ pub struct Agent {
     pub(super) consents: BTreeMap<PairKey, Consent>,
     pub(super) components: Components,
     pub(super) upgrade: Upgrade,
+    pub(super) recovery: Recovery,
     pub(super) punching: Punching,
     pub(super) start: Start,
     pub(super) tallies: Tallies,
@@ -101,6 +103,7 @@ impl Agent {
             consents: BTreeMap::new(),
             components: Components::new(config.components),
             upgrade: Upgrade::default(),
+            recovery: Recovery::default(),
             punching: Punching::default(),
             start: Start::default(),
             tallies: Tallies::default(),
@@ -239,6 +242,7 @@ impl Agent {
             self.kept_timeout(),
             self.nomination_timeout(),
             self.upgrade_timeout(),
+            self.recovery_timeout(),
             self.pace_timeout(),
             self.patience_timeout(),
             self.punch_timeout(),
@@ -316,6 +320,7 @@ impl Agent {
         self.run_kept(now);
         self.nominate(now);
         self.run_upgrade(now);
+        self.run_recovery(now);
         self.run_punching(now);
         self.run_start(now);
         self.run_tcp(now);
@@ -401,7 +406,8 @@ impl Agent {
         let consents = &self.consents;
         let works = |pair: &Pair| pair.component != component || consents.contains_key(&pair.key);
         self.list.reopen(works);
-        self.give_up = Some(after(now, self.config.patience));
+        self.give_up = Some(after(now, self.config.recovery));
+        self.recovery.begin(now);
     }
 
     /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks

@@ -68,6 +68,10 @@ impl CheckList {
         self.held = held;
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Pair> {
+        self.pairs.values_mut()
+    }
+
     /// Whether a pair is in the valid list.
     pub(super) fn is_valid(&self, key: PairKey) -> bool {
         self.get(key).is_some_and(|pair| pair.valid.is_some())

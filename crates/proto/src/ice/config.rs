@@ -41,6 +41,8 @@ pub struct Config {
     /// How long the agent waits, from the moment the remote credentials are known, before
     /// it says that no pair works (RFC 8863 recommends 39.5 s, the life of one check).
     pub patience: Duration,
+    /// The same after the loss of the last pair that worked.
+    pub recovery: Duration,
     /// How long a controlling agent waits after the first valid pair for a better one, while
     /// checks of better pairs still run, before it nominates.
     pub nomination_delay: Duration,
@@ -86,6 +88,7 @@ impl Default for Config {
             ta: Duration::from_millis(20),
             rto_min: Duration::from_millis(500),
             patience: Duration::from_millis(39_500),
+            recovery: Duration::from_millis(39_500),
             nomination_delay: Duration::from_millis(150),
             relayed_nomination_delay: Duration::from_secs(1),
             consent_interval: Duration::from_secs(5),

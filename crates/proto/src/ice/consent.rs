@@ -77,8 +77,19 @@ impl Agent {
         self.consents.contains_key(&key) || self.kept_pair(key).is_some()
     }
 
+    /// Until when there is consent to send on this pair, unless the peer answers before.
+    pub fn consent_until(&self, path: &Path) -> Option<Instant> {
+        let (local, remote) = (path.local, path.remote);
+        let key = PairKey { local, remote };
+        let before = self.kept.as_ref().and_then(|kept| kept.consent(key));
+        Some(self.consents.get(&key).or(before)?.expires)
+    }
+
+    /// Whether silence on the pair is to be noticed soon: data is in flight on it, or would be if
+    /// another path had not just been lost; or the peer may have left it.
     fn is_busy_on(&self, key: PairKey) -> bool {
-        self.busy && self.in_use(COMPONENT) == Some(key)
+        let in_use = self.in_use(COMPONENT);
+        (self.busy && in_use.is_none_or(|used| used == key)) || self.is_suspicious()
     }
 
     /// From here on one pair is used, and the best relayed one waits behind it.

@@ -45,6 +45,7 @@ mod nomination;
 mod pacer;
 mod pair;
 mod punching;
+mod recovery;
 mod remotes;
 mod requests;
 mod restart;

@@ -230,6 +230,7 @@ impl Agent {
         self.accept_quietly(now, check);
         if !seen && let Some(pair) = self.list.get(check.pair) {
             self.events.push_back(Event::PeerSeen(pair.path()));
+            self.suspect(now, check.pair);
         }
     }
 

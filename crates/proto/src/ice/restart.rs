@@ -31,6 +31,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    pub(super) fn consent(&self, key: PairKey) -> Option<&Consent> {
+        self.pairs.get(&key).map(|(_, consent)| consent)
+    }
+
     pub(super) fn consent_mut(&mut self, key: PairKey) -> Option<&mut Consent> {
         self.pairs.get_mut(&key).map(|(_, consent)| consent)
     }

@@ -3,8 +3,9 @@
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
-use postern_wire::signal::{CONFIRMATION_LEN, Code, KEY_EXCHANGE_LEN, VERSION};
+use postern_wire::signal::{CONFIRMATION_LEN, Code, KEY_EXCHANGE_LEN, MEETING_TOKEN_LEN, VERSION};
 use rand_chacha::ChaCha20Rng;
+use rand_core::RngCore;
 use sha2::{Digest, Sha256};
 use spake2::{Ed25519Group, Identity, Password, Spake2};
 use zeroize::Zeroizing;
@@ -54,8 +55,47 @@ pub(super) enum ExchangeError {
 pub(super) struct KeyExchange {
     role: Role,
     context: Context,
-    spake: Spake2<Ed25519Group>,
+    common: Common,
     share: Share,
+}
+
+/// What both sides know in advance.
+enum Common {
+    /// Words that can be guessed.
+    Words(Box<Spake2<Ed25519Group>>),
+    /// A secret that cannot: what they share are random numbers.
+    Secret(Zeroizing<[u8; 32]>),
+}
+
+/// The first byte of what a side shares, as `spake2` has it.
+const SIDES: [u8; 2] = [b'A', b'B'];
+
+/// What two who have met keep in order to meet again, equal on both sides and known to nobody
+/// else. Overwritten when it is dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<[u8; 32]>);
+
+impl Secret {
+    /// A secret of uniformly random bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The name of their meeting: tells nothing about the secret.
+    pub(super) fn token(&self) -> Option<[u8; MEETING_TOKEN_LEN]> {
+        let schedule = Hkdf::<Sha256>::new(None, self.0.as_slice());
+        let mut token = [0; MEETING_TOKEN_LEN];
+        let info = format!("postern/{VERSION} meeting");
+        schedule.expand(info.as_bytes(), &mut token).ok()?;
+        Some(token)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// What both sides must agree on besides the words.
@@ -104,8 +144,30 @@ impl KeyExchange {
         Self {
             role,
             context,
-            spake,
+            common: Common::Words(Box::new(spake)),
             share: message.try_into().unwrap_or([0; KEY_EXCHANGE_LEN]),
+        }
+    }
+
+    /// Starts the exchange of two who have a secret in common already: each meeting gets keys of
+    /// its own.
+    pub(super) fn again(role: Role, purpose: &str, secret: &Secret, rng: &mut ChaCha20Rng) -> Self {
+        let [creator, joiner] = SIDES;
+        let mut share = [0; KEY_EXCHANGE_LEN];
+        rng.fill_bytes(&mut share);
+        let [side, ..] = &mut share;
+        *side = match role {
+            Role::Creator => creator,
+            Role::Joiner => joiner,
+        };
+        Self {
+            role,
+            context: Context {
+                purpose: purpose.to_owned(),
+                mailbox: 0,
+            },
+            common: Common::Secret(secret.0.clone()),
+            share,
         }
     }
 
@@ -116,15 +178,38 @@ impl KeyExchange {
     /// Takes the other side's message and derives the keys. A wrong word is not found
     /// here but by [`Keys::confirms`].
     pub(super) fn finish(self, theirs: &Share) -> Result<Keys, ExchangeError> {
-        check_share(&self.share, theirs)?;
-        let secret = self.spake.finish(theirs);
-        let secret = Zeroizing::new(secret.map_err(|_| ExchangeError::Invalid)?);
+        let secret = match self.common {
+            Common::Words(spake) => {
+                check_share(&self.share, theirs)?;
+                spake.finish(theirs).map_err(|_| ExchangeError::Invalid)?
+            }
+            Common::Secret(secret) => {
+                check_side(self.role, theirs)?;
+                secret.to_vec()
+            }
+        };
+        let secret = Zeroizing::new(secret);
         let (creator, joiner) = match self.role {
             Role::Creator => (&self.share, theirs),
             Role::Joiner => (theirs, &self.share),
         };
         let transcript = self.context.transcript(creator, joiner);
         Keys::derive(self.role, transcript, &secret).ok_or(ExchangeError::Invalid)
+    }
+}
+
+/// What another side of the same role shares is our own, or that of no peer.
+fn check_side(ours: Role, theirs: &Share) -> Result<(), ExchangeError> {
+    let [creator, joiner] = SIDES;
+    let (own, other) = match ours {
+        Role::Creator => (creator, joiner),
+        Role::Joiner => (joiner, creator),
+    };
+    let [side, ..] = theirs;
+    match *side {
+        side if side == other => Ok(()),
+        side if side == own => Err(ExchangeError::Reflected),
+        _ => Err(ExchangeError::Invalid),
     }
 }
 

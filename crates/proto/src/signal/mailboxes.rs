@@ -13,10 +13,12 @@ use rand_core::SeedableRng;
 use super::limits::{Source, Sources, later};
 
 mod config;
+mod meetings;
 mod numbers;
 mod relays;
 
 pub use config::MailboxesConfig;
+use meetings::Meetings;
 use numbers::Numbers;
 pub use relays::{OfferedServer, RelayOffer};
 
@@ -79,6 +81,7 @@ pub struct Mailboxes {
     clients: BTreeMap<ClientId, Client>,
     mailboxes: BTreeMap<u32, Mailbox>,
     numbers: Numbers,
+    meetings: Meetings,
     sources: Sources,
     deadlines: BTreeSet<(Instant, Due)>,
     stats: Stats,
@@ -152,6 +155,7 @@ impl Mailboxes {
             sources: Sources::new(remembered, config.longest_period()),
             clients: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
+            meetings: Meetings::default(),
             deadlines: BTreeSet::new(),
             stats: Stats::default(),
             transmits: VecDeque::new(),
@@ -339,6 +343,9 @@ impl Mailboxes {
         match ClientMessage::parse(frame)? {
             ClientMessage::Allocate => self.on_allocate(now, id, source),
             ClientMessage::Join { mailbox } => self.on_join(now, id, source, mailbox),
+            ClientMessage::Meet { token, creator } => {
+                self.on_meet(now, id, source, (token, creator))
+            }
             ClientMessage::Put { body } => self.on_put(now, id, body),
             ClientMessage::Close => {
                 self.on_close(now, id);
@@ -404,6 +411,14 @@ impl Mailboxes {
         if mailbox.joiner.is_some() {
             return Err(CROWDED);
         }
+        self.bring_together(now, id, number);
+        Ok(())
+    }
+
+    fn bring_together(&mut self, now: Instant, id: ClientId, number: u32) {
+        let Some(mailbox) = self.mailboxes.get_mut(&number) else {
+            return;
+        };
         mailbox.joiner = Some(id);
         let creator = mailbox.creator;
         let stored = std::mem::take(&mut mailbox.stored);
@@ -412,7 +427,6 @@ impl Mailboxes {
         self.deadlines.insert((mailbox.due, Due::Mailbox(number)));
         self.enter_mailbox(id, number);
         self.introduce(now, creator, id, stored);
-        Ok(())
     }
 
     fn introduce(
@@ -489,8 +503,10 @@ impl Mailboxes {
             return;
         };
         self.deadlines.remove(&(mailbox.due, Due::Mailbox(number)));
-        let rested = later(now, self.config.rest);
-        self.deadlines.insert((rested, Due::Rested(number)));
+        if !self.meetings.end(number) {
+            let rested = later(now, self.config.rest);
+            self.deadlines.insert((rested, Due::Rested(number)));
+        }
         if let Some(usage) = self.sources.of(mailbox.source) {
             usage.mailboxes = usage.mailboxes.saturating_sub(1);
         }

@@ -17,6 +17,12 @@
 //! The proofs bind the version, the purpose, the mailbox number, the roles and both
 //! messages.
 //!
+//! # Meeting again
+//! Two who have met and lost each other ([`Rendezvous::again`]) have a secret in common, from which
+//! the name of a meeting comes that only they know. The server keeps nothing of it before the
+//! first of them comes and after they have met. Each such meeting has keys of its own: the secret
+//! takes the place of the words, and random numbers that of what SPAKE2 exchanges.
+//!
 //! # What it does not protect
 //! The server can drop, delay and count messages. Anybody who guesses a mailbox number
 //! in use can spoil that code by joining with wrong words: the sides are told and need
@@ -30,7 +36,7 @@ mod mailboxes;
 mod rendezvous;
 mod seal;
 
-pub use exchange::Role;
+pub use exchange::{Role, Secret};
 pub use failure::{Failure, ProtocolError, SendError, Wait};
 pub use limits::Rate;
 pub use mailboxes::{

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use zeroize::Zeroizing;
 
-use super::exchange::{ExchangeError, KeyExchange, Keys, Role};
+use super::exchange::{ExchangeError, KeyExchange, Keys, Role, Secret};
 use super::failure::{Failure, ProtocolError, SendError, Wait};
 use super::limits::later;
 
@@ -88,6 +88,8 @@ pub struct Rendezvous {
     role: Role,
     rng: ChaCha20Rng,
     code: Option<Code>,
+    /// In place of a code, with those who meet again.
+    secret: Option<Secret>,
     state: State,
     welcomed: bool,
     /// The server has offered relays, or none.
@@ -137,6 +139,28 @@ impl Rendezvous {
         this
     }
 
+    /// Meets the other side again, with whom this one has a secret in common. Both say so, in
+    /// either order; [`RendezvousConfig::wait`] bounds how long the other one may take.
+    #[must_use]
+    pub fn again(
+        now: Instant,
+        seed: [u8; 32],
+        role: Role,
+        secret: Secret,
+        config: RendezvousConfig,
+    ) -> Self {
+        let mut this = Self::new(now, seed, role, None, config);
+        this.deadline = Some((later(now, this.config.wait), Wait::Peer));
+        if let Some(token) = secret.token() {
+            this.transmit(&ClientMessage::Meet {
+                token: token.to_vec(),
+                creator: role == Role::Creator,
+            });
+        }
+        this.secret = Some(secret);
+        this
+    }
+
     fn new(
         now: Instant,
         seed: [u8; 32],
@@ -149,6 +173,7 @@ impl Rendezvous {
             role,
             rng: ChaCha20Rng::from_seed(*seed),
             code,
+            secret: None,
             state: State::Asking,
             welcomed: false,
             offered: false,
@@ -307,6 +332,7 @@ impl Rendezvous {
         let exchange = match (mem::replace(&mut self.state, State::Ended), self.code) {
             (State::Waiting(exchange), _) => exchange,
             (State::Asking, Some(code)) => self.start_exchange(&code),
+            (State::Asking, None) if self.secret.is_some() => self.resume_exchange(),
             (state, _) => {
                 self.state = state;
                 return self.fail_protocol(ProtocolError::Unexpected);
@@ -319,6 +345,16 @@ impl Rendezvous {
 
     fn start_exchange(&mut self, code: &Code) -> KeyExchange {
         KeyExchange::start(self.role, &self.config.purpose, code, &mut self.rng)
+    }
+
+    /// The creator speaks first, as with a code.
+    fn resume_exchange(&mut self) -> KeyExchange {
+        let secret = self.secret.clone().unwrap_or_else(|| Secret::new([0; 32]));
+        let exchange = KeyExchange::again(self.role, &self.config.purpose, &secret, &mut self.rng);
+        if self.role == Role::Creator {
+            self.put(Envelope::KeyExchange(exchange.share()));
+        }
+        exchange
     }
 
     fn on_body(&mut self, body: &[u8]) {
@@ -484,6 +520,7 @@ impl Rendezvous {
     /// Drops every secret.
     fn end(&mut self) {
         self.state = State::Ended;
+        self.secret = None;
         self.deadline = None;
         self.queue.clear();
         self.early.clear();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::frame::{self, Frame, ParseError, base64, require};
-use super::{MAX_BODY, MAX_FRAME, MAX_MAILBOX};
+use super::{MAX_BODY, MAX_FRAME, MAX_MAILBOX, MEETING_TOKEN_LEN};
 
 /// A message from a client to the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,15 @@ pub enum ClientMessage {
     Join {
         /// Its number, from 1 to [`MAX_MAILBOX`].
         mailbox: u32,
+    },
+    /// Wants to meet again whoever else knows the token: two who have met before and lost
+    /// each other. Whoever comes first waits; who comes twice takes the place of the first time.
+    Meet {
+        /// The name of the meeting, which nobody guesses.
+        #[serde(with = "base64")]
+        token: Vec<u8>,
+        /// Whether this side made the code when they met first.
+        creator: bool,
     },
     /// Is for the other side, or is kept until there is one.
     Put {
@@ -45,12 +54,13 @@ impl ClientMessage {
 }
 
 impl Frame for ClientMessage {
-    const TYPES: &'static [&'static str] = &["allocate", "join", "put", "close", "ping"];
+    const TYPES: &'static [&'static str] = &["allocate", "join", "meet", "put", "close", "ping"];
     const LIMIT: usize = MAX_FRAME;
 
     fn check(&self) -> Result<(), ParseError> {
         match self {
             Self::Join { mailbox } => require(is_mailbox(*mailbox), "mailbox"),
+            Self::Meet { token, .. } => require(token.len() == MEETING_TOKEN_LEN, "token"),
             Self::Put { body } => require(body.len() <= MAX_BODY, "body"),
             Self::Allocate | Self::Close | Self::Ping => Ok(()),
         }

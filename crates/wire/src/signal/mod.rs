@@ -60,6 +60,9 @@ pub const MAX_BODY: usize = MAX_PEER_MESSAGE + 64;
 /// longest candidates, every byte of them escaped.
 pub const MAX_PEER_MESSAGE: usize = 40 * 1024;
 
+/// Bytes of the token by which two who have met before meet again.
+pub const MEETING_TOKEN_LEN: usize = 32;
+
 /// Most candidates in one [`Hello`]: more than a host with a dozen interfaces gathers.
 pub const MAX_CANDIDATES: usize = 64;
 

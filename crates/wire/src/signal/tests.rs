@@ -88,6 +88,14 @@ fn the_frames_are_the_documented_json() {
             r#"{"type":"join","mailbox":7}"#,
         ),
         (
+            ClientMessage::Meet {
+                token: vec![0; MEETING_TOKEN_LEN],
+                creator: true,
+            }
+            .to_json(),
+            r#"{"type":"meet","token":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","creator":true}"#,
+        ),
+        (
             ClientMessage::Put { body: vec![1, 2] }.to_json(),
             r#"{"type":"put","body":"AQI="}"#,
         ),
@@ -105,6 +113,19 @@ fn the_frames_are_the_documented_json() {
     ];
     for (written, documented) in frames {
         assert_eq!(written, documented);
+    }
+}
+
+#[test]
+fn a_token_has_its_length_and_no_other() {
+    let meet = |length| ClientMessage::Meet {
+        token: vec![7; length],
+        creator: false,
+    };
+    let read = |length| ClientMessage::parse(meet(length).to_json().as_bytes());
+    assert_eq!(read(MEETING_TOKEN_LEN), Ok(meet(MEETING_TOKEN_LEN)));
+    for wrong in [0, MEETING_TOKEN_LEN - 1, MEETING_TOKEN_LEN + 1] {
+        assert_eq!(read(wrong), Err(ParseError::BadField("token")));
     }
 }
 

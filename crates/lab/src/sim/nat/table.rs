@@ -164,6 +164,12 @@ impl NatTable {
         self.deadlines.clear();
     }
 
+    /// Forgets everything and has another external address from here on, where it had one.
+    pub(crate) fn renumber(&mut self, address: IpAddr) {
+        self.flush();
+        self.address = self.address.map(|_| address);
+    }
+
     /// Sessions alive at `now`.
     pub(crate) fn sessions(&mut self, now: Instant) -> usize {
         self.expire(now);

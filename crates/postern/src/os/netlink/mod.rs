@@ -1,13 +1,16 @@
 //! Netlink, as far as a gateway needs it: tables, maps and sets of nftables, and entries
-//! of the connection tracker.
+//! of the connection tracker. And as far as anybody needs it: that addresses have changed.
 //!
 //! 1. [`bytes`] lays out messages and attributes and reads them back.
 //! 2. [`Batch`] is a change to nftables that happens as a whole or not at all.
 //! 3. [`Netlink`] is the socket: it commits batches, dumps sets, and tells of changes that
 //!    others make.
+//! 4. [`watch_addresses`] makes another socket: it tells that addresses, links or routes have
+//!    changed.
 //!
 //! Nothing here decides anything: which rules there are is the gateway's choice.
 
+mod addresses;
 mod bytes;
 mod chains;
 mod conntrack;
@@ -18,6 +21,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use addresses::{tells_change, watch_addresses};
 pub(crate) use chains::{ForwardChain, Sought};
 pub(crate) use conntrack::{Flow, FlowFilter};
 pub(crate) use expression::{Base, Expressions, Family, Meta, Register, Tracked};

@@ -47,7 +47,9 @@ fn a_lost_path_is_tried_again_and_failure_follows_at_the_end_of_patience() {
     pair.run(secs(100));
     let lost = pair.a.lost_at().unwrap();
     let failed = pair.a.failed_at().unwrap();
-    assert_eq!(failed, lost + ms(39_500));
+    // Checks go on to the end, and the last one has its chance.
+    let end = lost + ms(39_500);
+    assert!(failed >= end && failed <= end + secs(2), "{failed:?}");
     let sent = pair.a.sent.len();
     pair.run(secs(100));
     assert_eq!(pair.a.sent.len(), sent, "a failed agent is silent");

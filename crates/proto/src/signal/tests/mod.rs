@@ -5,6 +5,7 @@
     reason = "a test that overflows or misses a variant fails"
 )]
 
+mod again;
 mod hostile;
 mod meeting;
 mod server;

@@ -219,6 +219,15 @@ impl Client {
         }
     }
 
+    /// Asks the server at once whether the allocation is still there, with a refresh. What comes
+    /// of it is as always: nothing, or [`Event::Failed`].
+    pub fn verify(&mut self, now: Instant) {
+        if self.allocation().is_some() {
+            self.timers.set(Timer::Refresh, now);
+            self.handle_timeout(now);
+        }
+    }
+
     /// Takes a datagram, or a piece of a stream, from the server. [`Verdict::NotMine`] if it
     /// is something else, such as an answer of the server to another machine.
     pub fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {

@@ -160,11 +160,15 @@ impl Drop for Tcp {
 
 /// What the agent is told of an attempt that failed.
 pub(crate) fn failure(error: &io::Error) -> TcpEvent {
-    match error.kind() {
-        // A RST, or an ICMP message: the NAT or the firewall on the other side does not know of
-        // what is sent there yet.
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable => TcpEvent::Refused,
-        _ => TcpEvent::Failed,
+    // A RST, or an ICMP message: the NAT or the firewall on the other side does not know of what
+    // is sent there yet.
+    let refusals = [
+        io::ErrorKind::ConnectionRefused,
+        io::ErrorKind::HostUnreachable,
+    ];
+    match refusals.contains(&error.kind()) {
+        true => TcpEvent::Refused,
+        false => TcpEvent::Failed,
     }
 }
 

@@ -89,9 +89,8 @@ fn proxy(world: &World, homes: &TwoHomes, side: usize) -> Result<Vec<String>> {
 /// The first direct path, or else a relayed one that has had its time.
 fn best_path(program: &mut Program) -> Result<Value> {
     let first = program.event("path", PATIENCE);
-    let mut path = match first {
-        Some(path) => path,
-        None => bail!("no path was found: {}", program.complaints().trim()),
+    let Some(mut path) = first else {
+        bail!("no path was found: {}", program.complaints().trim())
     };
     let deadline = Instant::now() + UPGRADE;
     while path["kind"] != "direct" {

@@ -114,6 +114,7 @@ fn sending(scene: &Scene, arguments: &[&str]) -> Program {
 }
 
 /// Plays it as often as wanted, and tells the times.
+#[expect(clippy::print_stdout, reason = "a test prints what it has measured")]
 fn repeatedly(name: &str, scene: &Scene) {
     let runs = std::env::var(RUNS).ok();
     let runs: usize = runs.map_or(1, |runs| runs.parse().unwrap());
@@ -249,8 +250,8 @@ fn change(
     receiver.succeeds();
     sender.succeeds();
     scene.assert_arrived(&[file]);
-    let heard = sender.heard().iter().map(|line| line.event());
-    let last = heard.filter(|event| event["event"] == "path").next_back();
+    let mut heard = sender.heard().iter().map(|line| line.event());
+    let last = heard.rfind(|event| event["event"] == "path");
     assert!(last.as_ref().is_some_and(second), "{last:?}");
 }
 

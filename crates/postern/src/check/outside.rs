@@ -54,7 +54,7 @@ pub(super) async fn over_udp(server: &ServerUrl, stun: &[SocketAddr]) -> Option<
     let tries = (0..TRIES).map(|_| datagram(server, ip, stun));
     let came: Vec<_> = join_all(tries).await.into_iter().flatten().collect();
     let heard = came.iter().find(|what| **what != Unsolicited::Drop);
-    heard.or(came.first()).copied()
+    heard.or_else(|| came.first()).copied()
 }
 
 async fn datagram(server: &ServerUrl, ip: IpAddr, stun: &[SocketAddr]) -> Option<Unsolicited> {

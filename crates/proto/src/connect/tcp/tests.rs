@@ -73,16 +73,12 @@ impl Pair {
     /// Whether there was something.
     fn deliver(&mut self, from: usize) -> bool {
         if let Some(event) = self.sides[from].poll_event() {
-            match &event {
-                Event::Tell(message) => {
-                    let event = RendezvousEvent::Message(message.clone());
-                    self.sides[1 - from].handle_signal(self.now, event);
-                }
-                Event::Tcp(TcpAction::Connect { ends, framed }) => {
-                    assert!(framed);
-                    self.connect(from, *ends);
-                }
-                _ => {}
+            if let Event::Tell(message) = &event {
+                let event = RendezvousEvent::Message(message.clone());
+                self.sides[1 - from].handle_signal(self.now, event);
+            } else if let Event::Tcp(TcpAction::Connect { ends, framed }) = &event {
+                assert!(framed);
+                self.connect(from, *ends);
             }
             self.events[from].push(event);
             return true;
@@ -119,9 +115,12 @@ impl Pair {
 
     fn connects(&self) -> Vec<crate::ice::Path> {
         let events = self.events[0].iter();
-        let path = |event: &Event| match event {
-            Event::Connect { path, .. } => Some(*path),
-            _ => None,
+        let path = |event: &Event| {
+            if let Event::Connect { path, .. } = event {
+                Some(*path)
+            } else {
+                None
+            }
         };
         events.filter_map(path).collect()
     }

@@ -52,6 +52,7 @@ fn scene(relay: bool) -> Scene {
 
 /// Sends a film; when some of it has arrived, something happens. All of it arrives, and the same;
 /// the two programs, which have ended.
+#[expect(clippy::print_stderr, reason = "a test prints what it has measured")]
 fn film(scene: &Scene, what: &str, happens: impl FnOnce()) -> [Program; 2] {
     let file = scene.file("film", FILM);
     let mut sender = scene.send(&[&file]);
@@ -143,10 +144,7 @@ fn one_side_loses_udp_half_way_and_goes_on_over_tcp() {
     let scene = scene(true);
     let happens = || scene.world.nft("red", WITHOUT_UDP).unwrap();
     let [sender, _] = film(&scene, "the sender loses UDP", happens);
-    let last = sender.heard().iter().map(|line| line.event());
-    let last = last
-        .filter(|event| event["event"] == "path")
-        .last()
-        .unwrap();
+    let mut heard = sender.heard().iter().map(|line| line.event());
+    let last = heard.rfind(|event| event["event"] == "path").unwrap();
     assert_eq!(last["kind"], "relayed", "{last}");
 }

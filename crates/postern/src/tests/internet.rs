@@ -434,7 +434,9 @@ impl SimSocket {
     fn ip(&self) -> IpAddr {
         let addresses = self.internet.addresses(self.host);
         let first = addresses.first().copied();
-        first.filter(|_| self.anywhere).unwrap_or(self.local.ip())
+        first
+            .filter(|_| self.anywhere)
+            .unwrap_or_else(|| self.local.ip())
     }
 
     /// Another socket of the same host.
@@ -511,7 +513,8 @@ impl UdpSender for SimSocket {
     ) -> Poll<io::Result<()>> {
         if !self.is_silent() {
             let chosen = transmit.src_ip.filter(|_| self.anywhere);
-            let from = SocketAddr::new(chosen.unwrap_or(self.local.ip()), self.local.port());
+            let from =
+                SocketAddr::new(chosen.unwrap_or_else(|| self.local.ip()), self.local.port());
             self.internet.send(self.host, from, transmit);
         }
         Poll::Ready(Ok(()))

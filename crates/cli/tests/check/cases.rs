@@ -250,7 +250,7 @@ fn coturn_with_two_addresses_tells_the_same() {
         let told = checked.json();
         assert_eq!(told["udp"]["mapping"], named(mapping), "{told}");
         assert_eq!(told["udp"]["filtering"], filter(filtering), "{told}");
-        assert_eq!(told["tcp"]["mapping"], "endpoint-independent", "{told}");
+        assert_eq!(told["tcp"]["mapping"], named(mapping), "{told}");
     }
 }
 

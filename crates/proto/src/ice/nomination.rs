@@ -122,6 +122,9 @@ impl Agent {
             self.end_kept(component);
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
+            // A peer that has given up a direct path for a relayed one has moved, and what it told
+            // meanwhile has not been paired yet.
+            self.pair_all();
             self.hasten_consent(now, key);
             self.punch_selected(key);
         }

@@ -121,10 +121,13 @@ impl PathTable {
         }
     }
 
-    /// Notes how a pair came about.
+    /// Notes how a pair came about. A check that is made again calls the peer's address by another
+    /// name, which is no news; that a router's port leads here is learnt later.
     pub(crate) fn mark_found(&self, pair: AddressPair, found: Found) {
         let mut inner = self.write();
-        if inner.by_pair.contains_key(&pair) {
+        let is_news =
+            found.technique != Technique::PeerReflexive || !inner.found.contains_key(&pair);
+        if inner.by_pair.contains_key(&pair) && is_news {
             inner.found.insert(pair, found);
         }
     }

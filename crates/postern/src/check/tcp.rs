@@ -49,7 +49,9 @@ pub(super) async fn look(servers: &[SocketAddr], proxied: bool) -> TcpFacts {
     let main = SocketAddr::new(ip, port);
     let first = join_all(servers.iter().map(|server| ask(main, *server))).await;
     let mut answers: Vec<Answer> = first.into_iter().flatten().collect();
-    let Some(first) = answers.first() else {
+    // The one that knows more, as with UDP.
+    let best = answers.iter().find(|answer| answer.other.is_some());
+    let Some(first) = best.or_else(|| answers.first()) else {
         return TcpFacts::default();
     };
     let server = first.sample.server;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::home::Home;
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     our_gateway_maps_lists_and_deletes_by_every_protocol,
     our_gateway_renews_what_another_process_made,
     our_gateway_opens_pinholes_by_pcp_and_by_upnp,

@@ -16,7 +16,7 @@ use crate::paths::strict;
 use crate::programs::{Program, SOON};
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     two_routers_that_drop_are_passed_over_tcp,
     two_routers_that_refuse_are_passed_with_unequal_delays,
     two_routers_that_answer_with_icmp_are_passed_from_another_port_if_need_be,

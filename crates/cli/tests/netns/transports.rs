@@ -16,7 +16,7 @@ use crate::paths::strict;
 use crate::programs::{Program, SOON};
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     where_one_side_gets_no_udp_out_it_reaches_the_relay_over_tcp,
     where_neither_side_gets_udp_out_they_meet_at_the_relay_over_tcp,
     where_only_the_servers_port_is_open_the_relay_is_reached_over_tls_on_it,

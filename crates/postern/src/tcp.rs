@@ -30,6 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 type Dial =
     Pin<Box<dyn Future<Output = (TcpEnds, bool, Result<io::Result<TcpStream>, Aborted>)> + Send>>;
 
+type Accepted = (TcpEnds, TcpStream);
+
 /// What happened.
 pub(crate) enum TcpNews {
     /// A port has accepted a connection.
@@ -49,10 +51,7 @@ pub(crate) struct Tcp {
     hosts: Vec<SocketAddr>,
     renewed: VecDeque<SocketAddr>,
     accepting: JoinSet<()>,
-    accepted: (
-        mpsc::Sender<(TcpEnds, TcpStream)>,
-        mpsc::Receiver<(TcpEnds, TcpStream)>,
-    ),
+    accepted: (mpsc::Sender<Accepted>, mpsc::Receiver<Accepted>),
     dials: FuturesUnordered<Dial>,
     dialling: BTreeMap<TcpEnds, AbortHandle>,
     open: BTreeMap<TcpEnds, SocketAddr>,

@@ -416,10 +416,12 @@ impl Map {
             self.output.say_any(&shown, &address);
             return Ok(());
         }
-        // PCP tells it with a mapping only: one of the port for discarded data, for a moment.
+        // PCP tells it with a mapping only: one of a port that is nobody's, for a moment.
+        let own = std::net::UdpSocket::bind((client.link().address, 0)).map_err(Failure::system)?;
+        let port = own.local_addr().map_err(Failure::system)?.port();
         let wish = Wish {
             lifetime: 120,
-            ..Wish::new(Transport::Udp, 9)
+            ..Wish::new(Transport::Udp, port)
         };
         let mapping = client.map(wish).await.map_err(from_why)?;
         let current = mapping.current().clone();
@@ -539,7 +541,10 @@ impl Place {
 
 fn from_start(error: &StartError) -> Failure {
     let kind = match error {
-        StartError::NoInterface | StartError::NoIpv6 => "no_interface",
+        StartError::NoInterface
+        | StartError::UnknownInterface(_)
+        | StartError::NotOnLink(_)
+        | StartError::NoIpv6 => "no_interface",
         StartError::Guarded => "guarded",
         StartError::Socket(_) | StartError::Entropy(_) => "system",
     };

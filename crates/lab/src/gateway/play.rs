@@ -483,6 +483,7 @@ fn config(local: SocketAddr, gateway: IpAddr, protocols: Protocols) -> Config {
         location: None,
         verify: false,
         search: true,
+        only_gateway: false,
         known: None,
     }
 }

@@ -147,6 +147,7 @@ const fn config() -> Config {
         location: None,
         verify: true,
         search: true,
+        only_gateway: false,
         known: None,
     }
 }

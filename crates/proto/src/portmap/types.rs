@@ -106,6 +106,8 @@ pub struct Config {
     pub verify: bool,
     /// Whether to search for others than the gateway and the one at `location`.
     pub search: bool,
+    /// Whether nobody but `gateway` is believed, because somebody has chosen it.
+    pub only_gateway: bool,
     /// What worked here before.
     pub known: Option<Known>,
 }

@@ -33,6 +33,7 @@ fn config(protocols: Protocols) -> Config {
         location: None,
         verify: false,
         search: true,
+        only_gateway: false,
         known: None,
     }
 }

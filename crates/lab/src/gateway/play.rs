@@ -205,6 +205,7 @@ impl Play {
             must_end: false,
             description: "postern lab: a description of more than 32 characters".to_owned(),
             internal_host: None,
+            nonce: None,
         }
     }
 

@@ -75,6 +75,9 @@ pub struct Wish {
     pub description: String,
     /// The host that is meant, if it is not this one.
     pub internal_host: Option<IpAddr>,
+    /// The nonce of an earlier mapping of the same port, by PCP: with another one it is not renewed,
+    /// but refused. A new one if there is none.
+    pub nonce: Option<Nonce>,
 }
 
 impl Wish {
@@ -90,6 +93,7 @@ impl Wish {
             must_end: false,
             description: "postern".to_owned(),
             internal_host: None,
+            nonce: None,
         }
     }
 
@@ -103,6 +107,7 @@ impl Wish {
             must_end: self.must_end,
             description: self.description.clone(),
             internal_host: self.internal_host,
+            nonce: self.nonce,
         }
     }
 }

@@ -162,5 +162,6 @@ const fn wish() -> Wish {
         must_end: false,
         description: String::new(),
         internal_host: None,
+        nonce: None,
     }
 }

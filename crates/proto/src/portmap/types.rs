@@ -151,6 +151,8 @@ pub struct Wish {
     pub description: String,
     /// The host that is meant, if it is not this one.
     pub internal_host: Option<IpAddr>,
+    /// The nonce of an earlier mapping of the same port, by PCP.
+    pub nonce: Option<Nonce>,
 }
 
 /// Names a wish.

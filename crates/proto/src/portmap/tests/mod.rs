@@ -52,6 +52,7 @@ fn wish() -> Wish {
         must_end: false,
         description: "test".into(),
         internal_host: None,
+        nonce: None,
     }
 }
 

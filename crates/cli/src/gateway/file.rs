@@ -127,6 +127,39 @@ fn parse(text: &str) -> Result<GatewayConfig, String> {
     })
 }
 
+/// Reads a rule of an option: `deny,host=192.168.1.128/25,external-ports=80-90`.
+pub(super) fn rule(text: &str) -> Result<Rule, String> {
+    let mut words = text.split(',').map(str::trim);
+    let action = match words.next() {
+        Some("allow") => FileAction::Allow,
+        Some("deny") => FileAction::Deny,
+        _ => return Err("a rule begins with \"allow\" or \"deny\"".to_owned()),
+    };
+    let mut rule = FileRule {
+        action,
+        host: None,
+        mac: None,
+        protocol: None,
+        external_ports: None,
+        internal_ports: None,
+    };
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        let place = match name {
+            "host" => &mut rule.host,
+            "mac" => &mut rule.mac,
+            "protocol" => &mut rule.protocol,
+            "external-ports" => &mut rule.external_ports,
+            "internal-ports" => &mut rule.internal_ports,
+            _ => return Err(format!("a rule knows no {name:?}")),
+        };
+        if place.replace(value.to_owned()).is_some() {
+            return Err(format!("{name} is there twice"));
+        }
+    }
+    rule.read()
+}
+
 impl FileRule {
     fn read(&self) -> Result<Rule, String> {
         let hosts = self.host.as_ref().map(|host| {
@@ -195,6 +228,27 @@ mod tests {
         assert_eq!(config.rules.len(), 2);
         assert_eq!(config.rules[1].external_ports, 80..=90);
         assert_eq!(config.rules[1].mac, Some([2, 0, 0, 0, 0, 1]));
+    }
+
+    #[test]
+    fn an_option_says_a_rule_as_the_file_does() {
+        let said = rule(
+            "allow, mac=02:00:00:00:00:01, protocol=udp, external-ports=80-90,internal-ports=80",
+        );
+        let said = said.unwrap();
+        assert_eq!((said.action, said.external_ports), (Action::Allow, 80..=90));
+        assert_eq!(said.mac, Some([2, 0, 0, 0, 0, 1]));
+        assert_eq!(rule("deny").unwrap().action, Action::Deny);
+        for (text, word) in [
+            ("", "allow"),
+            ("open", "allow"),
+            ("allow,hots=10.0.0.1", "hots"),
+            ("allow,host=home", "home"),
+            ("allow,mac=x,mac=y", "twice"),
+        ] {
+            let error = rule(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -174,12 +174,10 @@ async fn daemon(run: Run) -> Result<(), Failure> {
     let output = Output::new(run.json);
     let config = config(&run)?;
     if run.print_rules {
-        return output.must_say(
-            &Event::Rules {
-                rules: &describe(&config),
-            },
-            &describe(&config),
-        );
+        let rules = describe(&config);
+        // What is shown to people has no control characters.
+        let spaced = rules.replace('\t', "    ");
+        return output.must_say(&Event::Rules { rules: &rules }, &spaced);
     }
     // Before anybody knows that we run, and may want us to stop.
     let signals = Signals::new().map_err(Failure::system)?;

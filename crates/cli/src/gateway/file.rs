@@ -91,7 +91,7 @@ pub(super) fn read(path: &Path) -> Result<GatewayConfig, Failure> {
 }
 
 fn parse(text: &str) -> Result<GatewayConfig, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file: File = toml::from_str(text).map_err(|error| in_a_line(text, &error))?;
     let default = GatewayConfig::default();
     let rules: Result<_, _> = file.rules.iter().map(FileRule::read).collect();
     let firewall = |name: &String| {
@@ -125,6 +125,14 @@ fn parse(text: &str) -> Result<GatewayConfig, String> {
         metrics: file.metrics,
         state: file.state,
     })
+}
+
+/// What is wrong, and where, without the picture of the place.
+fn in_a_line(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    let message = error.message().replace('\n', " ");
+    format!("line {line}: {message}")
 }
 
 /// Reads a rule of an option: `deny,host=192.168.1.128/25,external-ports=80-90`.
@@ -266,6 +274,9 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
         }
+        let second = parse("upnp = true\nwam = []").unwrap_err();
+        assert!(second.starts_with("line 2: "), "{second}");
     }
 }

@@ -161,10 +161,11 @@ impl Gateway {
             config,
         };
         gateway.machine.set_identity(gateway.identity.clone());
+        // First: where another gateway has the ports, its table is not to be touched.
+        gateway.bind(now)?;
         gateway
             .install(now)
             .map_err(|error| GatewayError::Kernel(error.into()))?;
-        gateway.bind(now)?;
         gateway.look_at_others();
         let wanted = gateway.wanted_of_legacy();
         gateway.legacy.look(now, wanted);

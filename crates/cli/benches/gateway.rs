@@ -31,7 +31,7 @@ mod bench {
     use nix::unistd::Pid;
     use postern_bench::options::{rounds, variable};
     use postern_bench::report::{Goal, Report, Row, quantile, say};
-    use postern_lab::netns::{Home, Program, Server, Topology, World, enter};
+    use postern_lab::netns::{Home, Program, Server, Topology, World, enter, miniupnpd};
     use postern_lab::sim::Nat;
     use tempfile::TempDir;
 
@@ -128,9 +128,9 @@ mod bench {
             let directory = tempfile::tempdir()?;
             let world = World::build(&topology)?;
             fs::write(directory.path().join("gateway.toml"), POSTERN_CONFIG)?;
-            fs::write(directory.path().join("miniupnpd.conf"), MINIUPNPD_CONFIG)?;
+            fs::write(directory.path().join("miniupnpd.conf"), miniupnpd::CONFIG)?;
             if daemon == Daemon::Miniupnpd {
-                world.nft("router", MINIUPNPD_RULES)?;
+                world.nft("router", miniupnpd::RULES)?;
             }
             let mut bed = Self {
                 daemon,
@@ -452,43 +452,6 @@ mod bench {
     }
 
     const POSTERN_CONFIG: &str = "quota-host = 0\nquota-total = 16384\nrate = 0\n";
-
-    const MINIUPNPD_CONFIG: &str = "\
-ext_ifname=wan
-ext_ip=45.45.2.2
-listening_ip=lan
-http_port=5000
-enable_natpmp=yes
-enable_upnp=yes
-secure_mode=yes
-uuid=11111111-2222-3333-4444-555555555555
-upnp_table_name=mini
-upnp_nat_table_name=mini
-upnp_forward_chain=miniupnpd
-upnp_nat_chain=prerouting_miniupnpd
-upnp_nat_postrouting_chain=postrouting_miniupnpd
-allow 1024-65535 192.168.1.0/24 1024-65535
-deny 0-65535 0.0.0.0/0 0-65535
-";
-
-    const MINIUPNPD_RULES: &str = r#"table inet mini {
-  chain miniupnpd { }
-  chain prerouting_miniupnpd { }
-  chain postrouting_miniupnpd { }
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    jump miniupnpd
-  }
-  chain prerouting {
-    type nat hook prerouting priority -110; policy accept;
-    jump prerouting_miniupnpd
-  }
-  chain postrouting {
-    type nat hook postrouting priority 90; policy accept;
-    jump postrouting_miniupnpd
-  }
-}
-"#;
 
     const ADDRESS: &str = "GetExternalIPAddress";
 

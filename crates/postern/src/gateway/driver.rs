@@ -166,10 +166,12 @@ impl Gateway {
         gateway
             .install(now)
             .map_err(|error| GatewayError::Kernel(error.into()))?;
-        gateway.look_at_others();
         let wanted = gateway.wanted_of_legacy();
         gateway.legacy.look(now, wanted);
-        gateway.warn_of_obstacles();
+        gateway.look_at_others();
+        if gateway.others.obstacles.is_empty() {
+            gateway.warn_of_obstacles();
+        }
         gateway.follow_line(now);
         gateway.machine.announce_start(now);
         Ok(gateway)

@@ -9,13 +9,7 @@ use serde_json::{Value, json};
 
 use crate::house::House;
 
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        &[$(Case { name: stringify!($name), run: $name }),*]
-    };
-}
-
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     every_mapping_and_filtering_of_a_real_nat_is_found,
     ports_in_a_block_in_order_and_preserved_are_told_apart,
     an_ordinary_home_reads_one_sentence_and_what_to_do,

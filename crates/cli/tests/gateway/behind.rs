@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::house::{LIMIT, OUTSIDE, POSTERN, SERVER, Tcp, connect, map};
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     what_is_mapped_behind_two_of_our_routers_is_reached_from_the_internet,
     what_is_mapped_behind_miniupnpd_is_reached_from_the_internet,
     a_port_that_the_next_router_has_given_away_is_another_one_here_too,

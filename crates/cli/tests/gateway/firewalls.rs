@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::house::{ALICE6, EVERYWHERE, House, LIMIT, OUTSIDE, ROUTER6, SERVER, Tcp, Udp, map};
 use crate::lives::A_SECOND;
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     firewalld_lets_in_what_is_mapped,
     fw4_lets_in_what_is_mapped,
     ufw_lets_in_what_is_mapped,

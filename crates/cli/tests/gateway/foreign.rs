@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::house::{ALICE, EVERYWHERE, House, LIMIT, NOWHERE, OUTSIDE, SERVER, Tcp, Udp, connect};
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     async_upnp_client_finds_the_gateway_and_maps,
     transmission_opens_its_port,
 ];

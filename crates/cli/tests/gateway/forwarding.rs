@@ -9,7 +9,7 @@ use crate::house::{
     ALICE, ALICE6, EVERYWHERE, House, NOWHERE, OUTSIDE, ROUTER6, SERVER, Tcp, URL, Udp, map,
 };
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     upnpc_finds_the_gateway_and_its_mappings_lead_in_from_everywhere,
     upnpc_is_told_which_port_is_free,
     natpmpc_maps_and_its_mappings_lead_in_from_everywhere,

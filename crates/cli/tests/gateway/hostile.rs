@@ -10,7 +10,7 @@ use postern_wire::pcp::{Options, ResultCode};
 
 use crate::house::{House, LIMIT, OUTSIDE, ROUTER, Udp, connect, map};
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     ten_thousand_idle_connections_of_one_host_keep_nobody_waiting,
     ten_thousand_idle_connections_of_many_hosts_keep_nobody_waiting,
     a_gateway_without_descriptors_answers_again,

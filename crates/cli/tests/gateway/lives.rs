@@ -14,7 +14,7 @@ use crate::house::{
     ALICE, EVERYWHERE, House, LIMIT, NOWHERE, OUTSIDE, ROUTER, SERVER, SILENCE, Tcp, URL, Udp, map,
 };
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     leases_outlive_the_gateway_and_are_known_to_the_next_one,
     what_somebody_else_takes_away_is_back_within_a_second,
     who_asks_while_many_leases_are_brought_in_is_answered_as_ever,

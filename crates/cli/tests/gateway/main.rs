@@ -4,16 +4,6 @@
     expect(clippy::unwrap_used, reason = "a case fails by panicking")
 )]
 
-/// Cases, in the order they run.
-#[cfg(target_os = "linux")]
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        &[$(postern_lab::netns::Case { name: stringify!($name), run: $name }),*]
-    };
-}
-#[cfg(target_os = "linux")]
-use cases;
-
 #[cfg(target_os = "linux")]
 mod behind;
 #[cfg(target_os = "linux")]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::house::{ALICE6, EVERYWHERE, House, LIMIT, ROUTER6, Tcp, map};
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     what_crosses_is_counted_and_a_renewal_counts_on,
     what_crosses_a_pinhole_is_counted,
     prometheus_is_told,

@@ -9,7 +9,7 @@ use postern_wire::pcp::{Options, ResultCode};
 
 use crate::house::{ALICE, EVERYWHERE, House, LIMIT, NOWHERE, OUTSIDE, Tcp, URL, Udp, map};
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     leases_are_listed_and_taken_back,
     a_description_cannot_write_on_the_operators_screen,
     rules_are_printed_and_not_made,

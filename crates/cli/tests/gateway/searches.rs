@@ -11,7 +11,7 @@ use postern_wire::upnp::ssdp::{GROUP_V4, Message, PORT};
 
 use crate::house::{ALICE, House, LIMIT, ROUTER, SILENCE};
 
-pub(crate) const CASES: &[Case] = crate::cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     a_search_for_everything_is_answered_once_each_and_spread,
     a_flood_of_searches_gets_little_back,
     who_is_not_on_the_link_gets_nothing,

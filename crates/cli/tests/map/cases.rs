@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::home::Home;
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     by_every_protocol_a_port_leads_to_this_machine_until_it_is_deleted,
     a_pinhole_lets_the_internet_in_by_pcp_and_by_upnp,
     what_is_kept_is_removed_when_interrupted,

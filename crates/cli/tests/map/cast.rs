@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::home::{POSTERN, remembering};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     every_gateway_of_the_cast_is_understood_over_real_sockets,
     no_fault_over_real_sockets_leaves_a_mapping_without_an_end,
 ];

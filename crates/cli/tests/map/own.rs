@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::home::Home;
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     our_gateway_maps_lists_and_deletes_by_every_protocol,
     our_gateway_renews_what_another_process_made,
     what_is_asked_for_again_is_renewed_and_both_transports_are_deleted_at_once,

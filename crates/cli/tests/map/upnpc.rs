@@ -9,7 +9,7 @@ use postern_lab::netns::Case;
 
 use crate::home::{Home, POSTERN};
 
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     as_upnpc_it_says_line_by_line_what_upnpc_says,
     as_upnpc_it_opens_pinholes_as_upnpc_does,
     as_upnpc_it_knows_a_gateway_that_is_not_connected,

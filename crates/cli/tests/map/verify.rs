@@ -11,13 +11,7 @@ use serde_json::Value;
 
 use crate::home::Home;
 
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        &[$(Case { name: stringify!($name), run: $name }),*]
-    };
-}
-
-pub(crate) const CASES: &[Case] = cases![
+pub(crate) const CASES: &[Case] = postern_lab::cases![
     a_mapping_that_works_is_verified_by_every_protocol,
     a_pinhole_that_works_is_verified,
     another_programs_port_is_verified_over_tcp_and_not_over_udp,

@@ -7,7 +7,7 @@ use postern_lab::netns::Case;
 use crate::programs::SOON;
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_wrong_code_fails_both_sides_and_burns_the_mailbox,
     a_code_is_asked_for_when_it_is_missing,
     a_code_is_read_however_it_is_typed,

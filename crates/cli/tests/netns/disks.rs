@@ -11,7 +11,7 @@ use postern_lab::sim::{Link, Nat, Pipe};
 use crate::programs::{Program, SOON};
 use crate::scene::{Scene, names};
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_bad_output_directory_is_refused_before_anything_is_sent,
     a_read_only_directory_is_refused_before_anything_is_sent,
     a_file_that_does_not_fit_is_refused_before_it_is_sent,

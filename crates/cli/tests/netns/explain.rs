@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::programs::Program;
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_relay_between_two_random_routers_is_explained_to_programs,
     a_relay_between_two_random_routers_is_explained_to_people,
     a_network_without_udp_is_named,

@@ -11,7 +11,7 @@ use postern_lab::netns::Case;
 use crate::programs::{Program, SOON};
 use crate::scene::{Scene, names};
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     whoever_is_killed_leaves_nothing_and_the_other_side_ends,
     an_interrupted_sender_tells_the_receiver_at_once,
     an_interrupted_receiver_tells_the_sender_at_once,

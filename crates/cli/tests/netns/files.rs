@@ -11,7 +11,7 @@ use postern_lab::netns::Case;
 use crate::programs::{Program, SOON};
 use crate::scene::{Scene, contents, names};
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     files_of_every_size_arrive_identical,
     several_files_arrive_in_one_transfer,
     names_with_spaces_and_other_scripts_arrive_as_they_are,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::scene::{Scene, contents};
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_transfer_bears_a_flood_of_datagrams_from_everywhere,
     a_server_bears_nonsense_on_its_ports,
     a_server_bears_many_who_connect_and_say_nothing,

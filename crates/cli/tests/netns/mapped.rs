@@ -14,7 +14,7 @@ use crate::programs::Program;
 use crate::scene::Scene;
 use crate::tcp::without_udp;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     two_homes_whose_routers_open_no_ports_are_relayed,
     two_homes_with_miniupnpd_are_connected_directly,
     the_same_two_homes_are_relayed_if_their_routers_are_not_asked,

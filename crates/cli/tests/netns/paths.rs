@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::programs::Program;
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_file_crosses_two_masquerades_directly,
     two_hosts_of_one_home_meet_inside_it,
     two_homes_meet_over_ipv6_where_ipv4_cannot,

@@ -5,7 +5,7 @@ use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports};
 
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_router_with_random_ports_meets_an_easy_one,
     a_router_with_random_ports_meets_an_easy_one_although_the_server_has_one_address,
     a_router_that_counts_its_ports_meets_an_easy_one,

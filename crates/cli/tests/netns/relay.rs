@@ -6,7 +6,7 @@ use postern_lab::sim::Nat;
 use crate::paths::strict;
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     two_strict_routers_are_connected_through_the_relay,
     an_easy_pair_does_not_use_the_relay,
     whoever_wants_the_relay_only_uses_it,

@@ -10,7 +10,7 @@ use postern_lab::sim::{Link, Nat, Pipe};
 use crate::programs::Program;
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_sender_roams_during_a_transfer,
     a_receiver_roams_during_a_transfer,
     both_sides_roam_at_once,

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::programs::{Program, SOON};
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_server_says_where_it_is,
     a_server_listens_on_both_families,
     a_server_needs_a_certificate_and_its_key,

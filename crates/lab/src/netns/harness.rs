@@ -20,6 +20,14 @@ pub struct Case {
     pub run: fn(),
 }
 
+/// The named functions as [`Case`]s, in the order they run.
+#[macro_export]
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        &[$($crate::netns::Case { name: stringify!($name), run: $name }),*]
+    };
+}
+
 /// Enters a network of its own and runs the cases one after the other, with the
 /// arguments of `cargo test` that choose among tests: names, `--exact`, `--skip` and
 /// `--list`.

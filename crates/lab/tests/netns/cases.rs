@@ -15,14 +15,7 @@ use crate::probe::{
     ANY, PATIENCE, ROUNDS, Reflectors, address, heard_until, seen_by, socket, source,
 };
 
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        /// Every case, in the order they run.
-        pub(crate) const ALL: &[Case] = &[$(Case { name: stringify!($name), run: $name }),*];
-    };
-}
-
-cases!(
+pub(crate) const ALL: &[Case] = postern_lab::cases!(
     the_process_has_left_the_machines_network,
     plain_masquerade_keeps_the_port_and_drops_strangers,
     every_mapping_and_filtering_behaves_as_named,

@@ -7,14 +7,7 @@ use postern_lab::netns::{Case, Home, Ipv6, Plan, Reflector, Server, Topology, Wo
 use postern_lab::sim::{Filtering, Link, Mapping, Nat};
 use postern_proto::ice::{Config, Path, Report};
 
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => {
-        /// Every case, in the order they run.
-        pub(crate) const ALL: &[Case] = &[$(Case { name: stringify!($name), run: $name }),*];
-    };
-}
-
-cases!(
+pub(crate) const ALL: &[Case] = postern_lab::cases!(
     plain_linux_homes_connect_directly,
     plain_linux_homes_connect_over_slow_links,
     homes_with_one_private_network_connect,

@@ -160,6 +160,7 @@ impl Session {
                 self.connector
                     .handle_tcp(clock::now(), ends, tcp::failure(&error));
             }
+            TcpNews::Listening(host) => self.connector.add_tcp_host(clock::now(), host),
             TcpNews::Ended(base) => {
                 if let Some(ends) = self.tcp.end(base) {
                     self.connector

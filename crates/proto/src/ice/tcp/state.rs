@@ -50,6 +50,9 @@ pub(in crate::ice) struct Tcp {
     /// When the next attempt may begin.
     pub(super) paced: Option<Instant>,
     pub(super) actions: VecDeque<TcpAction>,
+    /// The port that gets nowhere, and when another is taken; how many have been.
+    pub(super) renewal: Option<(SocketAddr, Instant)>,
+    pub(super) renewals: u32,
 }
 
 /// Connections to one address of the peer, or a STUN server, from one port.
@@ -104,6 +107,8 @@ impl Tcp {
         self.learnt = 0;
         self.mapped.clear();
         self.begin = None;
+        self.renewal = None;
+        self.renewals = 0;
         let hosts = self.hosts.iter().enumerate();
         let all = hosts
             .flat_map(|(order, host)| TYPES.map(|kind| self.host_candidate(*host, order, kind)));

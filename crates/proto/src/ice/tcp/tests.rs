@@ -50,7 +50,7 @@ fn connects(agent: &mut Agent) -> Vec<TcpEnds> {
     actions
         .filter_map(|action| match action {
             TcpAction::Connect { ends, .. } => Some(ends),
-            TcpAction::Close(_) => None,
+            TcpAction::Close(_) | TcpAction::Renew(_) => None,
         })
         .collect()
 }
@@ -131,7 +131,8 @@ fn pauses(seed: u8, tries: usize) -> Vec<Duration> {
 }
 
 fn next_connect(agent: &mut Agent, mut now: Instant) -> Instant {
-    while agent.tcp.actions.is_empty() {
+    let connects = |action: &TcpAction| matches!(action, TcpAction::Connect { .. });
+    while !agent.tcp.actions.iter().any(connects) {
         now = agent.poll_timeout().unwrap().max(now);
         agent.handle_timeout(now);
     }
@@ -152,6 +153,53 @@ fn a_refused_side_tries_again_at_once_then_after_random_times_and_then_slowly() 
     let different: BTreeSet<_> = quick.iter().collect();
     assert_eq!(different.len(), quick.len());
     assert_ne!(all, pauses(2, 45));
+}
+
+/// The ports that are wanted in place of others until the peer's address is refused for ever.
+fn renewals(mut on_renewal: impl FnMut(&mut Agent, Instant)) -> Vec<(Duration, SocketAddr)> {
+    let mut agent = agent(true);
+    meet(&mut agent, &[SO]);
+    let (mut now, mut wanted) = (epoch(), Vec::new());
+    while now < epoch() + Duration::from_secs(20) {
+        agent.handle_timeout(now);
+        while let Some(action) = agent.poll_tcp() {
+            match action {
+                TcpAction::Connect { ends, .. } => {
+                    agent.handle_tcp(now, ends, TcpEvent::Refused);
+                }
+                TcpAction::Renew(local) => {
+                    wanted.push((now - epoch(), local));
+                    on_renewal(&mut agent, now);
+                }
+                TcpAction::Close(_) => {}
+            }
+        }
+        now += Duration::from_millis(10);
+    }
+    wanted
+}
+
+#[test]
+fn a_port_that_is_refused_and_gets_nowhere_is_joined_by_another_a_few_times() {
+    let wanted = renewals(|_, _| ());
+    assert_eq!(wanted.len(), 3, "{wanted:?}");
+    assert!(wanted.iter().all(|(_, local)| *local == at(HOST)));
+    let first = wanted[0].0.as_millis();
+    assert!((1190..1300).contains(&first), "{first} ms");
+}
+
+#[test]
+fn the_new_port_is_told_and_connected_from() {
+    let new = at("10.0.0.1:5001");
+    let mut lines = Vec::new();
+    let mut from = BTreeSet::new();
+    renewals(|agent, now| {
+        agent.add_tcp_host(now, new);
+        lines.extend(told(agent));
+        from.extend(connects(agent).iter().map(|ends| ends.local));
+    });
+    assert!(lines.iter().any(|candidate| candidate.address == new));
+    assert!(from.contains(&new), "{from:?}");
 }
 
 #[test]

@@ -293,9 +293,7 @@ fn filter_of(opening: &Opening) -> Option<FlowFilter> {
     };
     match lease.kind {
         Kind::Mapping { external_port } => {
-            let Some(external) = opening.external else {
-                return None;
-            };
+            let external = opening.external?;
             filter.to = Some(SocketAddr::new(external.into(), external_port));
             filter.answered_by = Some(lease.internal);
         }

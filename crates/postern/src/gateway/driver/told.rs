@@ -74,10 +74,12 @@ impl Gateway {
         }
         let (mut changes, mut openings) = (Vec::new(), Vec::new());
         while let Some(event) = self.machine.poll_event() {
-            match event {
-                Event::Change { id, add: None, .. } => changes.push(id),
-                Event::EndFlows(opening) => openings.push(opening),
-                event => self.carry_out(now, event),
+            if let Event::Change { id, add: None, .. } = event {
+                changes.push(id);
+            } else if let Event::EndFlows(opening) = event {
+                openings.push(opening);
+            } else {
+                self.carry_out(now, event);
             }
         }
         let emptied = self.kernel.install(&self.rules);

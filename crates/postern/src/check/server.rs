@@ -140,11 +140,7 @@ fn kind_of(error: &SignallingError) -> Trouble {
     match error {
         SignallingError::Connect(error) => match error {
             ConnectError::Resolve { .. } => Trouble::Name,
-            ConnectError::Unreachable { source, .. } => match source.kind() {
-                ErrorKind::ConnectionRefused => Trouble::Refused,
-                ErrorKind::NetworkUnreachable => Trouble::NoRoute,
-                _ => Trouble::Silent,
-            },
+            ConnectError::Unreachable { source, .. } => unreachable(source.kind()),
             ConnectError::Silent { .. } => Trouble::Silent,
             ConnectError::Tls { .. } => Trouble::Untrusted,
             ConnectError::WrongPin { .. } | ConnectError::NotTls { .. } => Trouble::Stranger,
@@ -158,6 +154,16 @@ fn kind_of(error: &SignallingError) -> Trouble {
         },
         SignallingError::NotPostern { .. } => Trouble::Stranger,
         SignallingError::Entropy(_) => Trouble::Silent,
+    }
+}
+
+fn unreachable(kind: ErrorKind) -> Trouble {
+    if kind == ErrorKind::ConnectionRefused {
+        Trouble::Refused
+    } else if kind == ErrorKind::NetworkUnreachable {
+        Trouble::NoRoute
+    } else {
+        Trouble::Silent
     }
 }
 

@@ -223,9 +223,9 @@ fn obstacle(facts: &Facts) -> Option<String> {
 pub(super) fn off(ahead: i64) -> String {
     let seconds = ahead.unsigned_abs();
     let (count, unit) = match seconds {
-        ..=120 => (seconds, "seconds"),
-        ..=7_200 => (seconds / 60, "minutes"),
-        ..=172_800 => (seconds / 3_600, "hours"),
+        0..=120 => (seconds, "seconds"),
+        121..=7_200 => (seconds / 60, "minutes"),
+        7_201..=172_800 => (seconds / 3_600, "hours"),
         _ => (seconds / 86_400, "days"),
     };
     let way = if ahead > 0 { "ahead" } else { "behind" };

@@ -77,7 +77,7 @@ fn each_router_reads_its_own_sentence() {
         (block, MOST, "direct"),
     ];
     each(&rows, |(nat, sentence, reach)| {
-        let house = House::behind(nat.clone());
+        let house = House::behind(*nat);
         let fields = [
             ("/reach", json!(reach)),
             ("/udp/reachable", json!(true)),

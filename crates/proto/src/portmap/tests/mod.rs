@@ -176,7 +176,7 @@ fn a_server_that_says_nothing_is_asked_again_for_five_seconds_only() {
                 if let Event::Probe(probe) = event {
                     probes += 1;
                     let silent = Probed {
-                        listener: Listener::Nobody,
+                        listener: Listener::Ours { arrived: false },
                         answer: None,
                     };
                     client.handle_probed(after(second + takes), probe.id, silent);

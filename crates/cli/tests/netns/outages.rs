@@ -13,7 +13,7 @@ use crate::programs::Program;
 use crate::roaming::{assert_ends_at, film, gap, scene, slow};
 use crate::scene::Scene;
 
-pub(crate) const CASES: &[Case] = crate::cases!(
+pub(crate) const CASES: &[Case] = postern_lab::cases!(
     a_router_that_reboots_during_a_transfer,
     a_router_that_comes_back_with_another_address,
     a_path_that_swallows_large_packets,

@@ -107,7 +107,7 @@ impl Agent {
             .renewal
             .used
             .filter(|(used, _)| *used == unscoped(base));
-        oldest.or(used.map(|(_, since)| since))
+        oldest.or_else(|| Some(used?.1))
     }
 
     /// Whether a pair has been selected before.

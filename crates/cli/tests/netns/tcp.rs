@@ -41,7 +41,7 @@ fn blocking(what: &str) -> String {
     format!("table inet block {{\nchain forward {{\n{hook}; {what} drop;\n}}\n}}\n")
 }
 
-fn without_udp(scene: &Scene) {
+pub(crate) fn without_udp(scene: &Scene) {
     for router in ["red", "blue"] {
         scene
             .world

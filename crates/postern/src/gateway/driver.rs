@@ -1,20 +1,22 @@
 //! The task that owns the machine and the kernel's table.
 
+mod ending;
 mod next;
+mod restore;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_proto::Datagram;
 use postern_proto::gateway::{
-    self as machine, ChangeError, Client, Event, ExchangeId, Identity, Opening, Place,
+    self as machine, ChangeError, Client, Event, ExchangeId, Identity, LeaseId, Opening, Place,
 };
 use postern_wire::upnp::http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::config::{GatewayConfig, GatewayError};
@@ -22,6 +24,7 @@ use super::control::{GOODBYE, Handle, LeaseInfo, Status, describe_obstacle};
 use super::firewalls::Others;
 use super::http;
 use super::kernel::{self, Kernel, KernelError};
+use super::legacy::{Legacy, Wanted};
 use super::links::{self, Links};
 use super::metrics::{self, Numbers, Served};
 use super::neighbours::mac_of;
@@ -35,6 +38,7 @@ use super::upstream::{News, Upstream};
 use super::watch::{changed, waitable};
 use super::writer::{Writer, written};
 use crate::clock::{self, until};
+use ending::Ending;
 
 /// What waits for the task: senders wait, too, when there is more.
 const WAITING: usize = 256;
@@ -91,6 +95,9 @@ pub struct Gateway {
     rules: Rules,
     machine: machine::Gateway,
     kernel: Kernel,
+    /// Leases that the kernel's table does not have yet.
+    restoring: BTreeSet<LeaseId>,
+    ending: Ending,
     links: Links,
     sockets: Sockets,
     http: http::Places,
@@ -103,6 +110,7 @@ pub struct Gateway {
     supervisor: Option<Supervisor>,
     /// How it stands with other firewalls.
     others: Others,
+    legacy: Legacy,
     /// The next router, if it has to open ports as well, and how many there have been.
     upstream: Option<Upstream>,
     upstreams: u64,
@@ -135,6 +143,8 @@ impl Gateway {
             rules: rules(&config),
             machine,
             kernel,
+            restoring: BTreeSet::new(),
+            ending: Ending::default(),
             links,
             sockets: Sockets::default(),
             http: http::Places::default(),
@@ -146,6 +156,7 @@ impl Gateway {
             identity,
             supervisor: Supervisor::of_environment(),
             others: Others::default(),
+            legacy: Legacy::default(),
             upstream: None,
             upstreams: 0,
             metrics: metrics::bind(&config)?,
@@ -154,11 +165,17 @@ impl Gateway {
             config,
         };
         gateway.machine.set_identity(gateway.identity.clone());
+        // First: where another gateway has the ports, its table is not to be touched.
+        gateway.bind(now)?;
         gateway
             .install(now)
             .map_err(|error| GatewayError::Kernel(error.into()))?;
-        gateway.bind(now)?;
+        let wanted = gateway.wanted_of_legacy();
+        gateway.legacy.look(now, wanted);
         gateway.look_at_others();
+        if gateway.others.obstacles.is_empty() {
+            gateway.warn_of_obstacles();
+        }
         gateway.follow_line(now);
         gateway.machine.announce_start(now);
         Ok(gateway)
@@ -186,7 +203,8 @@ impl Gateway {
         }
         loop {
             let write = self.writer.as_ref().and_then(Writer::due);
-            let timeout = [self.machine.poll_timeout(), write];
+            let ending = self.ending.due(clock::now());
+            let timeout = [self.machine.poll_timeout(), write, ending];
             let timeout = timeout.into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -196,7 +214,11 @@ impl Gateway {
                 _ = alive.tick() => self.say("WATCHDOG=1"),
                 () = until(timeout) => {}
                 () = written(self.writer.as_mut()) => {}
+                changed = self.legacy.changed() => if changed {
+                    self.warn_of_obstacles();
+                },
                 Some(input) = self.inputs.recv() => self.take(input),
+                () = yield_now(), if !self.restoring.is_empty() => {}
             }
             self.work();
         }
@@ -219,8 +241,10 @@ impl Gateway {
         if let Err(error) = self.kernel.withdraw() {
             tracing::warn!(%error, "the rules in other tables stay there");
         }
+        std::mem::take(&mut self.legacy).withdraw().await;
         // Its mappings end with us.
         self.upstream = None;
+        self.end_flows(clock::now());
         self.machine.say_goodbye();
         self.drain(clock::now());
         let saved = self.saved(clock::now());
@@ -240,6 +264,8 @@ impl Gateway {
         }
         self.machine.handle_timeout(now);
         self.drain(now);
+        self.end_flows_if_due(now);
+        self.restore_next(now);
         let due = self.writer.as_ref().and_then(Writer::due);
         if due.is_some_and(|due| due <= now) {
             let saved = self.saved(now);
@@ -329,18 +355,25 @@ impl Gateway {
     fn carry_out(&mut self, now: Instant, event: Event) {
         match event {
             Event::Change { id, remove, add } => {
-                let result = self.change(remove.as_ref(), add.as_ref());
+                let there = self.there(remove.as_ref());
+                let result = self.change(there, add.as_ref());
                 let result = result.map_err(|error| refusal(&error));
+                let added = add.as_ref().map(|(opening, _)| opening);
                 match result {
-                    Ok(()) => self.served.changes += 1,
+                    Ok(()) => {
+                        self.note_change(remove.as_ref().or(added));
+                        self.served.changes += 1;
+                    }
                     Err(_) => self.served.failed_changes += 1,
                 }
-                let added = add.as_ref().map(|(opening, _)| opening);
                 if result.is_err() || !self.waits_for_upstream(now, id, remove, added) {
                     self.machine.handle_changed(now, id, result);
                 }
             }
-            Event::EndFlows(opening) => self.end_flows(&opening),
+            Event::EndFlows(opening) => {
+                self.ending.extend([opening]);
+                self.end_flows_if_due(now);
+            }
             Event::KeepFlow(opening, life) => self.keep_flow(&opening, life),
             Event::Store => {
                 self.settle_upstream();
@@ -370,11 +403,8 @@ impl Gateway {
                 });
             }
             Event::Count(opening) => {
-                let crossed = self.kernel.traffic().unwrap_or_default();
-                let lease = &opening.lease;
-                let endpoint = (lease.transport, lease.internal);
-                let packets = crossed.get(&endpoint).map_or(0, |one| one.packets);
-                self.machine.handle_counted(lease.id, packets);
+                let packets = self.kernel.packets(&opening).unwrap_or_default();
+                self.machine.handle_counted(opening.lease.id, packets);
             }
         }
     }
@@ -390,12 +420,6 @@ impl Gateway {
         self.kernel.change(removed.as_ref(), added)
     }
 
-    fn end_flows(&mut self, opening: &Opening) {
-        if let Err(error) = self.kernel.end_flows(opening) {
-            tracing::debug!(%error, "the flows of a mapping could not be ended");
-        }
-    }
-
     fn keep_flow(&mut self, opening: &Opening, life: Duration) {
         if let Err(error) = self.kernel.keep_flows(opening, life) {
             tracing::debug!(%error, "the time of a flow could not be set");
@@ -408,13 +432,6 @@ impl Gateway {
         if let Err(error) = self.install(now) {
             tracing::warn!(%error, "the rules could not be made");
         }
-    }
-
-    fn install(&mut self, now: Instant) -> Result<(), KernelError> {
-        self.kernel.install(&self.rules)?;
-        let openings = self.machine.openings(now);
-        let placed = openings.map(|(opening, life)| (Placement::of(&opening), life));
-        self.kernel.restore(placed)
     }
 
     /// Takes another configuration: the interfaces may be others, too.
@@ -452,19 +469,33 @@ impl Gateway {
         let mark = self.config.mark;
         match self.kernel.look_at_others(&self.config.integrate, mark) {
             Ok(Some(found)) if found != self.others => {
-                for chain in &found.obstacles {
-                    tracing::warn!("{}", describe_obstacle(chain, mark));
-                }
                 self.others = found;
+                self.warn_of_obstacles();
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "other tables cannot be looked at"),
         }
     }
 
+    fn wanted_of_legacy(&self) -> Wanted {
+        Wanted::of(&self.config.integrate, self.config.mark)
+    }
+
+    fn warn_of_obstacles(&self) {
+        for chain in self
+            .others
+            .obstacles
+            .iter()
+            .chain(&self.legacy.seen.obstacles)
+        {
+            tracing::warn!("{}", describe_obstacle(chain, self.config.mark));
+        }
+    }
+
     /// Looks at the interfaces, and follows what has changed.
     fn look(&mut self) {
         self.look_at_others();
+        self.legacy.begin(clock::now(), self.wanted_of_legacy());
         let links = match Links::look(&self.config) {
             Ok(links) => links,
             Err(error) => return tracing::warn!(%error, "the interfaces cannot be listed"),

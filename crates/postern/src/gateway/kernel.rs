@@ -116,12 +116,10 @@ impl Kernel {
     fn still_there(&mut self, placement: &Placement) -> Result<Placement, KernelError> {
         let mut left = Vec::new();
         for (set, element) in &placement.0 {
-            let stored = self.netlink.elements(TABLE, set)?;
-            let there = stored.iter().any(|stored| {
-                (&stored.element.key, &stored.element.key_end) == (&element.key, &element.key_end)
-            });
-            if there {
-                left.push((*set, element.clone()));
+            match self.netlink.element(TABLE, set, element) {
+                Ok(_) => left.push((*set, element.clone())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(Placement(left))
@@ -178,6 +176,23 @@ impl Kernel {
         Ok(flows)
     }
 
+    /// How many packets have crossed by an opening's port of the host.
+    pub(super) fn packets(&mut self, opening: &Opening) -> Result<u64, KernelError> {
+        let counted = Opening {
+            both_ways: true,
+            ..opening.clone()
+        };
+        let mut placed = Placement::of(&counted).0.into_iter();
+        let Some((set, element)) = placed.find(|(set, _)| [TRAFFIC4, TRAFFIC6].contains(set))
+        else {
+            return Ok(0);
+        };
+        match self.netlink.element(TABLE, set, &element) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            stored => Ok(stored?.counted.packets),
+        }
+    }
+
     /// What has crossed by mappings and pinholes, by transport and inside endpoint.
     pub(super) fn traffic(&mut self) -> Result<Crossed, KernelError> {
         let mut crossed = Crossed::new();
@@ -190,10 +205,37 @@ impl Kernel {
         Ok(crossed)
     }
 
-    /// Ends the flows that came in by an opening; how many there were.
-    pub(super) fn end_flows(&mut self, opening: &Opening) -> Result<usize, KernelError> {
-        let flows = self.flows(opening)?;
-        for flow in &flows {
+    /// Ends the flows that came in by openings, with one look at each family's; how many there were.
+    pub(super) fn end_flows(&mut self, openings: &[Opening]) -> Result<usize, KernelError> {
+        let mut ended = 0;
+        for v4 in [true, false] {
+            let of_family = openings.iter().filter(|o| o.lease.internal.is_ipv4() == v4);
+            let filters: Vec<FlowFilter> = of_family.filter_map(filter_of).collect();
+            if filters.is_empty() {
+                continue;
+            }
+            // Found by the end that is always known, and then looked at as a whole.
+            let mut by_end = BTreeMap::<_, Vec<FlowFilter>>::new();
+            for filter in filters {
+                by_end
+                    .entry((filter.from, filter.to))
+                    .or_default()
+                    .push(filter);
+            }
+            let takes = |flow: &Flow| {
+                let (from, to) = (flow.original.source, flow.original.destination);
+                let ends = [(None, Some(to)), (Some(from), Some(to))];
+                let known = ends.iter().filter_map(|ends| by_end.get(ends));
+                known.flatten().any(|filter| filter.takes(flow))
+            };
+            let flows = self.netlink.flows(v4, takes)?;
+            ended += self.end_all(&flows)?;
+        }
+        Ok(ended)
+    }
+
+    fn end_all(&mut self, flows: &[Flow]) -> Result<usize, KernelError> {
+        for flow in flows {
             match self.netlink.end_flow(flow) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -215,30 +257,11 @@ impl Kernel {
     }
 
     fn flows(&mut self, opening: &Opening) -> Result<Vec<Flow>, KernelError> {
-        let lease = &opening.lease;
-        let mut filter = FlowFilter {
-            protocol: Some(lease.transport.ip_protocol()),
-            ..FlowFilter::default()
+        let Some(filter) = filter_of(opening) else {
+            return Ok(Vec::new());
         };
-        match lease.kind {
-            Kind::Mapping { external_port } => {
-                let Some(external) = opening.external else {
-                    return Ok(Vec::new());
-                };
-                filter.to = Some(SocketAddr::new(external.into(), external_port));
-                filter.answered_by = Some(lease.internal);
-            }
-            Kind::Peer { remote, .. } => {
-                filter.from = Some(lease.internal);
-                filter.to = Some(remote.into());
-            }
-            Kind::Pinhole => filter.to = Some(lease.internal),
-            Kind::PeerPinhole { remote } => {
-                filter.from = Some(remote.into());
-                filter.to = Some(lease.internal);
-            }
-        }
-        self.netlink.flows(lease.internal.is_ipv4(), filter)
+        let v4 = opening.lease.internal.is_ipv4();
+        self.netlink.flows(v4, |flow| filter.takes(flow))
     }
 
     /// Whether somebody else took something away from the table since the last call.
@@ -268,6 +291,32 @@ impl Kernel {
             }
         }
     }
+}
+
+/// Which flows an opening makes; none where it leads nowhere.
+fn filter_of(opening: &Opening) -> Option<FlowFilter> {
+    let lease = &opening.lease;
+    let mut filter = FlowFilter {
+        protocol: Some(lease.transport.ip_protocol()),
+        ..FlowFilter::default()
+    };
+    match lease.kind {
+        Kind::Mapping { external_port } => {
+            let external = opening.external?;
+            filter.to = Some(SocketAddr::new(external.into(), external_port));
+            filter.answered_by = Some(lease.internal);
+        }
+        Kind::Peer { remote, .. } => {
+            filter.from = Some(lease.internal);
+            filter.to = Some(remote.into());
+        }
+        Kind::Pinhole => filter.to = Some(lease.internal),
+        Kind::PeerPinhole { remote } => {
+            filter.from = Some(remote.into());
+            filter.to = Some(lease.internal);
+        }
+    }
+    Some(filter)
 }
 
 /// Whether a change was refused because there is no room.

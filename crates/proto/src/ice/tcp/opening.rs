@@ -9,7 +9,7 @@ use rand_core::RngCore;
 use super::state::{Attempt, Purpose};
 use super::{
     MAX_TCP_HOSTS, MAX_TCP_RENEWALS, MAX_TCP_STUN_SERVERS, MAX_TCP_WAYS, TcpAction, TcpEnds,
-    TcpEvent,
+    TcpEvent, TcpType,
 };
 use crate::ice::after;
 use crate::ice::agent::Agent;
@@ -21,7 +21,7 @@ use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
 
 /// Tries in quick succession: at 60 ms each there and back, two to three seconds of them.
 const QUICK_TRIES: u32 = 40;
-/// The same at an address of the peer's own network, which may be a stranger's here.
+/// The same where the peer listens already, at an address that may be a stranger's here.
 const LISTENING_TRIES: u32 = 2;
 /// The pause after a refusal, in microseconds: random, so that two sides do not keep in step, and short.
 /// What the other side sends meanwhile finds nobody, while it is met if it is sent at any time
@@ -133,8 +133,8 @@ impl Agent {
         self.plan_attempts(now);
     }
 
-    /// When the first connections may be opened. One to an address of the peer's own network
-    /// leaves the first place to one through its NAT, where the two sides have to meet.
+    /// When the first connections may be opened. One to where the peer listens leaves the first
+    /// place to one through its NAT, where the two sides have to meet.
     fn first_try(&self, purpose: Purpose) -> Option<Instant> {
         let begin = self.tcp.begin?;
         Some(match purpose {
@@ -163,13 +163,13 @@ impl Agent {
         let mut ways = Vec::new();
         for local in &self.tcp.hosts {
             let remotes = self.tcp.remotes();
-            let dialled = remotes.filter(|r| r.tcp.is_some_and(super::TcpType::can_be_dialled));
+            let dialled = remotes.filter(|r| r.tcp.is_some_and(TcpType::can_be_dialled));
             for remote in dialled.filter(|remote| can_pair(*local, remote.address)) {
-                let purpose = match remote.kind {
-                    CandidateKind::Host => Purpose::Listening,
-                    CandidateKind::ServerReflexive
-                    | CandidateKind::PeerReflexive
-                    | CandidateKind::Relayed => Purpose::Punch,
+                let listens =
+                    remote.kind == CandidateKind::Host || remote.tcp == Some(TcpType::Passive);
+                let purpose = match listens {
+                    true => Purpose::Listening,
+                    false => Purpose::Punch,
                 };
                 ways.push((PairKey::new(*local, remote.address), purpose));
             }

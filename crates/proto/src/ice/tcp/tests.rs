@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
+use postern_wire::transport::Transport;
 
 use super::{MAX_TCP_CONNECTIONS, MAX_TCP_STUN_SERVERS, TcpAction, TcpEnds, TcpEvent, is_base};
 use crate::Datagram;
@@ -322,4 +323,45 @@ fn two_agents_of_one_program_give_connections_different_bases() {
     assert_ne!(bases[0], bases[1]);
     assert!(bases.iter().all(|base| is_base(*base)));
     assert!(!is_base(at(HOST)) && !is_base(at("[fd70::1]:1")));
+}
+
+#[test]
+fn a_port_of_a_gateway_is_told_as_passive_and_again_after_a_restart() {
+    let mut agent = agent(true);
+    meet(&mut agent, &[]);
+    told(&mut agent);
+    let mapping = |base: &str, mapped: &str| (at(base), at(mapped));
+    for (base, mapped) in [
+        (HOST, "45.45.1.1:9000"),
+        (HOST, "45.45.1.1:9000"),
+        (HOST, "45.45.1.1:0"),
+        (HOST, HOST),
+        ("10.0.0.9:5000", "45.45.1.1:9001"),
+    ] {
+        agent.add_mapped(epoch(), Transport::Tcp, mapping(base, mapped));
+    }
+    let line = "candidate:tm0passive 1 tcp 1180696575 45.45.1.1 9000 typ srflx raddr 10.0.0.1 \
+                rport 5000 tcptype passive";
+    let lines: Vec<_> = told(&mut agent).iter().map(ToString::to_string).collect();
+    assert_eq!(lines, [line]);
+    assert!(agent.restart(epoch()));
+    let again = told(&mut agent);
+    assert!(again.iter().any(|candidate| candidate.to_string() == line));
+}
+
+#[test]
+fn a_port_of_the_peers_gateway_is_tried_as_one_that_listens() {
+    const PASSIVE: &str = "candidate:1 1 tcp 5 45.45.1.1 9000 typ srflx raddr 10.0.0.9 rport 7 \
+                           tcptype passive";
+    let mut agent = agent(true);
+    meet(&mut agent, &[PASSIVE]);
+    let mut now = epoch();
+    for _ in 0..2 {
+        now = next_connect(&mut agent, now);
+        let ends = connects(&mut agent)[0];
+        assert_eq!(ends.remote, at("45.45.1.1:9000"));
+        agent.handle_tcp(now, ends, TcpEvent::Refused);
+    }
+    agent.handle_timeout(now + Duration::from_secs(100));
+    assert_eq!(connects(&mut agent), []);
 }

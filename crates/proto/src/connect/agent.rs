@@ -127,7 +127,9 @@ impl Connector {
 
     pub(super) fn on_selected(&mut self, now: Instant, path: Path) {
         self.events.push_back(Event::Admit(path));
-        self.want(path);
+        if !self.is_overtaken(path) {
+            self.want(path);
+        }
         self.leave_if_done(now);
     }
 

@@ -79,6 +79,8 @@ pub struct Connector {
     /// Candidates of ours that are told when the two meet again.
     pub(super) own: Vec<ice::Candidate>,
     pub(super) reunion: Reunion,
+    /// A direct path was taken before any pair had been selected.
+    pub(super) left_relay: bool,
     /// Addresses are being taken away.
     pub(super) moving: bool,
     pub(super) events: VecDeque<Event>,
@@ -130,6 +132,7 @@ impl Connector {
             hosts: config.hosts.clone(),
             own: Vec::new(),
             reunion: Reunion::default(),
+            left_relay: false,
             moving: false,
             events: VecDeque::new(),
         };

@@ -69,8 +69,20 @@ impl Connector {
         let current = self.paths.current().filter(is_relayed);
         let begins = current.is_some() && self.agent.selected().is_none();
         if begins && !is_relayed(&path) {
+            self.left_relay = true;
             self.want(path);
         }
+    }
+
+    /// Whether a relayed pair was being nominated when the direct path that is used was found. The
+    /// nomination of that one follows, and to go back for a moment might be to stay: QUIC opens no path
+    /// that it is closing.
+    pub(super) fn is_overtaken(&mut self, selected: Path) -> bool {
+        let left = std::mem::take(&mut self.left_relay);
+        let works = |wanted: Path| {
+            !is_relayed(&wanted) && self.valid.iter().any(|valid| same(*valid, wanted))
+        };
+        left && is_relayed(&selected) && self.paths.wanted().is_some_and(works)
     }
 
     pub(super) fn take(&mut self, step: Option<Step>) {

@@ -36,6 +36,10 @@ impl Paths {
         self.current
     }
 
+    pub(super) fn wanted(&self) -> Option<Path> {
+        self.wanted
+    }
+
     pub(super) fn has_one(&self) -> bool {
         self.current.is_some()
     }

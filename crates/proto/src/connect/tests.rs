@@ -6,6 +6,7 @@
     reason = "a test's clock begins somewhere, and a test may panic"
 )]
 
+use super::connector::Handshake;
 use super::*;
 use crate::Datagram;
 use crate::punch::{Technique, Techniques};
@@ -424,4 +425,33 @@ fn a_relayed_candidate_that_hides_what_is_behind_it_is_understood() {
     let line = "candidate:1 1 udp 1 45.45.0.1 50000 typ relay raddr 0.0.0.0 rport 9";
     let candidate: ice::Candidate = line.parse().expect("a candidate");
     assert_eq!(candidate.related, Some(([0, 0, 0, 0], 9).into()));
+}
+
+/// The nomination of a relayed pair is under way when a direct path is found, and ends after it.
+#[test]
+fn a_relay_whose_nomination_was_overtaken_is_not_gone_back_to() {
+    let path = |port, kind| ice::Path {
+        local: ([192, 168, 1, 2], 1000).into(),
+        remote: ([45, 45, 0, 1], port).into(),
+        local_kind: kind,
+        remote_kind: kind,
+    };
+    let relayed = path(1, ice::CandidateKind::Relayed);
+    let direct = path(2, ice::CandidateKind::Host);
+    let pair = Pair::new();
+    let (now, [mut creator, _]) = (pair.now, pair.sides);
+    creator.on_valid(now, relayed, None);
+    creator.handshake = Some(Handshake {
+        path: relayed,
+        patience: now,
+    });
+    creator.handle_connected(now);
+    creator.on_valid(now, direct, None);
+    creator.on_selected(now, relayed);
+    assert_eq!(creator.paths.wanted(), Some(direct));
+    creator.on_selected(now, direct);
+    assert_eq!(creator.paths.wanted(), Some(direct));
+    // From now on nomination decides.
+    creator.on_selected(now, relayed);
+    assert_eq!(creator.paths.wanted(), Some(relayed));
 }

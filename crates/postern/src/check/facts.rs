@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postern_proto::portmap::is_public;
 use postern_proto::punch::{Filtering, NatReport};
-use postern_proto::stun::behaviour::Findings;
+use postern_proto::stun::behaviour::{Findings, PathMtu};
 
 use super::verdict::Verdict;
 use crate::portmap::{Found, Protocol};
@@ -27,6 +27,8 @@ pub struct Facts {
     pub gateway: Option<Gateways>,
     /// What becomes of a datagram from another port of the postern server.
     pub other_port: Option<Unsolicited>,
+    /// How large packets may be on the way to the first STUN server, over IPv4.
+    pub path_mtu: Option<PathMtu>,
     /// How long an idle mapping of UDP over IPv4 lives, where that was measured: a time that one
     /// has lived, and one that none has.
     pub lifetime: Option<(Duration, Option<Duration>)>,
@@ -65,6 +67,9 @@ pub struct TcpFacts {
     /// What becomes of a connection from outside that nobody here has asked for; `None` if no
     /// server has tried.
     pub unsolicited: Option<Unsolicited>,
+    /// Whether a connection comes to be that both ends open at the same time; `None` if no server
+    /// has tried, and where the port outside cannot be told beforehand.
+    pub simultaneous_open: Option<bool>,
 }
 
 /// What becomes of packets from another port of a server that this machine speaks with.
@@ -117,10 +122,15 @@ impl Facts {
         protocols
     }
 
-    /// Whether there is another translator behind the router that was asked: its address
-    /// outside is no public one, or not the one that servers see. `None` if no router told one.
+    /// Whether there is more than one translator; `None` if that cannot be told.
     #[must_use]
     pub fn double_nat(&self) -> Option<bool> {
+        self.layers().map(|layers| layers > 1)
+    }
+
+    /// Whether there is another translator behind the router that was asked: its address
+    /// outside is no public one, or not the one that servers see. `None` if no router told one.
+    fn double_nat_at_router(&self) -> Option<bool> {
         let external = self.gateway.as_ref()?.external?;
         if !is_public(external) {
             return Some(true);
@@ -129,16 +139,33 @@ impl Facts {
         Some(public != external)
     }
 
-    /// How many translators there are, as far as that can be told: 0 without one, and 2 where
-    /// there is more than the router that was asked.
+    /// How many translators there are, as far as that can be told: 0 without one. The router
+    /// that was asked knows whether there is another one behind it; the routers on the way may be
+    /// in private networks of their own, each behind a translator.
     #[must_use]
     pub fn layers(&self) -> Option<u8> {
-        match (self.udp.translated, self.double_nat()) {
-            (Some(false), _) => Some(0),
-            (Some(true), Some(true)) => Some(2),
-            (Some(true), Some(false)) => Some(1),
-            (Some(true), None) | (None, _) => None,
+        if !self.udp.translated? {
+            return Some(0);
         }
+        let seen = self.own_address().and_then(|own| self.udp.layers(own));
+        match self.double_nat_at_router() {
+            Some(true) => Some(seen.map_or(2, |seen| seen.max(2))),
+            Some(false) => Some(1),
+            None => seen,
+        }
+    }
+
+    /// An address in the network behind the router: the router's own outside, or that of the
+    /// next one.
+    pub(super) fn second_network(&self) -> Option<IpAddr> {
+        let told = self.gateway.as_ref().and_then(|gateway| gateway.external);
+        told.or_else(|| *self.udp.hops.get(1)?)
+    }
+
+    /// The address of this machine in the network of its router.
+    fn own_address(&self) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter();
+        addresses.find(|address| address.is_ipv4()).copied()
     }
 
     /// From whom UDP over IPv4 is let in: a packet from another port of the server that does not

@@ -16,7 +16,9 @@
 //! found out by `postern_proto::stun::behaviour`; what it means is decided in [`Facts::verdict`],
 //! which looks at nothing but the facts.
 
+mod binding;
 mod facts;
+mod mtu;
 mod outside;
 mod server;
 mod tcp;
@@ -25,7 +27,7 @@ mod verdict;
 
 pub use facts::{Facts, Gateways, ServerFacts, TcpFacts, Unsolicited};
 pub use postern_proto::punch::{Allocation, Filtering, Mapping, NatReport, PortRange};
-pub use postern_proto::stun::behaviour::{Findings, LifetimeEvent};
+pub use postern_proto::stun::behaviour::{Findings, LifetimeEvent, PathMtu};
 pub use verdict::{Odds, Peer, Reach, Verdict};
 
 use std::net::{IpAddr, SocketAddr};
@@ -138,10 +140,11 @@ pub async fn run(
         };
         let look_back = options.outside && server.reachable && options.proxy.is_none();
         let tcp = async {
-            let mut tcp = tcp::look(&v4, options.proxy.is_some()).await;
-            if look_back && tcp.reachable {
-                tcp.unsolicited = outside::over_tcp(&options.server, &v4).await;
-            }
+            let looked = tcp::look(&v4, options.proxy.is_some()).await;
+            let tcp = match look_back {
+                true => outside::over_tcp(&options.server, &v4, &looked).await,
+                false => looked.facts(),
+            };
             progress(Progress::Tcp);
             tcp
         };
@@ -151,8 +154,9 @@ pub async fn run(
                 false => None,
             }
         };
-        let ((udp, ipv6), tcp, other_port) = tokio::join!(udp, tcp, other_port);
-        (server, udp, ipv6, tcp, other_port)
+        let path_mtu = mtu::search(&v4);
+        let ((udp, ipv6), tcp, other_port, path_mtu) = tokio::join!(udp, tcp, other_port, path_mtu);
+        (server, udp, ipv6, tcp, other_port, path_mtu)
     };
     let asked = tokio::time::timeout(LONGEST.saturating_mul(2), asking);
     let gateway = async {
@@ -161,7 +165,7 @@ pub async fn run(
         result
     };
     let (asked, gateway) = tokio::join!(asked, gateway);
-    let (server, udp, ipv6, tcp, other_port) =
+    let (server, udp, ipv6, tcp, other_port, path_mtu) =
         asked.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?;
     Ok(Facts {
         addresses,
@@ -171,6 +175,7 @@ pub async fn run(
         tcp,
         gateway,
         other_port,
+        path_mtu,
         lifetime: None,
     })
 }

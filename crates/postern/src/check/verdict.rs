@@ -215,8 +215,7 @@ fn place(facts: &Facts) -> Option<String> {
         });
     }
     if facts.double_nat() == Some(true) {
-        let external = facts.gateway.as_ref()?.external?;
-        return Some(match is_carriers(external) {
+        return Some(match facts.second_network().is_some_and(is_carriers) {
             true => "Your provider shares one public address among several customers, so opening ports of your own router does not help.".to_owned(),
             false => "There are two routers in a row that translate addresses; opening ports of the inner one does not help.".to_owned(),
         });
@@ -279,11 +278,12 @@ fn advice(facts: &Facts, reach: Reach) -> Vec<String> {
 fn about_ports(facts: &Facts) -> Option<String> {
     let gateway = facts.gateway.as_ref()?;
     if facts.double_nat() == Some(true) {
-        let external = gateway.external?;
-        return Some(match is_carriers(external) {
+        let inner = gateway.external.map(|external| format!(" ({external})"));
+        return Some(match facts.second_network().is_some_and(is_carriers) {
             true => "Ask your provider for a public IPv4 address of your own.".to_owned(),
             false => format!(
-                "Set the inner router to work as a bridge or access point, or let the outer one send everything to {external} (\"exposed host\" or \"DMZ\")."
+                "Set the inner router to work as a bridge or access point, or let the outer one send everything to the inner one{} (\"exposed host\" or \"DMZ\").",
+                inner.unwrap_or_default()
             ),
         });
     }

@@ -32,6 +32,7 @@ fn facts(udp: Findings) -> Facts {
             external: None,
         }),
         other_port: None,
+        path_mtu: None,
         lifetime: None,
     }
 }

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use postern::check::{
-    Allocation, Facts, Filtering, Findings, Mapping, NatReport, Odds, Unsolicited, Verdict,
-};
+use postern::check::{Allocation, Facts, Filtering, Findings, Mapping, NatReport, Odds, Verdict};
 use serde::Serialize;
 
 /// Everything; what is unknown is null.
@@ -23,6 +21,10 @@ pub(super) struct Report {
     router: Option<String>,
     layers: Option<u8>,
     double_nat: Option<bool>,
+    /// Bytes of the largest IP packet that gets to the STUN server.
+    path_mtu: Option<u16>,
+    /// Whether larger ones disappear without a word.
+    mtu_black_hole: Option<bool>,
     server: Server,
     addresses: Vec<String>,
 }
@@ -55,6 +57,10 @@ pub(super) struct Transport {
     pub(super) parity: Option<bool>,
     /// What becomes of packets from another port of the server.
     pub(super) unsolicited: Option<&'static str>,
+    /// Whether a connection that both ends open comes to be; of TCP.
+    pub(super) simultaneous_open: Option<bool>,
+    /// Routers to the outermost one that filters.
+    pub(super) distance: Option<u8>,
     pub(super) hairpin: Option<bool>,
     pub(super) paired: Option<bool>,
     pub(super) fragments: Option<bool>,
@@ -86,6 +92,8 @@ impl Report {
             router: router.map(|router| router.to_string()),
             layers: facts.layers(),
             double_nat: facts.double_nat(),
+            path_mtu: facts.path_mtu.map(|mtu| mtu.bytes),
+            mtu_black_hole: facts.path_mtu.map(|mtu| mtu.black_hole),
             server: Server {
                 reachable: facts.server.reachable,
                 after_ms: facts.server.after.map(milliseconds),
@@ -104,6 +112,7 @@ impl Transport {
             hairpin: findings.hairpin,
             paired: findings.paired,
             fragments: findings.fragments,
+            distance: findings.distance,
             public: findings.mapped.clone(),
             round_trip_ms: findings.round_trip.map(milliseconds),
             loss: findings.loss,
@@ -126,12 +135,7 @@ impl Transport {
         let tcp = &facts.tcp;
         Self {
             unsolicited: tcp.unsolicited.map(|other| other.as_str()),
-            filtering: match tcp.unsolicited {
-                None | Some(Unsolicited::Accept) => None,
-                Some(Unsolicited::Drop | Unsolicited::Reset | Unsolicited::Icmp) => {
-                    filtering(Filtering::AddressAndPortDependent)
-                }
-            },
+            simultaneous_open: tcp.simultaneous_open,
             public: tcp.mapped.clone(),
             ..Self::new(facts.tcp_gets_out(), tcp.translated, tcp.nat)
         }

@@ -1,6 +1,6 @@
 //! What `postern check` prints for people.
 
-use postern::check::{Facts, Odds, Verdict};
+use postern::check::{Facts, Odds, PathMtu, Verdict};
 
 use super::report::{self, Transport};
 
@@ -77,10 +77,21 @@ pub(super) fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
             rows.push(("its outside address", external.to_string()));
         }
     }
+    if let Some(mtu) = facts.path_mtu {
+        rows.push(("largest packet", largest(mtu)));
+    }
     if let Some(layers) = facts.layers() {
         rows.push(("translators", layers.to_string()));
     }
     rows
+}
+
+fn largest(mtu: PathMtu) -> String {
+    let more = match mtu.black_hole {
+        true => "; larger ones disappear without a word",
+        false => "",
+    };
+    format!("{} bytes{more}", mtu.bytes)
 }
 
 fn transport(transport: &Transport) -> String {
@@ -123,6 +134,10 @@ fn details(rows: &mut Vec<(&'static str, String)>, transport: &Transport) {
         _ => "refused by a router",
     });
     add("  unsolicited", unsolicited.map(str::to_owned));
+    add(
+        "  opened by both ends",
+        transport.simultaneous_open.map(yes),
+    );
     add("  hairpin", transport.hairpin.map(yes));
     add("  fragments", transport.fragments.map(yes));
 }

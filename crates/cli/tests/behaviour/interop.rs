@@ -1,0 +1,91 @@
+//! The server with two addresses, and a client of other make: pystun3, in Python, which speaks
+//! RFC 3489.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use postern_lab::netns::{Case, Home, Topology};
+use postern_lab::sim::{Filtering, Mapping, Nat};
+
+use crate::house::House;
+use crate::table::all;
+
+pub(crate) const CASES: &[Case] =
+    postern_lab::cases![pystun3_tells_the_kind_of_every_nat_with_our_server];
+
+/// Where `scripts/setup` puts packages of Python.
+const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python");
+
+const ASK: &str =
+    "import stun, sys; print(stun.get_ip_info(sys.argv[1], 54320, sys.argv[2], 3478))";
+
+fn python(command: &mut Command) -> &mut Command {
+    command.env("PYTHONPATH", INSTALLED).stdin(Stdio::null())
+}
+
+/// Whether the package is there; if it was installed and does not work, that is an error.
+fn is_installed() -> bool {
+    let mut command = Command::new("python3");
+    let output = python(&mut command).args(["-c", "import stun"]).output();
+    if output.is_ok_and(|output| output.status.success()) {
+        return true;
+    }
+    let there = Path::new(INSTALLED).join("stun").exists();
+    assert!(!there, "pystun3 is installed and does not work");
+    false
+}
+
+fn pystun3_tells_the_kind_of_every_nat_with_our_server() {
+    if !is_installed() {
+        eprintln!("skipped: pystun3 is not installed (scripts/setup)");
+        return;
+    }
+    let independent = |filtering| Nat::new(Mapping::EndpointIndependent, filtering);
+    let strict = |mapping| Nat::new(mapping, Filtering::AddressAndPortDependent);
+    // The words are those of RFC 3489.
+    let rows = vec![
+        (
+            "alice",
+            independent(Filtering::EndpointIndependent),
+            "Full Cone",
+        ),
+        (
+            "alice",
+            independent(Filtering::AddressDependent),
+            "Restric NAT",
+        ),
+        (
+            "alice",
+            independent(Filtering::AddressAndPortDependent),
+            "Restric Port NAT",
+        ),
+        ("alice", strict(Mapping::AddressDependent), "Symmetric NAT"),
+        (
+            "alice",
+            strict(Mapping::AddressAndPortDependent),
+            "Symmetric NAT",
+        ),
+        ("other", Nat::default(), "Open Internet"),
+    ];
+    all(rows, |(host, nat, kind)| ask(host, nat, kind));
+}
+
+fn ask(host: &str, nat: Nat, kind: &str) -> Result<(), String> {
+    let house = House::new(Topology {
+        homes: vec![Home::new("red", &["alice"], 1, nat)],
+        ..Topology::default()
+    });
+    let own = house.addresses(host)[0].clone();
+    let server = house.addresses("server")[0].clone();
+    let mut command = house.world.command(host, "python3").unwrap();
+    let output = python(&mut command)
+        .args(["-c", ASK, &own, &server])
+        .output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected = format!("('{kind}', ");
+    told.starts_with(&expected).then_some(()).ok_or_else(|| {
+        let error = String::from_utf8_lossy(&output.stderr);
+        format!("{nat:?}: {told} {error}, not {kind}")
+    })
+}

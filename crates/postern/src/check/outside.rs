@@ -58,8 +58,8 @@ pub(super) async fn over_tcp(server: &ServerUrl, stun: &[SocketAddr], looked: &L
     };
     let other_port = called(server, ip, stun, |port| Request::Tcp { port });
     let other_address = called(server, ip, stun, |port| Request::TcpAlternate { port });
-    let (other_port, other_address) = tokio::join!(other_port, other_address);
-    let simultaneous_open = crossing(server, looked, other_port).await;
+    let crossed = crossing(server, looked);
+    let (other_port, other_address, crossed) = tokio::join!(other_port, other_address, crossed);
     let came = |what: Option<Unsolicited>| Some(what? == Unsolicited::Accept);
     // That nothing comes from an address that this machine cannot speak with says nothing.
     let mut ends = looked.of_main().map(|sample| sample.server.ip());
@@ -72,7 +72,7 @@ pub(super) async fn over_tcp(server: &ServerUrl, stun: &[SocketAddr], looked: &L
             ..nat
         }),
         unsolicited: other_port,
-        simultaneous_open,
+        simultaneous_open: crossed.and_then(|crossed| crossed.works(other_port)),
         ..facts
     }
 }
@@ -97,13 +97,28 @@ async fn called(
     timeout(LONGEST, calling).await.ok()?
 }
 
-/// Whether a connection comes to be when both ends open it at the same time, neither of them
-/// listening, as those do who punch holes.
-async fn crossing(
-    server: &ServerUrl,
-    looked: &Looked,
-    unsolicited: Option<Unsolicited>,
-) -> Option<bool> {
+/// What came of a connection that both ends opened.
+struct Crossed {
+    outcome: Unsolicited,
+    /// The server called the right port.
+    certain: bool,
+    round_trip: Duration,
+}
+
+impl Crossed {
+    fn works(&self, unsolicited: Option<Unsolicited>) -> Option<bool> {
+        if self.outcome == Unsolicited::Accept {
+            return Some(true);
+        }
+        // Calls that are turned away must meet on their way, which short ways make unlikely.
+        let met = unsolicited == Some(Unsolicited::Drop) || self.round_trip >= LONG_WAY;
+        (self.certain && met).then_some(false)
+    }
+}
+
+/// Both ends open a connection at the same time, neither of them listening, as those do who punch
+/// holes.
+async fn crossing(server: &ServerUrl, looked: &Looked) -> Option<Crossed> {
     let (main, round_trip) = looked.main.zip(looked.round_trip())?;
     let line = timeout(LONGEST, Line::open(server, Some(main.ip()))).await;
     let line = line.ok()?.ok()?;
@@ -125,14 +140,11 @@ async fn crossing(
         answer = timeout(LONGEST, line.ask(&request)) => answer.ok()?,
         () = calling => return None,
     };
-    match outcome(answer)? {
-        Unsolicited::Accept => Some(true),
-        Unsolicited::Drop | Unsolicited::Reset | Unsolicited::Icmp => {
-            // Calls that are turned away must meet on their way, which short ways make unlikely.
-            let met = unsolicited == Some(Unsolicited::Drop) || round_trip >= LONG_WAY;
-            (certain && met).then_some(false)
-        }
-    }
+    Some(Crossed {
+        outcome: outcome(answer)?,
+        certain,
+        round_trip,
+    })
 }
 
 /// Where another port of this address will see the main one, and whether that is certain.

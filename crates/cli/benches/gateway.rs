@@ -31,7 +31,7 @@ mod bench {
     use nix::unistd::Pid;
     use postern_bench::options::{rounds, variable};
     use postern_bench::report::{Goal, Report, Row, quantile, say};
-    use postern_lab::netns::{Home, Program, Server, Topology, World, enter};
+    use postern_lab::netns::{Home, Program, Server, Topology, World, enter, miniupnpd};
     use postern_lab::sim::Nat;
     use tempfile::TempDir;
 
@@ -50,6 +50,7 @@ mod bench {
     /// So many calls, or flows, are timed at once.
     const TIMED: u16 = 1000;
     const MANY: u16 = 10_000;
+    const LAST_PORT: u16 = FIRST_PORT + MANY;
     /// The same for miniupnpd, whose calls take longer the more mappings there are.
     const SLOW: u16 = 300;
 
@@ -94,6 +95,20 @@ mod bench {
         }
     }
 
+    /// The mapping that was made last, which is restored last, too.
+    struct LastMapping {
+        host: UdpSocket,
+        remote: UdpSocket,
+    }
+
+    impl LastMapping {
+        /// Whether something has come in by it.
+        fn leads_in(&self) -> Result<bool> {
+            self.remote.send_to(b"hello", (OUTSIDE, LAST_PORT))?;
+            Ok(self.host.recv_from(&mut [0; 8]).is_ok())
+        }
+    }
+
     /// A daemon on its router.
     struct Bed {
         daemon: Daemon,
@@ -113,9 +128,9 @@ mod bench {
             let directory = tempfile::tempdir()?;
             let world = World::build(&topology)?;
             fs::write(directory.path().join("gateway.toml"), POSTERN_CONFIG)?;
-            fs::write(directory.path().join("miniupnpd.conf"), MINIUPNPD_CONFIG)?;
+            fs::write(directory.path().join("miniupnpd.conf"), miniupnpd::CONFIG)?;
             if daemon == Daemon::Miniupnpd {
-                world.nft("router", MINIUPNPD_RULES)?;
+                world.nft("router", miniupnpd::RULES)?;
             }
             let mut bed = Self {
                 daemon,
@@ -221,21 +236,42 @@ mod bench {
             Ok(f64::from(MANY) / begin.elapsed().as_secs_f64())
         }
 
-        /// How long a mapping is gone after somebody else took the table away, in milliseconds.
+        /// How long the last mapping is gone after somebody else took the table away, in
+        /// milliseconds.
         fn flush(&self) -> Result<f64> {
-            let host = self.world.udp("alice", (ALICE, FIRST_PORT).into())?;
-            host.set_nonblocking(true)?;
-            let remote = self
-                .world
-                .udp("server", (Ipv4Addr::UNSPECIFIED, 0).into())?;
+            let last = self.last_mapping()?;
             self.world.nft("router", "delete table inet postern\n")?;
             let begin = Instant::now();
-            while host.recv_from(&mut [0; 8]).is_err() {
-                remote.send_to(b"hello", (OUTSIDE, FIRST_PORT))?;
+            while !last.leads_in()? {
                 std::thread::sleep(Duration::from_millis(1));
                 ensure!(begin.elapsed() < PATIENCE, "it is not restored");
             }
             Ok(milliseconds(begin.elapsed()))
+        }
+
+        /// How long a start takes until the first answer, and until the last mapping leads in,
+        /// and the longest that a call takes meanwhile; in milliseconds.
+        fn start_again(&mut self) -> Result<[f64; 3]> {
+            self.program = None;
+            let last = self.last_mapping()?;
+            let begin = Instant::now();
+            let answered = milliseconds(self.start()?);
+            let path = self.daemon.path();
+            let mut slowest = 0.0_f64;
+            while !last.leads_in()? {
+                let ask = || timed(path, &request(ADDRESS, ""));
+                slowest = slowest.max(self.world.run("alice", ask)??);
+                ensure!(begin.elapsed() < PATIENCE, "it is not restored");
+            }
+            Ok([answered, milliseconds(begin.elapsed()), slowest])
+        }
+
+        fn last_mapping(&self) -> Result<LastMapping> {
+            let host = self.world.udp("alice", (ALICE, LAST_PORT).into())?;
+            host.set_nonblocking(true)?;
+            let any = (Ipv4Addr::UNSPECIFIED, 0).into();
+            let remote = self.world.udp("server", any)?;
+            Ok(LastMapping { host, remote })
         }
 
         /// Connections that send half a request and wait.
@@ -315,6 +351,8 @@ mod bench {
         ("add p99, from 1,000 mappings", "ms", &[]),
         ("add p99, from 9,000 mappings", "ms", &[Goal::AtMost(1.0)]),
         ("start with 10,000 leases", "ms", &[Goal::AtMost(1000.0)]),
+        ("start with 10,000 leases, until answered", "ms", &[]),
+        ("call meanwhile, slowest", "ms", &[]),
         (
             "flush by somebody else, until restored",
             "ms",
@@ -385,9 +423,10 @@ mod bench {
         drop(held);
         // The file of leases follows within a second.
         std::thread::sleep(Duration::from_secs(2));
-        bed.program = None;
-        let started = milliseconds(bed.start()?);
-        samples.push(("start with 10,000 leases", started));
+        let [answered, restored, slowest] = bed.start_again()?;
+        samples.push(("start with 10,000 leases", restored));
+        samples.push(("start with 10,000 leases, until answered", answered));
+        samples.push(("call meanwhile, slowest", slowest));
         Ok(samples)
     }
 
@@ -413,43 +452,6 @@ mod bench {
     }
 
     const POSTERN_CONFIG: &str = "quota-host = 0\nquota-total = 16384\nrate = 0\n";
-
-    const MINIUPNPD_CONFIG: &str = "\
-ext_ifname=wan
-ext_ip=45.45.2.2
-listening_ip=lan
-http_port=5000
-enable_natpmp=yes
-enable_upnp=yes
-secure_mode=yes
-uuid=11111111-2222-3333-4444-555555555555
-upnp_table_name=mini
-upnp_nat_table_name=mini
-upnp_forward_chain=miniupnpd
-upnp_nat_chain=prerouting_miniupnpd
-upnp_nat_postrouting_chain=postrouting_miniupnpd
-allow 1024-65535 192.168.1.0/24 1024-65535
-deny 0-65535 0.0.0.0/0 0-65535
-";
-
-    const MINIUPNPD_RULES: &str = r#"table inet mini {
-  chain miniupnpd { }
-  chain prerouting_miniupnpd { }
-  chain postrouting_miniupnpd { }
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    jump miniupnpd
-  }
-  chain prerouting {
-    type nat hook prerouting priority -110; policy accept;
-    jump prerouting_miniupnpd
-  }
-  chain postrouting {
-    type nat hook postrouting priority 90; policy accept;
-    jump postrouting_miniupnpd
-  }
-}
-"#;
 
     const ADDRESS: &str = "GetExternalIPAddress";
 

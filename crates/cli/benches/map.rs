@@ -27,7 +27,7 @@ mod bench {
     use anyhow::{Context as _, Result, bail, ensure};
     use postern_bench::options::rounds;
     use postern_bench::report::{Goal, Report, Row, say};
-    use postern_lab::netns::{Home, Program, Server, Topology, World, enter};
+    use postern_lab::netns::{Home, Program, Server, Topology, World, enter, miniupnpd};
     use postern_lab::sim::Nat;
     use tempfile::TempDir;
 
@@ -69,7 +69,7 @@ mod bench {
                 directory: tempfile::tempdir()?,
             };
             if router == Router::Maps {
-                fs::write(bed.path("miniupnpd.conf"), MINIUPNPD_CONFIG)?;
+                fs::write(bed.path("miniupnpd.conf"), miniupnpd::CONFIG)?;
                 bed.start()?;
             }
             Ok(bed)
@@ -91,7 +91,7 @@ mod bench {
 
         fn launch(&mut self) -> Result<()> {
             self.daemon = None;
-            self.world.nft("router", MINIUPNPD_RULES)?;
+            self.world.nft("router", miniupnpd::RULES)?;
             let mut command = self.world.command("router", MINIUPNPD)?;
             command.arg("-d").arg("-f").arg(self.path("miniupnpd.conf"));
             command.arg("-P").arg(self.path("miniupnpd.pid"));
@@ -271,46 +271,4 @@ mod bench {
         }
         Ok(())
     }
-
-    const MINIUPNPD_CONFIG: &str = "\
-ext_ifname=wan
-ext_ip=45.45.2.2
-listening_ip=lan
-http_port=5000
-enable_natpmp=yes
-enable_upnp=yes
-secure_mode=yes
-system_uptime=no
-notify_interval=30
-uuid=11111111-2222-3333-4444-555555555555
-upnp_table_name=mini
-upnp_nat_table_name=mini
-upnp_forward_chain=miniupnpd
-upnp_nat_chain=prerouting_miniupnpd
-upnp_nat_postrouting_chain=postrouting_miniupnpd
-allow 1024-65535 192.168.1.0/24 1024-65535
-deny 0-65535 0.0.0.0/0 0-65535
-";
-
-    /// With nothing mapped.
-    const MINIUPNPD_RULES: &str = r#"table inet mini { }
-delete table inet mini
-table inet mini {
-  chain miniupnpd { }
-  chain prerouting_miniupnpd { }
-  chain postrouting_miniupnpd { }
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    jump miniupnpd
-  }
-  chain prerouting {
-    type nat hook prerouting priority -110; policy accept;
-    jump prerouting_miniupnpd
-  }
-  chain postrouting {
-    type nat hook postrouting priority 90; policy accept;
-    jump postrouting_miniupnpd
-  }
-}
-"#;
 }

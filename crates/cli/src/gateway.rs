@@ -3,13 +3,14 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use postern::gateway::socket::{Answer, DEFAULT_SOCKET, Question, ask, serve};
 use postern::gateway::{
-    DEFAULT_HTTP_PORT, Firewall, Gateway, GatewayConfig, GatewayError, Handle, LeaseInfo, Status,
-    describe, describe_obstacle,
+    DEFAULT_HTTP_PORT, Firewall, Gateway, GatewayConfig, GatewayError, Handle, LeaseInfo, Rule,
+    Status, describe, describe_obstacle,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -67,6 +68,11 @@ struct Run {
     /// Let hosts map ports of other hosts
     #[arg(long)]
     third_party: bool,
+    /// What the gateway is called where UPnP gateways are listed
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    limits: Limits,
     /// Tell Prometheus at this address what the gateway does, at the path /metrics. Default: nowhere
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
@@ -79,6 +85,45 @@ struct Run {
     /// Print one JSON object a line (docs/json.md)
     #[arg(long)]
     json: bool,
+}
+
+/// Who may have what, and how much of it.
+#[derive(Debug, Args)]
+struct Limits {
+    /// What a host may have, before the rules of the file: "allow" or "deny", and any of host=,
+    /// mac=, protocol=, external-ports=, internal-ports=, separated by commas; repeat it for several
+    #[arg(long = "rule", value_name = "RULE", value_parser = file::rule)]
+    rules: Vec<Rule>,
+    /// The longest lease, in seconds [default: 604800]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    max_lease: Option<u32>,
+    /// The most leases of one host; 0 is no limit
+    #[arg(long, value_name = "N")]
+    quota_host: Option<u32>,
+    /// The most leases of all hosts together
+    #[arg(long, value_name = "N")]
+    quota_total: Option<u32>,
+    /// Changes a second that one host may make; 0 is no limit
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// Changes that one host may make at once
+    #[arg(long, value_name = "N")]
+    burst: Option<u32>,
+}
+
+impl Limits {
+    fn apply(&self, config: &mut GatewayConfig) {
+        config.rules.splice(..0, self.rules.iter().cloned());
+        let seconds = self
+            .max_lease
+            .map(|seconds| Duration::from_secs(seconds.into()));
+        config.max_lease = seconds.unwrap_or(config.max_lease);
+        let quotas = &mut config.quotas;
+        quotas.host = self.quota_host.unwrap_or(quotas.host);
+        quotas.total = self.quota_total.unwrap_or(quotas.total);
+        quotas.changes_per_second = self.rate.unwrap_or(quotas.changes_per_second);
+        quotas.burst = self.burst.unwrap_or(quotas.burst);
+    }
 }
 
 fn firewalls() -> impl TypedValueParser<Value = Firewall> {
@@ -129,12 +174,10 @@ async fn daemon(run: Run) -> Result<(), Failure> {
     let output = Output::new(run.json);
     let config = config(&run)?;
     if run.print_rules {
-        return output.must_say(
-            &Event::Rules {
-                rules: &describe(&config),
-            },
-            &describe(&config),
-        );
+        let rules = describe(&config);
+        // What is shown to people has no control characters.
+        let spaced = rules.replace('\t', "    ");
+        return output.must_say(&Event::Rules { rules: &rules }, &spaced);
     }
     // Before anybody knows that we run, and may want us to stop.
     let signals = Signals::new().map_err(Failure::system)?;
@@ -258,6 +301,8 @@ fn config(run: &Run) -> Result<GatewayConfig, Failure> {
     config.nat_pmp &= !run.no_nat_pmp;
     config.pcp &= !run.no_pcp;
     config.third_party |= run.third_party;
+    config.name = run.name.clone().unwrap_or(config.name);
+    run.limits.apply(&mut config);
     config.upstream |= run.upstream;
     if !run.integrate.is_empty() {
         config.integrate.clone_from(&run.integrate);

@@ -97,7 +97,7 @@ fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Send(arguments) => on_runtime(send::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
-        Command::Map(arguments) => on_runtime(map::run(arguments)),
+        Command::Map(arguments) => on_one_thread(map::run(arguments)),
         Command::Check(arguments) => on_runtime(check::run(arguments)),
         Command::Server(arguments) => on_runtime(server::run(*arguments)),
         #[cfg(target_os = "linux")]
@@ -113,14 +113,15 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// Routers have little memory, and the work of a gateway is small.
-#[cfg(target_os = "linux")]
+/// For little work: routers have little memory, and a mapping is made before threads have begun.
 fn on_one_thread(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::system)?;
-    runtime.block_on(task)
+    let result = runtime.block_on(task);
+    runtime.shutdown_background();
+    result
 }
 
 fn on_runtime(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

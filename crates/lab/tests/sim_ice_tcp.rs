@@ -43,6 +43,8 @@ struct Side {
     meets: Instant,
     told: Vec<Candidate>,
     connects: u32,
+    /// The port that was taken last.
+    newest: u16,
     connected: Option<Instant>,
     valid: Option<(Instant, Path)>,
     selected: bool,
@@ -93,6 +95,7 @@ impl Meeting {
                 meets: start + Duration::from_secs(2) + staggers[side],
                 told: Vec::new(),
                 connects: 0,
+                newest: 5000,
                 connected: None,
                 valid: None,
                 selected: false,
@@ -175,8 +178,17 @@ impl Meeting {
                         (ends, TcpCall::Connect(ends.local, ends.remote))
                     }
                     TcpAction::Close(ends) => (ends, TcpCall::Close(ends.local, ends.remote)),
+                    TcpAction::Renew(host) => {
+                        side.newest += 1;
+                        let another = std::net::SocketAddr::new(host.ip(), side.newest);
+                        side.agent.add_tcp_host(now, another);
+                        self.world
+                            .call_tcp(now, side.host, TcpCall::Listen(another));
+                        continue;
+                    }
                 };
-                assert_eq!(ends.local.port(), 5000, "the port whose mapping is known");
+                let known = 5000..=side.newest;
+                assert!(known.contains(&ends.local.port()), "a port that is told");
                 self.world.call_tcp(now, side.host, call);
             }
             while let Some(out) = side.agent.poll_transmit() {

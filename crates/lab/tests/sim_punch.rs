@@ -59,10 +59,10 @@ fn two_strict_nats_with_blocks_of_800_ports_connect_within_5_s_and_1500_probes()
         let in_time = run.direct.is_some_and(|(time, _)| time <= SECOND * 5);
         in_time && run.probes <= MAX_PROBES
     };
-    // 947 of the first 1,000; chance alone moves 200 of them by three of a hundred either way.
+    // All that 1,500 flows of either side can meet is 97.0 % of meetings.
     let good = (0..200).filter(good).count();
     println!("block x block, 800: {good} of 200");
-    assert!(good >= 184);
+    assert!(good >= 190);
 }
 
 #[test]

@@ -478,6 +478,14 @@ impl Shared {
         Some(keeper.subscribe())
     }
 
+    /// The same of a port that leads to one of these for TCP, of a session that asks for as long as
+    /// it listens.
+    pub(crate) fn mapped_tcp(&self, hosts: &[SocketAddr]) -> Option<watch::Receiver<Mapped>> {
+        let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
+        let port = hosts.iter().find(private)?.port();
+        Some(self.keeper.get()?.map_tcp(port))
+    }
+
     /// What this host allows in attempts to punch.
     pub(crate) fn punch_budget(&self) -> MutexGuard<'_, HostBudget<SessionId>> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,15 +1,23 @@
-//! A port of the router that leads to the endpoint's socket, so that peers reach it from behind
-//! any NAT. It is asked for while everything else goes on.
+//! Ports of the router that lead here, so that peers reach us from behind any NAT: one to the
+//! endpoint's socket, and one to the port for TCP of each session. They are asked for while
+//! everything else goes on.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::{oneshot, watch};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::portmap::{Change, Client, Config, Mapping, PortMapping, Transport, Wish};
 
 /// For how long at a time, in seconds: so long it outlives a program that is killed.
 const LIFETIME: u32 = 600;
+
+/// Sessions with a port for TCP at one time; those beyond do without, so that a router's table is
+/// not filled.
+const MAX_TCP: usize = 16;
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +26,7 @@ pub(crate) enum Mapped {
     Pending,
     /// There is a port.
     At {
-        /// Our address and the socket's port.
+        /// Our address and the port here.
         base: SocketAddr,
         /// What leads there.
         external: SocketAddr,
@@ -27,33 +35,55 @@ pub(crate) enum Mapped {
     Nowhere,
 }
 
-/// Keeps the port until it is ended or dropped.
+/// A session's port, and whom to tell of it. Whoever asked has no interest any more when nobody
+/// listens.
+#[derive(Debug)]
+struct Request {
+    port: u16,
+    state: watch::Sender<Mapped>,
+}
+
+/// Keeps the ports until it is ended or dropped.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     state: watch::Receiver<Mapped>,
+    requests: mpsc::Sender<Request>,
     stop: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Keeper {
-    /// Begins to ask for a port that leads to this one. Must be called inside a tokio runtime.
+    /// Begins to ask for a port that leads to this one over UDP. Must be called inside a tokio
+    /// runtime.
     pub(crate) fn start(port: u16) -> Self {
         let (sender, state) = watch::channel(Mapped::Pending);
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(keep(port, sender, stopped));
+        let (requests, inbox) = mpsc::channel(MAX_TCP);
+        tokio::spawn(keep(port, sender, inbox, stopped));
         Self {
             state,
+            requests,
             stop: Mutex::new(Some(stop)),
         }
     }
 
-    /// Tells what is so at present, and what changes.
+    /// Asks for a port that leads to this one over TCP, and keeps it as long as what is returned.
+    pub(crate) fn map_tcp(&self, port: u16) -> watch::Receiver<Mapped> {
+        let (state, receiver) = watch::channel(Mapped::Pending);
+        if let Err(refused) = self.requests.try_send(Request { port, state }) {
+            let request = refused.into_inner();
+            request.state.send_replace(Mapped::Nowhere);
+        }
+        receiver
+    }
+
+    /// Tells what is so of UDP at present, and what changes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Mapped> {
         let mut state = self.state.clone();
         state.mark_changed();
         state
     }
 
-    /// Gives the port back, and waits until that is done.
+    /// Gives the ports back, and waits until that is done.
     pub(crate) async fn end(&self) {
         let stop = self
             .stop
@@ -66,7 +96,12 @@ impl Keeper {
     }
 }
 
-async fn keep(port: u16, state: watch::Sender<Mapped>, stop: oneshot::Receiver<()>) {
+async fn keep(
+    port: u16,
+    state: watch::Sender<Mapped>,
+    requests: mpsc::Receiver<Request>,
+    stop: oneshot::Receiver<()>,
+) {
     let client = match Client::start(Config::default()).await {
         Ok(client) => client,
         Err(error) => {
@@ -78,32 +113,65 @@ async fn keep(port: u16, state: watch::Sender<Mapped>, stop: oneshot::Receiver<(
     let stop = async { drop(stop.await) };
     tokio::select! {
         () = stop => {}
-        () = follow(&client, port, &state) => {}
+        () = serve(&client, port, &state, requests) => {}
     }
     client.close().await;
 }
 
+type Following<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Until no port is left.
+async fn serve(
+    client: &Client,
+    port: u16,
+    state: &watch::Sender<Mapped>,
+    mut requests: mpsc::Receiver<Request>,
+) {
+    let own = Request {
+        port,
+        state: state.clone(),
+    };
+    let mut followed: FuturesUnordered<Following<'_>> = FuturesUnordered::new();
+    followed.push(Box::pin(follow(client, Transport::Udp, own)));
+    loop {
+        tokio::select! {
+            over = followed.next() => if over.is_none() {
+                return;
+            },
+            Some(request) = requests.recv(), if followed.len() <= MAX_TCP => {
+                followed.push(Box::pin(async move {
+                    let state = request.state.clone();
+                    tokio::select! {
+                        () = state.closed() => {}
+                        () = follow(client, Transport::Tcp, request) => {}
+                    }
+                }));
+            }
+        }
+    }
+}
+
 /// Makes the mapping and tells what becomes of it.
-async fn follow(client: &Client, port: u16, state: &watch::Sender<Mapped>) {
+async fn follow(client: &Client, transport: Transport, Request { port, state }: Request) {
     let base = SocketAddr::new(client.link().address, port);
     let wish = Wish {
         lifetime: LIFETIME,
         must_end: true,
-        ..Wish::new(Transport::Udp, port)
+        ..Wish::new(transport, port)
     };
     let mut mapping: Mapping = match client.map(wish).await {
         Ok(mapping) => mapping,
         Err(error) => {
-            tracing::debug!(%error, "no router opens a port");
+            tracing::debug!(%error, %transport, "no router opens a port");
             let _ = state.send(Mapped::Nowhere);
             return;
         }
     };
-    tell(state, base, mapping.current());
+    tell(&state, base, mapping.current());
     loop {
         match mapping.changed().await {
             Change::Made(now) | Change::Renewed(now) | Change::Moved(now) | Change::Healed(now) => {
-                tell(state, base, &now);
+                tell(&state, base, &now);
             }
             // It is made again, and until then nothing better is known.
             Change::Lost(error) => tracing::debug!(%error, "the router's port is lost"),

@@ -21,6 +21,7 @@ use postern_proto::connect::{Connector, ConnectorConfig, Event, Relay};
 use postern_proto::ice;
 use postern_proto::signal::{RendezvousEvent, Secret};
 use postern_wire::signal::{Code, Fingerprint, PeerMessage};
+use postern_wire::transport::Transport;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -131,8 +132,9 @@ pub(crate) struct Session {
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
     established: Option<Established>,
-    /// A port of the router that leads here.
+    /// Ports of the router that lead here: to the endpoint's socket, and to ours for TCP.
     mapped: Option<watch::Receiver<Mapped>>,
+    mapped_tcp: Option<watch::Receiver<Mapped>>,
 }
 
 /// One thing that a session waited for.
@@ -145,7 +147,7 @@ enum Input {
     Unchannelled(Unchannelled),
     Link(News),
     Tcp(TcpNews),
-    Mapped(Mapped),
+    Mapped(Transport, Mapped),
     PathEvent(PathEvent),
     Said(Said),
     Late(Late),
@@ -183,12 +185,16 @@ impl Session {
         let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
         connector.set_nat64_prefix(now, shared.nat64());
         let mapped = shared.mapped();
-        if mapped.is_some() {
-            connector.expect_mapping(now);
+        let mapped_tcp = mapped.as_ref().and_then(|_| shared.mapped_tcp(tcp.hosts()));
+        for (wanted, transport) in [(&mapped, Transport::Udp), (&mapped_tcp, Transport::Tcp)] {
+            if wanted.is_some() {
+                connector.expect_mapping(now, transport);
+            }
         }
         Ok(Self {
             connector,
             mapped,
+            mapped_tcp,
             attempt: Some(shared.attempt()),
             shared,
             inbox,
@@ -270,7 +276,7 @@ impl Session {
                     self.connector
                         .handle_relay_data(now, relayed, peer, &payload);
                 }
-                Input::Mapped(mapped) => self.on_mapped(mapped),
+                Input::Mapped(transport, mapped) => self.on_mapped(transport, mapped),
                 Input::Link(News::Dialled(link, opened)) => self.on_dialled(link, opened),
                 Input::Link(News::Input(input)) => self.on_link_input(input),
                 Input::Tcp(news) => self.on_tcp(news),
@@ -291,7 +297,8 @@ impl Session {
             event = next_signal(&mut self.signals) => Input::Signal(event),
             met = next_meeting(&mut self.meeting) => Input::Met(met),
             () = caller_gone(&mut self.listener) => Input::Over,
-            mapped = next_mapped(&mut self.mapped) => Input::Mapped(mapped),
+            mapped = next_mapped(&mut self.mapped) => Input::Mapped(Transport::Udp, mapped),
+            mapped = next_mapped(&mut self.mapped_tcp) => Input::Mapped(Transport::Tcp, mapped),
             news = self.links.next() => Input::Link(news),
             news = self.tcp.next() => Input::Tcp(news),
             Some(datagram) = self.slow.1.recv() => Input::Unchannelled(datagram),
@@ -372,7 +379,10 @@ async fn next_mapped(mapped: &mut Option<watch::Receiver<Mapped>>) -> Mapped {
     };
     match state.changed().await {
         Ok(()) => *state.borrow_and_update(),
-        Err(_) => pending().await,
+        Err(_) => {
+            *mapped = None;
+            Mapped::Nowhere
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The TCP connections of one session that no relay carries: the ports it listens on, and what the
 //! agent wants of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -30,6 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 type Dial =
     Pin<Box<dyn Future<Output = (TcpEnds, bool, Result<io::Result<TcpStream>, Aborted>)> + Send>>;
 
+type Accepted = (TcpEnds, TcpStream);
+
 /// What happened.
 pub(crate) enum TcpNews {
     /// A port has accepted a connection.
@@ -38,6 +40,8 @@ pub(crate) enum TcpNews {
     Dialled(TcpEnds, bool, io::Result<TcpStream>),
     /// The one with this base has ended.
     Ended(SocketAddr),
+    /// Another port is listened on.
+    Listening(SocketAddr),
 }
 
 /// Ports, attempts and connections; all are closed when it is dropped.
@@ -45,8 +49,9 @@ pub(crate) struct Tcp {
     streams: Streams,
     inlets: Inlets,
     hosts: Vec<SocketAddr>,
-    _accepting: JoinSet<()>,
-    accepted: mpsc::Receiver<(TcpEnds, TcpStream)>,
+    renewed: VecDeque<SocketAddr>,
+    accepting: JoinSet<()>,
+    accepted: (mpsc::Sender<Accepted>, mpsc::Receiver<Accepted>),
     dials: FuturesUnordered<Dial>,
     dialling: BTreeMap<TcpEnds, AbortHandle>,
     open: BTreeMap<TcpEnds, SocketAddr>,
@@ -57,23 +62,30 @@ impl Tcp {
     /// Listens at these addresses of the machine; nothing is listened on without any. Must be called
     /// inside a tokio runtime.
     pub(crate) fn listen(ips: &[IpAddr], streams: Streams, inlets: Inlets) -> Self {
-        let (listeners, hosts) = tcp::listen(ips);
-        let (sender, accepted) = mpsc::channel(ACCEPTED);
-        let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept(listener, sender.clone()));
-        }
-        Self {
+        let mut this = Self {
             streams,
             inlets,
-            hosts,
-            _accepting: accepting,
-            accepted,
+            hosts: Vec::new(),
+            renewed: VecDeque::new(),
+            accepting: JoinSet::new(),
+            accepted: mpsc::channel(ACCEPTED),
             dials: FuturesUnordered::new(),
             dialling: BTreeMap::new(),
             open: BTreeMap::new(),
             ended: mpsc::channel(ENDED),
+        };
+        this.hosts = this.listen_at(ips);
+        this
+    }
+
+    /// Listens on a port of these addresses; where that is.
+    fn listen_at(&mut self, ips: &[IpAddr]) -> Vec<SocketAddr> {
+        let (listeners, hosts) = tcp::listen(ips);
+        for listener in listeners {
+            self.accepting
+                .spawn(accept(listener, self.accepted.0.clone()));
         }
+        hosts
     }
 
     /// Where this side can be connected to.
@@ -86,6 +98,10 @@ impl Tcp {
         match action {
             TcpAction::Connect { ends, framed } => self.dial(ends, framed),
             TcpAction::Close(ends) => self.close(ends),
+            TcpAction::Renew(host) => {
+                let hosts = self.listen_at(&[host.ip()]);
+                self.renewed.extend(hosts);
+            }
         }
     }
 
@@ -108,6 +124,9 @@ impl Tcp {
     /// What happens next.
     pub(crate) async fn next(&mut self) -> TcpNews {
         loop {
+            if let Some(host) = self.renewed.pop_front() {
+                return TcpNews::Listening(host);
+            }
             tokio::select! {
                 Some((ends, framed, result)) = self.dials.next() => {
                     // One that was given up is of no interest.
@@ -117,7 +136,7 @@ impl Tcp {
                     }
                 }
                 Some(base) = self.ended.1.recv() => return TcpNews::Ended(base),
-                Some((ends, stream)) = self.accepted.recv() => return TcpNews::Accepted(ends, stream),
+                Some((ends, stream)) = self.accepted.1.recv() => return TcpNews::Accepted(ends, stream),
                 else => std::future::pending().await,
             }
         }

@@ -91,7 +91,7 @@ pub(super) fn read(path: &Path) -> Result<GatewayConfig, Failure> {
 }
 
 fn parse(text: &str) -> Result<GatewayConfig, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file: File = toml::from_str(text).map_err(|error| in_a_line(text, &error))?;
     let default = GatewayConfig::default();
     let rules: Result<_, _> = file.rules.iter().map(FileRule::read).collect();
     let firewall = |name: &String| {
@@ -125,6 +125,47 @@ fn parse(text: &str) -> Result<GatewayConfig, String> {
         metrics: file.metrics,
         state: file.state,
     })
+}
+
+/// What is wrong, and where, without the picture of the place.
+fn in_a_line(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+    let message = error.message().replace('\n', " ");
+    format!("line {line}: {message}")
+}
+
+/// Reads a rule of an option: `deny,host=192.168.1.128/25,external-ports=80-90`.
+pub(super) fn rule(text: &str) -> Result<Rule, String> {
+    let mut words = text.split(',').map(str::trim);
+    let action = match words.next() {
+        Some("allow") => FileAction::Allow,
+        Some("deny") => FileAction::Deny,
+        _ => return Err("a rule begins with \"allow\" or \"deny\"".to_owned()),
+    };
+    let mut rule = FileRule {
+        action,
+        host: None,
+        mac: None,
+        protocol: None,
+        external_ports: None,
+        internal_ports: None,
+    };
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        let place = match name {
+            "host" => &mut rule.host,
+            "mac" => &mut rule.mac,
+            "protocol" => &mut rule.protocol,
+            "external-ports" => &mut rule.external_ports,
+            "internal-ports" => &mut rule.internal_ports,
+            _ => return Err(format!("a rule knows no {name:?}")),
+        };
+        if place.replace(value.to_owned()).is_some() {
+            return Err(format!("{name} is there twice"));
+        }
+    }
+    rule.read()
 }
 
 impl FileRule {
@@ -198,6 +239,27 @@ mod tests {
     }
 
     #[test]
+    fn an_option_says_a_rule_as_the_file_does() {
+        let said = rule(
+            "allow, mac=02:00:00:00:00:01, protocol=udp, external-ports=80-90,internal-ports=80",
+        );
+        let said = said.unwrap();
+        assert_eq!((said.action, said.external_ports), (Action::Allow, 80..=90));
+        assert_eq!(said.mac, Some([2, 0, 0, 0, 0, 1]));
+        assert_eq!(rule("deny").unwrap().action, Action::Deny);
+        for (text, word) in [
+            ("", "allow"),
+            ("open", "allow"),
+            ("allow,hots=10.0.0.1", "hots"),
+            ("allow,host=home", "home"),
+            ("allow,mac=x,mac=y", "twice"),
+        ] {
+            let error = rule(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, word) in [
             ("wam = []", "wam"),
@@ -212,6 +274,9 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
         }
+        let second = parse("upnp = true\nwam = []").unwrap_err();
+        assert!(second.starts_with("line 2: "), "{second}");
     }
 }

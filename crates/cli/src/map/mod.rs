@@ -9,8 +9,8 @@ use std::pin::{Pin, pin};
 
 use clap::{Args, Subcommand, ValueEnum};
 use postern::portmap::{
-    Change, Client, Config, Failure as Why, HttpUrl, Mapping, PortMapping, Protocol, Protocols,
-    StartError, Ticket, Transport, Wish,
+    Change, Client, Config, Failure as Why, HttpUrl, Link, Mapping, Nonce, PortMapping, Protocol,
+    Protocols, StartError, Ticket, Transport, Wish,
 };
 
 use postern::ServerUrl;
@@ -217,6 +217,7 @@ impl Map {
                 lifetime: add.lifetime,
                 description: add.description.clone(),
                 internal_host: add.internal_host,
+                nonce: self.nonce(client.link(), add, *transport),
                 ..Wish::new(*transport, add.port)
             };
             let mapping = tokio::select! {
@@ -241,6 +242,12 @@ impl Map {
         }
         self.keep(&mut made, stop).await;
         self.end(made).await
+    }
+
+    /// Of the mapping that is there already, if it is ours.
+    fn nonce(&self, link: &Link, add: &Add, transport: Transport) -> Option<Nonce> {
+        let host = add.internal_host.unwrap_or(link.address);
+        self.state.nonce(link.gateway, transport, (host, add.port))
     }
 
     /// Until interrupted.
@@ -328,23 +335,26 @@ impl Map {
 
     async fn delete(&self, delete: &Delete, pinholes: bool) -> Result<(), Failure> {
         let client = self.start(pinholes).await?;
-        let mut last = None;
-        let mut deleted = 0;
+        let mut failed = Vec::new();
         for transport in delete.protocol.transports() {
             match self.delete_one(&client, delete.port, *transport).await {
                 Ok(()) => {
-                    deleted += 1;
                     let shown = Deleted::new(delete.port, *transport);
                     let line = format!("port {}/{transport} is deleted", delete.port);
                     self.output.say_any(&shown, &line);
                 }
-                Err(why) => last = Some(why),
+                Err(why) => failed.push(why),
             }
         }
-        match last {
-            Some(why) if deleted == 0 => Err(why),
-            Some(_) | None => Ok(()),
+        if failed.len() < delete.protocol.transports().len() {
+            // That the other one is not there, or that nobody tells, is as well.
+            failed.retain(|why| !(why.is(NOT_MAPPED) || why.is(NO_GATEWAY)));
+        } else if failed.len() > 1 && failed.iter().all(|why| why.is(NOT_MAPPED)) {
+            return Err(not_mapped(&delete.port.to_string()));
         }
+        // A clear word counts for more than that there is nothing.
+        failed.sort_by_key(|why| why.is(NOT_MAPPED) || why.is(NO_GATEWAY));
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
     async fn delete_one(
@@ -374,12 +384,7 @@ impl Map {
         let there = entries
             .iter()
             .find(|entry| entry.key.external_port == port && entry.key.transport == transport);
-        let entry = there.ok_or_else(|| {
-            Failure::failed(
-                "not_mapped",
-                format!("port {port}/{transport} is not mapped"),
-            )
-        })?;
+        let entry = there.ok_or_else(|| not_mapped(&format!("{port}/{transport}")))?;
         // The table was that of the best one.
         let found = client.gateways().await.unwrap_or_default();
         let found = found.into_iter().next();
@@ -416,10 +421,12 @@ impl Map {
             self.output.say_any(&shown, &address);
             return Ok(());
         }
-        // PCP tells it with a mapping only: one of the port for discarded data, for a moment.
+        // PCP tells it with a mapping only: one of a port that is nobody's, for a moment.
+        let own = std::net::UdpSocket::bind((client.link().address, 0)).map_err(Failure::system)?;
+        let port = own.local_addr().map_err(Failure::system)?.port();
         let wish = Wish {
             lifetime: 120,
-            ..Wish::new(Transport::Udp, 9)
+            ..Wish::new(Transport::Udp, port)
         };
         let mapping = client.map(wish).await.map_err(from_why)?;
         let current = mapping.current().clone();
@@ -465,7 +472,7 @@ impl Map {
         }
         if mappings.is_empty() {
             return Err(Failure::failed(
-                "not_mapped",
+                NOT_MAPPED,
                 "there is nothing to watch; make a mapping with `postern map add`",
             ));
         }
@@ -537,9 +544,19 @@ impl Place {
     }
 }
 
+const NOT_MAPPED: &str = "not_mapped";
+const NO_GATEWAY: &str = "no_gateway";
+
+fn not_mapped(port: &str) -> Failure {
+    Failure::failed(NOT_MAPPED, format!("port {port} is not mapped"))
+}
+
 fn from_start(error: &StartError) -> Failure {
     let kind = match error {
-        StartError::NoInterface | StartError::NoIpv6 => "no_interface",
+        StartError::NoInterface
+        | StartError::UnknownInterface(_)
+        | StartError::NotOnLink(_)
+        | StartError::NoIpv6 => "no_interface",
         StartError::Guarded => "guarded",
         StartError::Socket(_) | StartError::Entropy(_) => "system",
     };
@@ -548,7 +565,7 @@ fn from_start(error: &StartError) -> Failure {
 
 fn from_why(why: Why) -> Failure {
     let kind = match why {
-        Why::NoGateway => "no_gateway",
+        Why::NoGateway => NO_GATEWAY,
         Why::Silent => "silent",
         Why::Garbled => "protocol",
         Why::PortTaken => "port_taken",

@@ -160,6 +160,23 @@ impl State {
         records.into_iter().filter(Record::stands).collect()
     }
 
+    /// The nonce with which a port was mapped before at this gateway, by PCP.
+    pub(super) fn nonce(
+        &self,
+        gateway: Option<IpAddr>,
+        transport: Transport,
+        (host, port): (IpAddr, u16),
+    ) -> Option<Nonce> {
+        let same = |record: &&Record| {
+            Some(record.gateway) == gateway
+                && record.transport == transport.as_str()
+                && (record.internal_address, record.internal_port) == (host, port)
+        };
+        let records = self.records();
+        let nonce = records.iter().find(same)?.nonce.as_ref()?;
+        parse_hex(nonce).map(Nonce)
+    }
+
     /// Remembers a mapping.
     pub(super) fn add(&self, mapping: &PortMapping) -> io::Result<()> {
         let record = Record::new(mapping);

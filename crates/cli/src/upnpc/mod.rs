@@ -187,8 +187,7 @@ async fn start(options: &Options) -> Result<Client, &'static str> {
         if matches!(error, StartError::Guarded) {
             complain(&error.to_string());
         }
-        let named = matches!(error, StartError::NoInterface) && options.interface.is_some();
-        if named {
+        if matches!(error, StartError::UnknownInterface(_)) {
             complain("ioctl(...SIOCGIFADDR...): No such device");
         }
         NO_DEVICE

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use postern_lab::netns::{Case, Home, Program, Server, Topology, World};
+use postern_lab::netns::{Case, Home, Program, Server, Topology, World, miniupnpd};
 use postern_lab::sim::Nat;
 use postern_wire::natpmp;
 use postern_wire::pcp::{self, Operation, Options, ResultCode};
@@ -115,9 +115,9 @@ impl Behind {
 
     fn with_miniupnpd() -> Self {
         let mut behind = Self::new();
-        behind.world.nft("router", MINIUPNPD_RULES).unwrap();
+        behind.world.nft("router", miniupnpd::RULES).unwrap();
         let file = behind.path("miniupnpd.conf");
-        std::fs::write(&file, MINIUPNPD).unwrap();
+        std::fs::write(&file, miniupnpd::CONFIG).unwrap();
         let mut command = behind.world.command("router", "miniupnpd").unwrap();
         command.arg("-d").arg("-f").arg(file);
         command.arg("-P").arg(behind.path("miniupnpd.pid"));
@@ -349,40 +349,3 @@ fn another_address_of_the_next_router_is_told() {
     assert!(epoch <= 1, "{epoch}");
     behind.is_reached_in_the_end(another, 4001, true);
 }
-
-const MINIUPNPD: &str = "\
-ext_ifname=wan
-ext_ip=45.45.2.2
-listening_ip=lan
-http_port=5000
-enable_natpmp=yes
-enable_upnp=yes
-secure_mode=yes
-uuid=11111111-2222-3333-4444-555555555555
-upnp_table_name=mini
-upnp_nat_table_name=mini
-upnp_forward_chain=miniupnpd
-upnp_nat_chain=prerouting_miniupnpd
-upnp_nat_postrouting_chain=postrouting_miniupnpd
-allow 1024-65535 192.168.1.0/24 1024-65535
-deny 0-65535 0.0.0.0/0 0-65535
-";
-
-const MINIUPNPD_RULES: &str = r#"table inet mini {
-  chain miniupnpd { }
-  chain prerouting_miniupnpd { }
-  chain postrouting_miniupnpd { }
-  chain forward {
-    type filter hook forward priority 0; policy accept;
-    jump miniupnpd
-  }
-  chain prerouting {
-    type nat hook prerouting priority -110; policy accept;
-    jump prerouting_miniupnpd
-  }
-  chain postrouting {
-    type nat hook postrouting priority 90; policy accept;
-    jump postrouting_miniupnpd
-  }
-}
-"#;

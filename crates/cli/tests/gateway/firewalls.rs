@@ -2,7 +2,7 @@
 //! what is mapped passes, and without it does not.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use postern_lab::netns::Case;
@@ -17,6 +17,7 @@ pub(crate) const CASES: &[Case] = postern_lab::cases![
     fw4_lets_in_what_is_mapped,
     ufw_lets_in_what_is_mapped,
     iptables_lets_in_what_is_mapped,
+    iptables_from_before_nftables_lets_in_what_is_mapped,
     docker_lets_in_what_is_mapped,
     a_firewall_that_comes_later_gets_the_rule,
 ];
@@ -31,6 +32,10 @@ struct Firewall {
     load: fn(&House),
     /// Whether it lets mappings of IPv4, and pinholes, in by itself.
     alone: (bool, bool),
+    /// How many rules of ours it has.
+    count: fn(&House) -> usize,
+    /// How soon it is noticed that our rule is gone.
+    soon: Duration,
 }
 
 const IPTABLES: &[&str] = &["ip filter FORWARD", "ip6 filter FORWARD"];
@@ -42,6 +47,8 @@ fn firewalld_lets_in_what_is_mapped() {
         load: |house| nft(house, include_str!("firewalls/firewalld.nft")),
         // It accepts all that is translated.
         alone: (true, false),
+        count: rules_of_ours,
+        soon: A_SECOND,
     });
 }
 
@@ -51,6 +58,8 @@ fn fw4_lets_in_what_is_mapped() {
         chains: &["inet fw4 forward"],
         load: |house| nft(house, include_str!("firewalls/fw4.nft")),
         alone: (false, false),
+        count: rules_of_ours,
+        soon: A_SECOND,
     });
 }
 
@@ -63,6 +72,8 @@ fn ufw_lets_in_what_is_mapped() {
             iptables(house, "ip6tables", include_str!("firewalls/ufw.v6"));
         },
         alone: (false, false),
+        count: rules_of_ours,
+        soon: A_SECOND,
     });
 }
 
@@ -76,6 +87,31 @@ fn iptables_lets_in_what_is_mapped() {
             iptables(house, "ip6tables", rules);
         },
         alone: (false, false),
+        count: rules_of_ours,
+        soon: A_SECOND,
+    });
+}
+
+fn iptables_from_before_nftables_lets_in_what_is_mapped() {
+    lets_in_what_is_mapped(&Firewall {
+        name: "iptables",
+        chains: &[
+            "ip filter FORWARD (iptables-legacy)",
+            "ip6 filter FORWARD (iptables-legacy)",
+        ],
+        load: |house| {
+            let rules = include_str!("firewalls/iptables.rules");
+            iptables(house, "iptables-legacy", rules);
+            iptables(house, "ip6tables-legacy", rules);
+        },
+        alone: (false, false),
+        count: |house| {
+            let programs = ["iptables-legacy", "ip6tables-legacy"];
+            let listed = programs.map(|program| house.run("router", program, "-S FORWARD"));
+            listed.concat().matches("\"postern gateway\"").count()
+        },
+        // The kernel tells nobody.
+        soon: LIMIT,
     });
 }
 
@@ -86,6 +122,8 @@ fn docker_lets_in_what_is_mapped() {
         load: |house| iptables(house, "iptables", include_str!("firewalls/docker.v4")),
         // It leaves IPv6 as it is unless told.
         alone: (false, true),
+        count: rules_of_ours,
+        soon: A_SECOND,
     });
 }
 
@@ -102,26 +140,26 @@ fn lets_in_what_is_mapped(firewall: &Firewall) {
     assert_eq!(ready["obstacles"], json!([]));
     assert_let_in(&house, (true, true), "with the rule");
     assert_eq!(house.reached_from(Udp, 4001, 4000), EVERYWHERE);
-    assert_eq!(rules_of_ours(&house), firewall.chains.len());
+    assert_eq!((firewall.count)(&house), firewall.chains.len());
 
     (firewall.load)(&house);
     let begin = Instant::now();
-    while rules_of_ours(&house) < firewall.chains.len() {
-        assert!(begin.elapsed() < A_SECOND, "after a reload");
+    while (firewall.count)(&house) < firewall.chains.len() {
+        assert!(begin.elapsed() < firewall.soon, "after a reload");
     }
     assert_let_in(&house, (true, true), "after a reload");
-    assert_eq!(rules_of_ours(&house), firewall.chains.len());
+    assert_eq!((firewall.count)(&house), firewall.chains.len());
 
     house.stop(Signal::SIGTERM);
-    assert_eq!(rules_of_ours(&house), 0);
+    assert_eq!((firewall.count)(&house), 0);
     assert_let_in(&house, firewall.alone, "when the gateway has ended");
 
     // A run that ended badly leaves its rule behind, for the next one.
     house.start(&["--integrate", firewall.name]);
     house.stop(Signal::SIGKILL);
-    assert_eq!(rules_of_ours(&house), firewall.chains.len());
+    assert_eq!((firewall.count)(&house), firewall.chains.len());
     house.start(&["--integrate", firewall.name]);
-    assert_eq!(rules_of_ours(&house), firewall.chains.len());
+    assert_eq!((firewall.count)(&house), firewall.chains.len());
 }
 
 fn a_firewall_that_comes_later_gets_the_rule() {

@@ -17,6 +17,7 @@ use crate::house::{
 pub(crate) const CASES: &[Case] = postern_lab::cases![
     leases_outlive_the_gateway_and_are_known_to_the_next_one,
     what_somebody_else_takes_away_is_back_within_a_second,
+    who_asks_while_many_leases_are_brought_in_is_answered_as_ever,
     a_start_is_announced_before_anybody_asks,
     another_outside_address_is_announced_and_leads_in,
     a_line_that_comes_back_has_its_leases,
@@ -78,6 +79,43 @@ fn what_somebody_else_takes_away_is_back_within_a_second() {
             assert!(begin.elapsed() < A_SECOND, "after {harm}");
         }
     }
+}
+
+/// The table is made anew a part at a time, and what changes meanwhile is changed once.
+fn who_asks_while_many_leases_are_brought_in_is_answered_as_ever() {
+    const MANY: u16 = 3000;
+    let mut house = House::without_gateway();
+    let unlimited = ["--quota-host", "0", "--quota-total", "16384", "--rate", "0"];
+    house.start(&unlimited);
+    let grant = |port| house.pcp(map(Udp, port, port), 600, Options::default());
+    for port in 30_000..30_000 + MANY {
+        assert_eq!(grant(port).result, pcp::ResultCode::SUCCESS, "{port}");
+    }
+    thread::sleep(A_SECOND);
+    house.stop(Signal::SIGKILL);
+    assert_eq!(house.start(&unlimited)["leases"], MANY);
+    let last = 30_000 + MANY - 1;
+    // The last ones are brought in last: one is renewed, one is taken back, one is wanted by
+    // somebody else.
+    let renewed = house.pcp(map(Udp, last, last), 1200, Options::default());
+    assert_eq!(renewed.lifetime, 1200);
+    house.pcp(map(Udp, last - 1, 0), 0, Options::default());
+    let taken = house.pcp(map(Udp, 4000, last - 2), 600, Options::default());
+    let Some(pcp::Operation::Map(other)) = taken.operation else {
+        panic!("{taken:?}")
+    };
+    assert_ne!(other.external_port, last - 2);
+    let led = |port, to| house.reached_from(Udp, port, to);
+    wait_for(|| led(last - 2, last - 2) == EVERYWHERE);
+    assert_eq!(led(last, last), EVERYWHERE);
+    assert_eq!(led(last - 1, last - 1), NOWHERE);
+    assert_eq!(led(other.external_port, 4000), EVERYWHERE);
+    let listed = house.run("router", "nft", "list map inet postern udp4");
+    assert_eq!(listed.matches("45.45.2.2 . ").count(), usize::from(MANY));
+    assert_eq!(house.ask_json(&["list"]).len(), usize::from(MANY));
+    assert_eq!(house.ask_json(&["flush"])[0]["count"], MANY);
+    assert_eq!(led(last, last), NOWHERE);
+    assert_eq!(house.ask_json(&["list"]).len(), 0);
 }
 
 fn a_start_is_announced_before_anybody_asks() {

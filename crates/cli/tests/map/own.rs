@@ -13,6 +13,8 @@ use crate::home::Home;
 pub(crate) const CASES: &[Case] = postern_lab::cases![
     our_gateway_maps_lists_and_deletes_by_every_protocol,
     our_gateway_renews_what_another_process_made,
+    what_is_asked_for_again_is_renewed_and_both_transports_are_deleted_at_once,
+    who_names_a_gateway_or_an_interface_means_it,
     our_gateway_opens_pinholes_by_pcp_and_by_upnp,
     what_our_gateway_has_forgotten_is_made_again_within_six_seconds,
 ];
@@ -69,6 +71,41 @@ fn our_gateway_renews_what_another_process_made() {
         assert_eq!(object["external_port"], 4001, "{protocol}: {line}");
         assert!(lease_of(&home) >= before - 1, "{protocol}");
     }
+}
+
+/// PCP renews only for who knows the nonce, which another process does.
+fn what_is_asked_for_again_is_renewed_and_both_transports_are_deleted_at_once() {
+    for (kind, port) in [("", 4001), ("pinhole ", 4000)] {
+        let home = Home::with_our_gateway();
+        let external = format!("--external {port}");
+        let add = format!("{kind}add 4000 {external} --protocols pcp --protocol both");
+        for _ in 0..2 {
+            let told = home.told(&words(&add));
+            assert_eq!(told.len(), 2, "{told:?}");
+            assert!(told.iter().all(|one| one["external_port"] == port));
+            assert_eq!(home.leases().len(), 2);
+        }
+        let delete = format!("{kind}delete {port}");
+        assert_eq!(home.told(&words(&delete)).len(), 2);
+        assert_eq!(home.leases().len(), 0);
+        assert_eq!(home.fails(&words(&delete)), "not_mapped");
+    }
+}
+
+fn who_names_a_gateway_or_an_interface_means_it() {
+    let home = Home::with_our_gateway();
+    for (named, kind) in [
+        ("--gateway 192.168.1.99", "no_gateway"),
+        ("--gateway 45.45.1.1", "no_interface"),
+        ("--interface eth0 --gateway 45.45.1.1", "no_interface"),
+        ("--interface eth9", "no_interface"),
+    ] {
+        let add = format!("add 4000 {named}");
+        assert_eq!(home.fails(&words(&add)), kind, "{named}");
+    }
+    assert_eq!(home.leases().len(), 0);
+    let told = home.told(&words("add 4000 --interface eth0 --gateway 192.168.1.1"));
+    assert_eq!(told[0]["gateway"], "192.168.1.1");
 }
 
 fn our_gateway_opens_pinholes_by_pcp_and_by_upnp() {

@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use postern_lab::netns::{Case, Program as Daemon, Topology};
 use postern_lab::sim::{Allocation, Filtering, Mapping, Nat, Ports};
+use serde_json::Value;
 
 use crate::programs::Program;
 use crate::scene::Scene;
+use crate::tcp::without_udp;
 
 pub(crate) const CASES: &[Case] = postern_lab::cases!(
     two_homes_whose_routers_open_no_ports_are_relayed,
     two_homes_with_miniupnpd_are_connected_directly,
     the_same_two_homes_are_relayed_if_their_routers_are_not_asked,
     one_home_with_our_gateway_is_enough,
+    without_udp_one_home_with_our_gateway_is_enough_over_tcp,
 );
 
 /// How long a router's daemon may take to start.
@@ -45,11 +48,12 @@ fn scene(server: &[&str]) -> Scene {
 
 /// Waits until a path is told to have come about in this way. Whoever is reached through its own
 /// router's port knows that when its own check is answered, which may be a moment later.
-fn comes_about(program: &mut Program, kind: &str, technique: &str) {
+fn comes_about(program: &mut Program, kind: &str, technique: &str) -> Value {
     loop {
         let path = program.event("path");
         if path["technique"] == technique {
-            return assert_eq!(path["kind"], kind);
+            assert_eq!(path["kind"], kind);
+            return path;
         }
     }
 }
@@ -95,23 +99,61 @@ fn two_homes_with_miniupnpd_are_connected_directly() {
 }
 
 fn one_home_with_our_gateway_is_enough() {
-    for (router, lan) in [("red", 1), ("blue", 2)] {
+    for router in ["red", "blue"] {
         let scene = scene(&[]);
-        let socket = scene.path("gateway.sock");
-        let mut command = scene.postern(router, "gateway");
-        command.args(["--wan", "wan", "--lan", "lan", "--json"]);
-        command.arg("--state").arg(scene.path("state"));
-        command.arg("--socket").arg(&socket);
-        let mut gateway = Daemon::start(command).unwrap();
-        let ready = gateway.event("ready", STARTING);
-        assert!(ready.is_some(), "{lan}: {}", gateway.complaints());
+        let _gateway = gateway(&scene, router);
         assert_a_file_crosses(&scene, &[], "direct", "mapped");
-        let mut list = scene.postern(router, "gateway");
-        list.args(["list", "--json", "--socket"]).arg(&socket);
-        let leases = list.output().unwrap();
-        assert!(leases.status.success());
-        assert_eq!(String::from_utf8(leases.stdout).unwrap(), "", "{router}");
+        assert_eq!(leases(&scene, router), "", "{router}");
     }
+}
+
+/// Their routers give every destination another port over TCP, too.
+fn without_udp_one_home_with_our_gateway_is_enough_over_tcp() {
+    for router in ["red", "blue"] {
+        let scene = scene(&[]);
+        without_udp(&scene);
+        let _gateway = gateway(&scene, router);
+        let file = scene.file("letter", 3_000_000);
+        let mut sender = scene.send(&[&file]);
+        let mut receiver = scene.receive(&sender.code());
+        for program in [&mut sender, &mut receiver] {
+            let path = comes_about(program, "direct", "mapped");
+            assert_eq!(path["protocol"], "tcp", "{path}");
+        }
+        receiver.succeeds();
+        sender.succeeds();
+        scene.assert_arrived(&[file]);
+        assert_eq!(leases(&scene, router), "", "{router}");
+
+        let mut sender = scene.sending(&[scene.sent("letter")]);
+        sender.args(["--disable", "mapped"]);
+        let mut sender = scene.start("alice", sender);
+        let mut receiver = scene.receiving(&["--yes", &sender.code()]);
+        receiver.args(["--disable", "mapped"]);
+        scene.start("bob", receiver).fails(1, "no_path");
+        sender.fails(1, "no_path");
+    }
+}
+
+fn gateway(scene: &Scene, router: &str) -> Daemon {
+    let mut command = scene.postern(router, "gateway");
+    command.args(["--wan", "wan", "--lan", "lan", "--json"]);
+    command.arg("--state").arg(scene.path("state"));
+    command.arg("--socket").arg(scene.path("gateway.sock"));
+    let mut gateway = Daemon::start(command).unwrap();
+    let ready = gateway.event("ready", STARTING);
+    assert!(ready.is_some(), "{router}: {}", gateway.complaints());
+    gateway
+}
+
+/// What our gateway has opened, one object a line.
+fn leases(scene: &Scene, router: &str) -> String {
+    let mut list = scene.postern(router, "gateway");
+    list.args(["list", "--json", "--socket"]);
+    list.arg(scene.path("gateway.sock"));
+    let leases = list.output().unwrap();
+    assert!(leases.status.success());
+    String::from_utf8(leases.stdout).unwrap()
 }
 
 /// Miniupnpd on a router, which goes on giving every destination another port.

@@ -19,6 +19,7 @@ use crate::scene::Scene;
 pub(crate) const CASES: &[Case] = postern_lab::cases!(
     two_routers_that_drop_are_passed_over_tcp,
     two_routers_that_refuse_are_passed_with_unequal_delays,
+    two_routers_that_answer_with_icmp_are_passed_from_another_port_if_need_be,
     a_public_host_is_connected_to_from_behind_a_router,
     a_public_host_that_sends_is_connected_to_as_well,
     two_homes_meet_over_tcp_and_ipv6,
@@ -40,7 +41,7 @@ fn blocking(what: &str) -> String {
     format!("table inet block {{\nchain forward {{\n{hook}; {what} drop;\n}}\n}}\n")
 }
 
-fn without_udp(scene: &Scene) {
+pub(crate) fn without_udp(scene: &Scene) {
     for router in ["red", "blue"] {
         scene
             .world
@@ -136,6 +137,14 @@ fn two_routers_that_refuse_are_passed_with_unequal_delays() {
     for delays in [[0, 30], [30, 0], [5, 60]] {
         let scene = apart(Unsolicited::Reset, delays);
         repeatedly(&format!("reset, {delays:?} ms"), &scene);
+    }
+}
+
+/// Linux's own `reject`. A first port that was spoilt by it stays so.
+fn two_routers_that_answer_with_icmp_are_passed_from_another_port_if_need_be() {
+    for delays in [[10, 30], [30, 10], [5, 60]] {
+        let scene = apart(Unsolicited::PortUnreachable, delays);
+        repeatedly(&format!("icmp, {delays:?} ms"), &scene);
     }
 }
 

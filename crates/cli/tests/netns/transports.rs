@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = postern_lab::cases!(
     where_one_side_gets_no_udp_out_it_reaches_the_relay_over_tcp,
     where_neither_side_gets_udp_out_they_meet_at_the_relay_over_tcp,
     where_only_the_servers_port_is_open_the_relay_is_reached_over_tls_on_it,
+    where_the_server_has_two_addresses_the_relay_is_reached_over_tls_no_later,
     without_udp_not_one_datagram_leaves,
     the_transport_to_the_relay_can_be_chosen_on_each_side,
     a_proxy_is_the_only_way_out,
@@ -114,6 +115,23 @@ fn where_only_the_servers_port_is_open_the_relay_is_reached_over_tls_on_it() {
     }
     for path in cross(&scene, &[], &[]) {
         assert_eq!(path["relay"], "tls");
+    }
+}
+
+fn where_the_server_has_two_addresses_the_relay_is_reached_over_tls_no_later() {
+    let mut topology = Topology::two_homes(strict(), strict());
+    topology.servers[0].addresses = 2;
+    let mut scene = Scene::without_server(&topology);
+    let second = scene.world.addresses("server").unwrap()[1];
+    scene.serve_with(&[second], &["--relay"]);
+    for router in ["red", "blue"] {
+        let rules = only("tcp dport 8443 accept; tcp sport 8443");
+        scene.world.nft(router, &rules).unwrap();
+    }
+    for path in cross(&scene, &[], &[]) {
+        assert_eq!(path["relay"], "tls");
+        let elapsed = path["elapsed_ms"].as_u64().unwrap();
+        assert!(elapsed < 3000, "{elapsed} ms");
     }
 }
 

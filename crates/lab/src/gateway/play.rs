@@ -205,6 +205,7 @@ impl Play {
             must_end: false,
             description: "postern lab: a description of more than 32 characters".to_owned(),
             internal_host: None,
+            nonce: None,
         }
     }
 
@@ -483,6 +484,7 @@ fn config(local: SocketAddr, gateway: IpAddr, protocols: Protocols) -> Config {
         location: None,
         verify: false,
         search: true,
+        only_gateway: false,
         known: None,
     }
 }

@@ -26,6 +26,7 @@ mod build;
 mod enter;
 mod harness;
 mod link;
+pub mod miniupnpd;
 mod namespace;
 mod program;
 mod proxy;

@@ -1,20 +1,21 @@
 //! The task that owns the machine and the kernel's table.
 
 mod next;
+mod restore;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_proto::Datagram;
 use postern_proto::gateway::{
-    self as machine, ChangeError, Client, Event, ExchangeId, Identity, Opening, Place,
+    self as machine, ChangeError, Client, Event, ExchangeId, Identity, LeaseId, Opening, Place,
 };
 use postern_wire::upnp::http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::config::{GatewayConfig, GatewayError};
@@ -22,6 +23,7 @@ use super::control::{GOODBYE, Handle, LeaseInfo, Status, describe_obstacle};
 use super::firewalls::Others;
 use super::http;
 use super::kernel::{self, Kernel, KernelError};
+use super::legacy::{Legacy, Wanted};
 use super::links::{self, Links};
 use super::metrics::{self, Numbers, Served};
 use super::neighbours::mac_of;
@@ -91,6 +93,8 @@ pub struct Gateway {
     rules: Rules,
     machine: machine::Gateway,
     kernel: Kernel,
+    /// Leases that the kernel's table does not have yet.
+    restoring: BTreeSet<LeaseId>,
     links: Links,
     sockets: Sockets,
     http: http::Places,
@@ -103,6 +107,7 @@ pub struct Gateway {
     supervisor: Option<Supervisor>,
     /// How it stands with other firewalls.
     others: Others,
+    legacy: Legacy,
     /// The next router, if it has to open ports as well, and how many there have been.
     upstream: Option<Upstream>,
     upstreams: u64,
@@ -135,6 +140,7 @@ impl Gateway {
             rules: rules(&config),
             machine,
             kernel,
+            restoring: BTreeSet::new(),
             links,
             sockets: Sockets::default(),
             http: http::Places::default(),
@@ -146,6 +152,7 @@ impl Gateway {
             identity,
             supervisor: Supervisor::of_environment(),
             others: Others::default(),
+            legacy: Legacy::default(),
             upstream: None,
             upstreams: 0,
             metrics: metrics::bind(&config)?,
@@ -154,11 +161,17 @@ impl Gateway {
             config,
         };
         gateway.machine.set_identity(gateway.identity.clone());
+        // First: where another gateway has the ports, its table is not to be touched.
+        gateway.bind(now)?;
         gateway
             .install(now)
             .map_err(|error| GatewayError::Kernel(error.into()))?;
-        gateway.bind(now)?;
+        let wanted = gateway.wanted_of_legacy();
+        gateway.legacy.look(now, wanted);
         gateway.look_at_others();
+        if gateway.others.obstacles.is_empty() {
+            gateway.warn_of_obstacles();
+        }
         gateway.follow_line(now);
         gateway.machine.announce_start(now);
         Ok(gateway)
@@ -196,7 +209,11 @@ impl Gateway {
                 _ = alive.tick() => self.say("WATCHDOG=1"),
                 () = until(timeout) => {}
                 () = written(self.writer.as_mut()) => {}
+                changed = self.legacy.changed() => if changed {
+                    self.warn_of_obstacles();
+                },
                 Some(input) = self.inputs.recv() => self.take(input),
+                () = yield_now(), if !self.restoring.is_empty() => {}
             }
             self.work();
         }
@@ -219,6 +236,7 @@ impl Gateway {
         if let Err(error) = self.kernel.withdraw() {
             tracing::warn!(%error, "the rules in other tables stay there");
         }
+        std::mem::take(&mut self.legacy).withdraw().await;
         // Its mappings end with us.
         self.upstream = None;
         self.machine.say_goodbye();
@@ -240,6 +258,7 @@ impl Gateway {
         }
         self.machine.handle_timeout(now);
         self.drain(now);
+        self.restore_next(now);
         let due = self.writer.as_ref().and_then(Writer::due);
         if due.is_some_and(|due| due <= now) {
             let saved = self.saved(now);
@@ -329,13 +348,17 @@ impl Gateway {
     fn carry_out(&mut self, now: Instant, event: Event) {
         match event {
             Event::Change { id, remove, add } => {
-                let result = self.change(remove.as_ref(), add.as_ref());
+                let there = self.there(remove.as_ref());
+                let result = self.change(there, add.as_ref());
                 let result = result.map_err(|error| refusal(&error));
+                let added = add.as_ref().map(|(opening, _)| opening);
                 match result {
-                    Ok(()) => self.served.changes += 1,
+                    Ok(()) => {
+                        self.note_change(remove.as_ref().or(added));
+                        self.served.changes += 1;
+                    }
                     Err(_) => self.served.failed_changes += 1,
                 }
-                let added = add.as_ref().map(|(opening, _)| opening);
                 if result.is_err() || !self.waits_for_upstream(now, id, remove, added) {
                     self.machine.handle_changed(now, id, result);
                 }
@@ -410,13 +433,6 @@ impl Gateway {
         }
     }
 
-    fn install(&mut self, now: Instant) -> Result<(), KernelError> {
-        self.kernel.install(&self.rules)?;
-        let openings = self.machine.openings(now);
-        let placed = openings.map(|(opening, life)| (Placement::of(&opening), life));
-        self.kernel.restore(placed)
-    }
-
     /// Takes another configuration: the interfaces may be others, too.
     fn reload(&mut self, now: Instant, config: GatewayConfig) -> Result<(), GatewayError> {
         links::check(&config)?;
@@ -452,19 +468,33 @@ impl Gateway {
         let mark = self.config.mark;
         match self.kernel.look_at_others(&self.config.integrate, mark) {
             Ok(Some(found)) if found != self.others => {
-                for chain in &found.obstacles {
-                    tracing::warn!("{}", describe_obstacle(chain, mark));
-                }
                 self.others = found;
+                self.warn_of_obstacles();
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "other tables cannot be looked at"),
         }
     }
 
+    fn wanted_of_legacy(&self) -> Wanted {
+        Wanted::of(&self.config.integrate, self.config.mark)
+    }
+
+    fn warn_of_obstacles(&self) {
+        for chain in self
+            .others
+            .obstacles
+            .iter()
+            .chain(&self.legacy.seen.obstacles)
+        {
+            tracing::warn!("{}", describe_obstacle(chain, self.config.mark));
+        }
+    }
+
     /// Looks at the interfaces, and follows what has changed.
     fn look(&mut self) {
         self.look_at_others();
+        self.legacy.begin(clock::now(), self.wanted_of_legacy());
         let links = match Links::look(&self.config) {
             Ok(links) => links,
             Err(error) => return tracing::warn!(%error, "the interfaces cannot be listed"),

@@ -16,7 +16,7 @@ pub enum Firewall {
     Fw4,
     /// Ubuntu's, on top of iptables.
     Ufw,
-    /// The chain FORWARD of iptables over nftables, docker's included.
+    /// The chain FORWARD of iptables, over nftables or as it was before, docker's included.
     Iptables,
 }
 
@@ -52,7 +52,7 @@ impl Firewall {
 }
 
 /// What rules of ours in the tables of others are known by.
-const COMMENT: &str = "postern gateway";
+pub(super) const COMMENT: &str = "postern gateway";
 
 /// How it stands with the other firewalls.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

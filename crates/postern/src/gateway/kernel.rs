@@ -193,7 +193,40 @@ impl Kernel {
     /// Ends the flows that came in by an opening; how many there were.
     pub(super) fn end_flows(&mut self, opening: &Opening) -> Result<usize, KernelError> {
         let flows = self.flows(opening)?;
-        for flow in &flows {
+        self.end_all(&flows)
+    }
+
+    /// The same of many openings, with one look at each family's flows.
+    pub(super) fn end_flows_of(&mut self, openings: &[Opening]) -> Result<usize, KernelError> {
+        let mut ended = 0;
+        for v4 in [true, false] {
+            let of_family = openings.iter().filter(|o| o.lease.internal.is_ipv4() == v4);
+            let filters: Vec<FlowFilter> = of_family.filter_map(filter_of).collect();
+            if filters.is_empty() {
+                continue;
+            }
+            // Found by the end that is always known, and then looked at as a whole.
+            let mut by_end = BTreeMap::<_, Vec<FlowFilter>>::new();
+            for filter in filters {
+                by_end
+                    .entry((filter.from, filter.to))
+                    .or_default()
+                    .push(filter);
+            }
+            let takes = |flow: &Flow| {
+                let (from, to) = (flow.original.source, flow.original.destination);
+                let ends = [(None, Some(to)), (Some(from), Some(to))];
+                let known = ends.iter().filter_map(|ends| by_end.get(ends));
+                known.flatten().any(|filter| filter.takes(flow))
+            };
+            let flows = self.netlink.flows(v4, takes)?;
+            ended += self.end_all(&flows)?;
+        }
+        Ok(ended)
+    }
+
+    fn end_all(&mut self, flows: &[Flow]) -> Result<usize, KernelError> {
+        for flow in flows {
             match self.netlink.end_flow(flow) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -215,30 +248,11 @@ impl Kernel {
     }
 
     fn flows(&mut self, opening: &Opening) -> Result<Vec<Flow>, KernelError> {
-        let lease = &opening.lease;
-        let mut filter = FlowFilter {
-            protocol: Some(lease.transport.ip_protocol()),
-            ..FlowFilter::default()
+        let Some(filter) = filter_of(opening) else {
+            return Ok(Vec::new());
         };
-        match lease.kind {
-            Kind::Mapping { external_port } => {
-                let Some(external) = opening.external else {
-                    return Ok(Vec::new());
-                };
-                filter.to = Some(SocketAddr::new(external.into(), external_port));
-                filter.answered_by = Some(lease.internal);
-            }
-            Kind::Peer { remote, .. } => {
-                filter.from = Some(lease.internal);
-                filter.to = Some(remote.into());
-            }
-            Kind::Pinhole => filter.to = Some(lease.internal),
-            Kind::PeerPinhole { remote } => {
-                filter.from = Some(remote.into());
-                filter.to = Some(lease.internal);
-            }
-        }
-        self.netlink.flows(lease.internal.is_ipv4(), filter)
+        let v4 = opening.lease.internal.is_ipv4();
+        self.netlink.flows(v4, |flow| filter.takes(flow))
     }
 
     /// Whether somebody else took something away from the table since the last call.
@@ -268,6 +282,32 @@ impl Kernel {
             }
         }
     }
+}
+
+/// Which flows an opening makes; none where it leads nowhere.
+fn filter_of(opening: &Opening) -> Option<FlowFilter> {
+    let lease = &opening.lease;
+    let mut filter = FlowFilter {
+        protocol: Some(lease.transport.ip_protocol()),
+        ..FlowFilter::default()
+    };
+    match lease.kind {
+        Kind::Mapping { external_port } => {
+            let external = opening.external?;
+            filter.to = Some(SocketAddr::new(external.into(), external_port));
+            filter.answered_by = Some(lease.internal);
+        }
+        Kind::Peer { remote, .. } => {
+            filter.from = Some(lease.internal);
+            filter.to = Some(remote.into());
+        }
+        Kind::Pinhole => filter.to = Some(lease.internal),
+        Kind::PeerPinhole { remote } => {
+            filter.from = Some(remote.into());
+            filter.to = Some(lease.internal);
+        }
+    }
+    Some(filter)
 }
 
 /// Whether a change was refused because there is no room.

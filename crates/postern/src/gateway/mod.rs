@@ -15,6 +15,7 @@ mod files;
 mod firewalls;
 mod http;
 mod kernel;
+mod legacy;
 mod line;
 mod links;
 mod metrics;

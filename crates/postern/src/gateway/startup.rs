@@ -1,6 +1,7 @@
 //! What a gateway begins with: its configuration for rules and machine, and what is left of
 //! the last run.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use postern_proto::gateway::{self as machine, Config, Identity};
@@ -71,7 +72,13 @@ pub(super) fn machine(
     for lease in saved.map(|saved| saved.leases(now)).unwrap_or_default() {
         machine.restore(now, lease);
     }
-    for lease in kernel.leases(now).unwrap_or_default() {
+    let kept = match kernel.leases(now) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err(GatewayError::Kernel(error.into()));
+        }
+        kept => kept.unwrap_or_default(),
+    };
+    for lease in kept {
         machine.restore(now, lease);
     }
     Ok(machine)

@@ -65,11 +65,19 @@ pub(super) fn choose(config: &Config) -> Result<Link, StartError> {
             }
     };
     let interface = interfaces.iter().find(fits);
-    let interface = interface.ok_or(if config.pinholes {
-        StartError::NoIpv6
-    } else {
-        StartError::NoInterface
+    let interface = interface.ok_or_else(|| match (named, told) {
+        _ if config.pinholes => StartError::NoIpv6,
+        (Some(name), _) => StartError::UnknownInterface(name.escape_debug().to_string()),
+        (None, Some(told)) => StartError::NotOnLink(told),
+        (None, None) => StartError::NoInterface,
     })?;
+    let on_link = |told: &IpAddr| {
+        let routed = route.is_some_and(|route| route.gateway == *told);
+        routed || postern_proto::portmap::is_on_link(interface.ip(), prefix_of(interface), *told)
+    };
+    if let Some(told) = told.filter(|told| !on_link(told)) {
+        return Err(StartError::NotOnLink(told));
+    }
     Ok(Link {
         interface: interface.name.clone(),
         index: interface.index.unwrap_or(0),

@@ -75,6 +75,9 @@ pub struct Wish {
     pub description: String,
     /// The host that is meant, if it is not this one.
     pub internal_host: Option<IpAddr>,
+    /// The nonce of an earlier mapping of the same port, by PCP: with another one it is not renewed,
+    /// but refused. A new one if there is none.
+    pub nonce: Option<Nonce>,
 }
 
 impl Wish {
@@ -90,6 +93,7 @@ impl Wish {
             must_end: false,
             description: "postern".to_owned(),
             internal_host: None,
+            nonce: None,
         }
     }
 
@@ -103,6 +107,7 @@ impl Wish {
             must_end: self.must_end,
             description: self.description.clone(),
             internal_host: self.internal_host,
+            nonce: self.nonce,
         }
     }
 }
@@ -119,7 +124,8 @@ pub struct Config {
     pub interface: Option<String>,
     /// What worked before, on this link or others: it spares the search if it works still.
     pub known: Vec<Known>,
-    /// The gateway to ask; the default router if there is none. It must be on the link.
+    /// The gateway to ask, and nobody else; the default router, and whoever answers, if there is
+    /// none. It must be on the link.
     pub gateway: Option<IpAddr>,
     /// Where the description of a UPnP gateway is, if that is known: nothing is searched then.
     pub location: Option<HttpUrl>,
@@ -172,9 +178,15 @@ impl Known {
 /// Why nothing can be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// No interface has an address and a default route, or the one that was named is not there.
+    /// No interface has an address and a default route.
     #[error("there is no network interface with a default route; name one with an address")]
     NoInterface,
+    /// The interface that was named is not there, or has no address.
+    #[error("there is no network interface `{0}` with an IPv4 address")]
+    UnknownInterface(String),
+    /// The gateway that was named is not on the networks of this machine.
+    #[error("{0} is on no network of this machine; gateways are asked on the link only")]
+    NotOnLink(IpAddr),
     /// The interface has no public IPv6 address to open.
     #[error("this machine has no public IPv6 address")]
     NoIpv6,

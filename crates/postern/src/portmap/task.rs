@@ -105,6 +105,7 @@ impl Task {
             protocols: config.protocols.unwrap_or(Protocols::ALL),
             verify: config.verify.is_some(),
             search: config.location.is_none(),
+            only_gateway: config.gateway.is_some(),
             location: config.location,
             known: known.filter_map(|known| known.on(link)).next(),
         };

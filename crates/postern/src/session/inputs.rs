@@ -10,6 +10,7 @@ use postern_proto::Datagram;
 use postern_proto::connect::LinkId;
 use postern_proto::ice::tcp::{TcpEnds, TcpEvent};
 use postern_proto::signal::RendezvousEvent;
+use postern_wire::transport::Transport;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
@@ -111,13 +112,14 @@ impl Session {
         self.connector.handle_input(clock::now(), datagram);
     }
 
-    pub(super) fn on_mapped(&mut self, mapped: Mapped) {
+    pub(super) fn on_mapped(&mut self, transport: Transport, mapped: Mapped) {
         let mapping = match mapped {
             Mapped::Pending => return,
             Mapped::At { base, external } => Some((base, external)),
             Mapped::Nowhere => None,
         };
-        self.connector.handle_mapping(clock::now(), mapping);
+        self.connector
+            .handle_mapping(clock::now(), transport, mapping);
     }
 
     pub(super) fn on_dialled(&mut self, link: LinkId, opened: io::Result<Opened>) {
@@ -158,6 +160,7 @@ impl Session {
                 self.connector
                     .handle_tcp(clock::now(), ends, tcp::failure(&error));
             }
+            TcpNews::Listening(host) => self.connector.add_tcp_host(clock::now(), host),
             TcpNews::Ended(base) => {
                 if let Some(ends) = self.tcp.end(base) {
                     self.connector

@@ -94,7 +94,7 @@ impl Connector {
             candidate.related = candidate.related.map(hidden);
         }
         self.tell(PeerMessage::Candidate {
-            mapped: self.is_mapped(candidate.address),
+            mapped: self.is_mapped(&candidate),
             candidate: candidate.to_string(),
         });
     }

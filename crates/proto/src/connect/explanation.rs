@@ -201,8 +201,8 @@ impl Connector {
         let report = self.report.clone();
         let report = report.unwrap_or_else(|| self.agent.report());
         let punch = self.agent.punch_report();
-        let local = self.our_network(now, &report);
-        let remote = self.their_network(now, &report);
+        let local = self.our_network(&report);
+        let remote = self.their_network(&report);
         let reach = self.reach();
         let cause = match reach {
             Reach::Direct(_) => None,
@@ -236,17 +236,9 @@ impl Connector {
         }
     }
 
-    /// Whether datagrams have passed between the two without a relay.
-    fn is_direct_known(&self, now: Instant) -> bool {
-        let streams = [Technique::Relay, Technique::Tcp, Technique::Reversal];
-        self.agent.tallies(now).iter().any(|tally| {
-            tally.state == TallyState::Succeeded && !streams.contains(&tally.technique)
-        })
-    }
-
-    fn our_network(&self, now: Instant, report: &ice::Report) -> Network {
+    fn our_network(&self, report: &ice::Report) -> Network {
         let asked = report.local.host > 0 && report.stun_servers > 0;
-        let heard = report.stun_servers_answered > 0 || self.is_direct_known(now);
+        let heard = report.stun_servers_answered > 0 || self.agent.has_passed_datagrams();
         Network {
             nat: self.agent.punch_report().local,
             udp: (asked || heard).then_some(heard),
@@ -256,11 +248,11 @@ impl Connector {
     /// The peer tells its NAT, and after a failure whether UDP got out. Without either: who has
     /// told all its candidates, among them its own addresses but none that a STUN server saw,
     /// and says nothing of a NAT, has got no answer from one.
-    fn their_network(&self, now: Instant, report: &ice::Report) -> Network {
+    fn their_network(&self, report: &ice::Report) -> Network {
         let nat = self.agent.punch_report().remote;
         let told = self.peer_report.map(|report| !report.udp_blocked);
         let seen = nat.is_some() || report.remote.server_reflexive > 0;
-        let works = (seen || self.is_direct_known(now)).then_some(true);
+        let works = (seen || self.agent.has_passed_datagrams()).then_some(true);
         let silent = self.candidates_heard && report.remote.host > 0 && !seen;
         let blocked = (silent && self.punches).then_some(false);
         Network {
@@ -308,7 +300,7 @@ impl Connector {
             .into_iter()
             .map(Attempted::from)
             .partition(|attempted| attempted.technique == Technique::Relay);
-        let plain_works = self.is_direct_known(now);
+        let plain_works = self.agent.has_passed_datagrams();
         let last = punch.tried.len().saturating_sub(1);
         let attempts = punch.tried.iter().enumerate();
         let attempts = attempts.map(|(n, tried)| over(tried, plain_works && n == last));

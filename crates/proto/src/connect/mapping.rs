@@ -1,49 +1,64 @@
-//! A port of a gateway that leads here, asked for while everything else goes on.
+//! Ports of a gateway that lead here, one over each transport, asked for while everything else goes
+//! on.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use postern_wire::signal::PeerMessage;
+use postern_wire::transport::Transport;
 
 use super::connector::Connector;
 use super::limits::{self, later};
 use super::types::PathPolicy;
+use crate::ice::{Candidate, transport_of};
 
-/// The most addresses that are told: of one mapping, which may move.
+/// The most addresses that are told: of two mappings, which may move.
 const MAX_TOLD: usize = 16;
 
-/// How far it is.
+/// How far they are.
 #[derive(Debug, Default)]
 pub(super) struct Mapping {
     /// Until when the peer is not told that there are no more candidates; connecting does not
     /// wait.
     pub(super) until: Option<Instant>,
+    /// What is still asked for.
+    awaited: BTreeSet<Transport>,
     /// Whether that would have been told.
     held: bool,
     /// What leads here.
-    told: Vec<SocketAddr>,
+    told: Vec<(Transport, SocketAddr)>,
 }
 
 impl Connector {
-    /// Says that a gateway is being asked for a port that leads to one of the hosts:
-    /// [`handle_mapping`](Self::handle_mapping) follows. Nothing waits for it but the word that
-    /// there are no more candidates, for a while.
-    pub fn expect_mapping(&mut self, now: Instant) {
+    /// Says that a gateway is being asked for a port that leads to one of the hosts over this
+    /// transport: [`handle_mapping`](Self::handle_mapping) follows. Nothing waits for it but the
+    /// word that there are no more candidates, for a while.
+    pub fn expect_mapping(&mut self, now: Instant, transport: Transport) {
+        self.mapping.awaited.insert(transport);
         self.mapping.until = Some(later(now, limits::MAPPING));
     }
 
-    /// A gateway leads the second address to the first, a host's; or none does. Comes again when
-    /// the mapping moves.
-    pub fn handle_mapping(&mut self, now: Instant, mapping: Option<(SocketAddr, SocketAddr)>) {
+    /// A gateway leads the second address to the first, a host's over this transport; or none
+    /// does. Comes again when the mapping moves.
+    pub fn handle_mapping(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        mapping: Option<(SocketAddr, SocketAddr)>,
+    ) {
         if let Some((base, mapped)) = mapping
             && self.policy != PathPolicy::RelayOnly
             && self.mapping.told.len() < MAX_TOLD
         {
-            self.mapping.told.push(mapped);
-            self.agent.add_mapped(now, base, mapped);
+            self.mapping.told.push((transport, mapped));
+            self.agent.add_mapped(now, transport, (base, mapped));
         }
         self.follow(now);
-        self.end_wait_for_mapping(now);
+        self.mapping.awaited.remove(&transport);
+        if self.mapping.awaited.is_empty() {
+            self.end_wait_for_mapping(now);
+        }
     }
 
     /// There are no more candidates, but perhaps one at a gateway.
@@ -58,14 +73,16 @@ impl Connector {
 
     pub(super) fn end_wait_for_mapping(&mut self, now: Instant) {
         self.mapping.until = None;
+        self.mapping.awaited.clear();
         if std::mem::take(&mut self.mapping.held) {
             self.on_end_of_local_candidates();
         }
         self.leave_if_done(now);
     }
 
-    /// Whether a gateway leads this address here.
-    pub(super) fn is_mapped(&self, address: SocketAddr) -> bool {
-        self.mapping.told.contains(&address)
+    /// Whether a gateway leads the address of this candidate here.
+    pub(super) fn is_mapped(&self, candidate: &Candidate) -> bool {
+        let place = (transport_of(candidate), candidate.address);
+        self.mapping.told.contains(&place)
     }
 }

@@ -73,7 +73,7 @@ impl Connector {
 
     fn note_mapped(&mut self, line: &str, mapped: bool) {
         if let Some(candidate) = line.parse::<Candidate>().ok().filter(|_| mapped) {
-            self.agent.note_remote_mapped(candidate.address);
+            self.agent.note_remote_mapped(&candidate);
         }
     }
 

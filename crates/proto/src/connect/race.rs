@@ -4,6 +4,9 @@
 //! begin --> UDP --STAGGER--> TCP --STAGGER--> TLS, the web server's port --STAGGER--> TLS
 //! ```
 //!
+//! Of a server with several addresses all ways to the first one come before those to the next: where
+//! only one port is open, another address opens no other.
+//!
 //! A way that fails makes the next one begin at once. The first allocation ends those that are
 //! worse; those that are better get [`GRACE`] to replace it, as long as nobody uses it.
 //!
@@ -49,8 +52,8 @@ const EARLY_ROUNDS: u32 = 20;
 /// A server that was away for a minute may be away for long.
 const LATE_ROUND: Duration = Duration::from_secs(30);
 
-/// Most ways that are tried: UDP, TCP, and TLS on two ports.
-pub(super) const MAX_WAYS: usize = 4;
+/// Most ways that are tried: UDP, TCP, and TLS on two ports, at two addresses.
+pub(super) const MAX_WAYS: usize = 8;
 
 /// A way to a TURN server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -493,10 +496,17 @@ impl Race {
     }
 }
 
-/// The ways in the order of preference: by transport, then as the server names them.
+/// The ways in the order of preference: by the server's address as it names them, then by transport.
 fn ranked(ways: Vec<Way>) -> VecDeque<Way> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for way in &ways {
+        if !addresses.contains(&way.server.ip()) {
+            addresses.push(way.server.ip());
+        }
+    }
+    let place = |way: &Way| addresses.iter().position(|ip| *ip == way.server.ip());
     let mut ways = ways;
-    ways.sort_by_key(|way| way.transport);
+    ways.sort_by_key(|way| (place(way), way.transport));
     ways.dedup_by(|one, other| (one.transport, one.server) == (other.transport, other.server));
     ways.truncate(MAX_WAYS);
     ways.into()

@@ -346,7 +346,7 @@ fn ways_to(server: &RelayServer) -> Vec<Way> {
             challenge: challenge.clone(),
         })
     });
-    ways.take(2 * MAX_WAYS).collect()
+    ways.take(MAX_WAYS).collect()
 }
 
 /// The address and the transport in a TURN URI (RFC 7065). `None` for names, and for DTLS,

@@ -30,6 +30,14 @@ impl Connector {
         base
     }
 
+    /// Takes another port, for which [`Event::Tcp`] has asked.
+    pub fn add_tcp_host(&mut self, now: Instant, host: SocketAddr) {
+        if self.stage != Stage::Ended {
+            self.agent.add_tcp_host(now, host);
+            self.follow(now);
+        }
+    }
+
     /// The ends of the connection behind the `local` of a path; `None` if that is not TCP.
     #[must_use]
     pub fn tcp_ends(&self, base: SocketAddr) -> Option<TcpEnds> {

@@ -147,6 +147,7 @@ const fn config() -> Config {
         location: None,
         verify: true,
         search: true,
+        only_gateway: false,
         known: None,
     }
 }
@@ -161,5 +162,6 @@ const fn wish() -> Wish {
         must_end: false,
         description: String::new(),
         internal_host: None,
+        nonce: None,
     }
 }

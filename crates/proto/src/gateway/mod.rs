@@ -155,6 +155,8 @@ pub struct Gateway {
     refused: Refused,
     /// What clients are told is the outside address, if it is another router's.
     shown: Option<Ipv4Addr>,
+    /// Whether another router in front of this one has to open the ports as well.
+    behind: bool,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -178,6 +180,7 @@ impl Gateway {
             waiting_counts: BTreeMap::new(),
             refused: Refused::default(),
             shown: None,
+            behind: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -235,10 +238,19 @@ impl Gateway {
 
     /// What the kernel should hold, with the time that is left.
     pub fn openings(&self, now: Instant) -> impl Iterator<Item = (Opening, Duration)> {
-        self.table
-            .iter()
-            .filter(move |lease| lease.is_live(now) && lease.enabled)
-            .map(move |lease| (self.opening(lease), kernel_life(now, lease)))
+        let leases = self.table.iter();
+        leases.filter_map(move |lease| self.opening_if_live(now, lease))
+    }
+
+    /// The same of one lease.
+    #[must_use]
+    pub fn opening_of(&self, now: Instant, id: LeaseId) -> Option<(Opening, Duration)> {
+        self.opening_if_live(now, self.table.get(id)?)
+    }
+
+    fn opening_if_live(&self, now: Instant, lease: &Lease) -> Option<(Opening, Duration)> {
+        let live = lease.is_live(now) && lease.enabled;
+        live.then(|| (self.opening(lease), kernel_life(now, lease)))
     }
 
     /// For how long leases have been kept: the next gateway's [`Config::epoch`], if it gets
@@ -266,6 +278,12 @@ impl Gateway {
             self.shown = shown;
             self.begin_epoch(now);
         }
+    }
+
+    /// Whether another router in front of this one has to open the ports as well. Flows get another
+    /// port there, which is not known: PCP's PEER is refused over IPv4 (UNSUPP_OPCODE).
+    pub const fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
     }
 
     /// Clients are told to ask again, because what they were told does not hold any longer.

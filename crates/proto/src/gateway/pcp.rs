@@ -178,6 +178,9 @@ impl Gateway {
     }
 
     fn on_peer(&mut self, now: Instant, wanted: &Wanted<'_>, peer: Peer) -> Result<(), ResultCode> {
+        if self.behind && wanted.internal.is_ipv4() {
+            return Err(ResultCode::UNSUPP_OPCODE);
+        }
         let map = peer.map;
         let remote = SocketAddr::new(peer.remote_address.to_canonical(), peer.remote_port);
         let transport =

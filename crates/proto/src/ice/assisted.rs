@@ -2,14 +2,17 @@
 //! NAT-PMP, UPnP), so that whoever sends to it arrives, from behind any NAT.
 //!
 //! To the peer they are server-reflexive candidates. Which of its own are of this kind it says
-//! beside them; that is for telling people how a path came about, and for nothing else.
+//! beside them; that is for telling people how a path came about, and for nothing else. Over TCP
+//! they are passive (RFC 6544 section 4.5): the port behind them listens.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use postern_wire::transport::Transport;
+
 use super::agent::Agent;
-use super::candidate::{CandidateKind, is_usable, unscoped};
+use super::candidate::{Candidate, CandidateKind, is_usable, unscoped};
 use super::event::Event;
 use super::pair::{PairKey, Path};
 
@@ -22,33 +25,45 @@ const MAX_PAIRS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Assisted {
     /// Addresses of the peer's.
-    theirs: BTreeSet<SocketAddr>,
+    theirs: BTreeSet<(Transport, SocketAddr)>,
     /// Pairs on which the peer has seen us at such an address of ours.
     pairs: BTreeSet<PairKey>,
 }
 
 /// For the user.
 impl Agent {
-    /// Adds a candidate at a gateway that leads `mapped` to `base`, a host candidate. At any time:
+    /// Adds a candidate at a gateway that leads `mapped` to `base`, a host candidate over this
+    /// transport. At any time:
     /// it is signalled also after [`Event::EndOfLocalCandidates`]. When the mapping moves, add the
     /// new one.
     ///
     /// Ignored are unknown bases and addresses that cannot be sent to.
-    pub fn add_mapped(&mut self, now: Instant, base: SocketAddr, mapped: SocketAddr) {
+    pub fn add_mapped(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        (base, mapped): (SocketAddr, SocketAddr),
+    ) {
         let usable = is_usable(mapped, self.config.allow_loopback);
         if !usable || mapped.is_ipv4() != base.is_ipv4() {
             return;
         }
-        if let Some(candidate) = self.locals.assist(base, unscoped(mapped)) {
+        let candidate = match transport {
+            Transport::Udp => self.locals.assist(base, unscoped(mapped)),
+            Transport::Tcp => self.tcp.assist(base, unscoped(mapped)),
+        };
+        if let Some(candidate) = candidate {
             self.events.push_back(Event::LocalCandidate(candidate));
         }
         self.work(now);
     }
 
-    /// Takes note that a gateway leads this address to the peer.
-    pub fn note_remote_mapped(&mut self, address: SocketAddr) {
+    /// Takes note that a gateway leads the address of this candidate to the peer.
+    pub fn note_remote_mapped(&mut self, candidate: &Candidate) {
         if self.assisted.theirs.len() < MAX_THEIRS {
-            self.assisted.theirs.insert(unscoped(address));
+            let transport = transport_of(candidate);
+            let address = unscoped(candidate.address);
+            self.assisted.theirs.insert((transport, address));
         }
     }
 }
@@ -57,7 +72,9 @@ impl Agent {
 impl Agent {
     /// A check has shown at which address the peer sees us.
     pub(super) fn note_assisted(&mut self, key: PairKey, mapped: SocketAddr) {
-        if self.assisted.pairs.len() < MAX_PAIRS && self.locals.is_assisted(key.local, mapped) {
+        let assisted =
+            self.locals.is_assisted(key.local, mapped) || self.tcp.is_assisted(key.local, mapped);
+        if assisted && self.assisted.pairs.len() < MAX_PAIRS {
             self.assisted.pairs.insert(key);
         }
     }
@@ -67,8 +84,21 @@ impl Agent {
     pub(super) fn is_assisted(&self, path: &Path) -> bool {
         let kinds = [path.local_kind, path.remote_kind];
         let key = PairKey::new(path.local, path.remote);
-        let theirs = self.assisted.theirs.contains(&unscoped(path.remote));
+        let transport = match self.tcp.base(path.local) {
+            Some(_) => Transport::Tcp,
+            None => Transport::Udp,
+        };
+        let remote = (transport, unscoped(path.remote));
+        let theirs = self.assisted.theirs.contains(&remote);
         let ours = self.assisted.pairs.contains(&key);
         !kinds.contains(&CandidateKind::Relayed) && (theirs || ours)
+    }
+}
+
+/// What a candidate is reached over.
+pub(crate) const fn transport_of(candidate: &Candidate) -> Transport {
+    match candidate.tcp {
+        Some(_) => Transport::Tcp,
+        None => Transport::Udp,
     }
 }

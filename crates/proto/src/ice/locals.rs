@@ -12,7 +12,7 @@ use super::config::{MAX_HOSTS, MAX_RELAYED};
 const MAX_PUNCH_SOCKETS: usize = crate::punch::MAX_SOCKETS + crate::punch::MAX_SAMPLES;
 
 /// The most addresses at gateways that lead to a host: of those that a mapping had, the latest.
-const MAX_ASSISTED: usize = 4;
+pub(super) const MAX_ASSISTED: usize = 4;
 
 /// The priority of a candidate that punching found: of its kind, below all others.
 pub(super) const PUNCHED_PRIORITY: u32 = 110 << 24 | 0xff;

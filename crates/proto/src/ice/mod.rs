@@ -62,6 +62,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 pub use agent::Agent;
+pub(crate) use assisted::transport_of;
 pub use candidate::{Candidate, CandidateKind};
 pub use config::{
     Config, MAX_COMPONENTS, MAX_EARLY_CHECKS, MAX_HOSTS, MAX_PAIRS, MAX_RELAYED,

@@ -116,7 +116,10 @@ impl Agent {
     /// How a path came about.
     pub fn technique(&self, path: &Path) -> Technique {
         if self.tcp.base(path.local).is_some() {
-            return Technique::Tcp;
+            return match self.is_assisted(path) {
+                true => Technique::Mapped,
+                false => Technique::Tcp,
+            };
         }
         let key = PairKey::new(path.local, path.remote);
         if let Some(found) = self.punching.found.get(&key) {

@@ -47,6 +47,8 @@ pub(super) struct Tallies {
     counts: BTreeMap<Technique, Count>,
     /// When a direct pair was valid, or patience ended.
     over: Option<Instant>,
+    /// Whether datagrams have passed without a relay.
+    datagrams: bool,
 }
 
 impl Tallies {
@@ -144,7 +146,15 @@ impl Agent {
     pub(super) fn tally_success(&mut self, now: Instant, asked: Option<Technique>, key: PairKey) {
         if let (Some(asked), Some(found)) = (asked, self.plain_technique(key)) {
             self.tallies.succeeded(now, asked, found);
+            let streams = [Technique::Relay, Technique::Tcp, Technique::Reversal];
+            self.tallies.datagrams |=
+                self.tcp.base(key.local).is_none() && !streams.contains(&found);
         }
+    }
+
+    /// Whether a plain check has passed as a datagram, and without a relay.
+    pub fn has_passed_datagrams(&self) -> bool {
+        self.tallies.datagrams
     }
 
     /// What a pair is, unless punching made it.

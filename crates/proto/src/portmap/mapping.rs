@@ -160,7 +160,7 @@ impl Client {
         self.next_mapping = self.next_mapping.wrapping_add(1);
         let nonce = match adopted.as_ref().map(|mapping| &mapping.ticket) {
             Some(Ticket::Pcp(nonce)) => *nonce,
-            _ => self.nonce(),
+            _ => wish.nonce.unwrap_or_else(|| self.nonce()),
         };
         let entry = Entry {
             wish,

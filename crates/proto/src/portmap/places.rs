@@ -59,7 +59,8 @@ impl Config {
         let multicast = address.is_multicast() || address.is_unspecified();
         !multicast
             && !address.is_loopback()
-            && (self.gateway == Some(address) || is_on_link(self.local.ip(), self.prefix, address))
+            && (self.gateway == Some(address)
+                || !self.only_gateway && is_on_link(self.local.ip(), self.prefix, address))
     }
 
     /// An address with a port, and with our interface if it is link-local.

@@ -106,6 +106,8 @@ pub struct Config {
     pub verify: bool,
     /// Whether to search for others than the gateway and the one at `location`.
     pub search: bool,
+    /// Whether nobody but `gateway` is believed, because somebody has chosen it.
+    pub only_gateway: bool,
     /// What worked here before.
     pub known: Option<Known>,
 }
@@ -149,6 +151,8 @@ pub struct Wish {
     pub description: String,
     /// The host that is meant, if it is not this one.
     pub internal_host: Option<IpAddr>,
+    /// The nonce of an earlier mapping of the same port, by PCP.
+    pub nonce: Option<Nonce>,
 }
 
 /// Names a wish.

@@ -11,6 +11,8 @@ const MIN_SOCKETS: u32 = 16;
 /// A birthday shall be over after so many probes in 99 of 100 cases where ports are few, which
 /// decides how many sockets it takes.
 const QUICK_PROBES: f64 = 250.0;
+/// Sockets of a birthday of two sides that draw from few ports.
+const NARROW_SOCKETS: u32 = 64;
 /// Plain checks have this long before an attempt begins that seems to be needed: filters are not
 /// known, and where one is open a plain pair is valid after two round trips.
 const GRACE: Duration = Duration::from_millis(250);
@@ -18,6 +20,10 @@ const GRACE: Duration = Duration::from_millis(250);
 const SHORT_GRACE: Duration = Duration::from_millis(200);
 /// The same before one that costs many and is perhaps not needed.
 const LONG_GRACE: Duration = Duration::from_secs(1);
+/// Where it is not known which side maps endpoint-dependently, both are taken to from this chance on
+/// to hit so within the usual budget: guessing from both sides connects whoever does, while it
+/// takes one side that does not to guess from the other alone.
+const GOOD_CHANCE: f64 = 0.85;
 /// A prediction is tried so often, each time between two samples of its own. The first hits
 /// unless somebody else's flow came in between, or a datagram was lost.
 const PREDICTIONS: u32 = 5;
@@ -172,14 +178,16 @@ impl Plan {
     }
 
     fn with_both_dependent(local: &NatReport, remote: &NatReport) -> Self {
-        let (ours, ports) = (ports_of(local).count(), ports_of(remote));
-        let narrow = ours.max(ports.count()) <= NARROW_PORTS;
-        let probes = if narrow {
-            MAX_NARROW_PROBES
+        let widest = ports_of(local).count().max(ports_of(remote).count());
+        if widest <= NARROW_PORTS {
+            Self::from_both_sides(local, remote, NARROW_SOCKETS, MAX_NARROW_PROBES)
         } else {
-            MAX_PROBES
-        };
-        let sockets = if narrow { 64 } else { max_sockets() };
+            Self::from_both_sides(local, remote, max_sockets(), MAX_PROBES)
+        }
+    }
+
+    fn from_both_sides(local: &NatReport, remote: &NatReport, sockets: u32, probes: u32) -> Self {
+        let (ours, ports) = (ports_of(local).count(), ports_of(remote));
         Self {
             technique: Technique::Birthday,
             part: Part::Spray {
@@ -196,6 +204,9 @@ impl Plan {
     /// be the one that does.
     fn with_unknown(local: &NatReport, remote: &NatReport) -> Self {
         let (ours, ports) = (ports_of(local).count(), ports_of(remote));
+        if two_sided(ours, ports.count(), MAX_PROBES) >= GOOD_CHANCE {
+            return Self::from_both_sides(local, remote, NARROW_SOCKETS, MAX_PROBES);
+        }
         let sockets = sockets_for(ours);
         let probes = MAX_PROBES;
         let checks = probes.saturating_sub(sockets.saturating_mul(2));

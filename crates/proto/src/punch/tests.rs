@@ -193,6 +193,20 @@ fn an_aligned_block_is_recognised_as_it_is() {
     assert_eq!(report.allocation, Allocation::Random(block));
 }
 
+/// Ports beyond a range are probed in vain: 224 of 1,024 here.
+#[test]
+fn ports_from_a_range_of_800_are_not_taken_for_a_block_of_1024() {
+    let count = |number| match classify(&[at(A, 1)], 30, any, random(number, 40_000, 800)) {
+        NatReport {
+            allocation: Allocation::Random(found),
+            ..
+        } => found.count(),
+        other => panic!("{other:?}"),
+    };
+    let largest = (0..200).map(count).max().unwrap();
+    assert!(largest < 880, "{largest}");
+}
+
 #[test]
 fn parity_is_noticed_and_not_imagined() {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
@@ -283,6 +297,21 @@ fn where_one_server_address_leaves_it_open_either_side_may_be_dependent() {
     assert!(matches!(one.part, Part::OpenAndProbe { .. }));
     assert_eq!(one.part, other.part);
     assert!(one.grace >= Duration::from_secs(1), "plain checks go first");
+    let few = PortRange {
+        first: 2048,
+        last: 3071,
+    };
+    let few = (Mapping::PortIndependent, Allocation::Random(few));
+    let (one, other) = plans(few, few).unwrap();
+    let both = matches!(
+        one.part,
+        Part::Spray {
+            probes: MAX_PROBES,
+            ..
+        }
+    );
+    assert!(both, "both are taken to be: {one:?}");
+    assert_eq!(one.part, other.part);
     let kept = (Mapping::Unknown, Allocation::Preserving);
     assert_eq!(plans(kept, EASY), plans(EASY, EASY));
 }

@@ -30,8 +30,13 @@ pub struct Peer {
     /// Chooses the ports of sockets that the agent asks for.
     random: Stream,
     connections: BTreeMap<TcpEnds, Connection>,
+    /// Ports for TCP beyond the first.
+    renewals: u16,
     relay: Option<RelayClient>,
 }
+
+/// From one port for direct connections to the next: those next to it are the relay's.
+const RENEWED: u16 = 1000;
 
 /// A connection of the agent.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +98,7 @@ impl Peer {
             calls: VecDeque::new(),
             random,
             connections: BTreeMap::new(),
+            renewals: 0,
             relay,
         };
         peer.begin(now, with);
@@ -217,7 +223,7 @@ impl Peer {
             }
             while let Some(action) = self.agent.poll_tcp() {
                 idle = false;
-                self.on_action(action);
+                self.on_action(now, action);
             }
             while let Some(transmit) = self.agent.poll_transmit() {
                 idle = false;
@@ -370,7 +376,7 @@ impl RelayClient {
 
 /// Direct connections.
 impl Peer {
-    fn on_action(&mut self, action: TcpAction) {
+    fn on_action(&mut self, now: Instant, action: TcpAction) {
         let call = match action {
             TcpAction::Connect { ends, framed } => {
                 let base = None;
@@ -378,6 +384,13 @@ impl Peer {
                 TcpCall::Connect(ends.local, ends.remote)
             }
             TcpAction::Close(ends) => TcpCall::Close(ends.local, ends.remote),
+            TcpAction::Renew(host) => {
+                self.renewals += 1;
+                let port = host.port().wrapping_add(self.renewals * RENEWED);
+                let another = SocketAddr::new(host.ip(), port);
+                self.agent.add_tcp_host(now, another);
+                TcpCall::Listen(another)
+            }
         };
         self.calls.push_back(call);
     }

@@ -28,6 +28,7 @@ impl Gateway {
         self.machine.set_shown(now, None);
         self.upstreams += 1;
         let number = self.upstreams;
+        self.machine.set_behind(line.is_some());
         self.upstream = line.map(|line| Upstream::new(line, number, self.sender.clone()));
         self.settle_upstream();
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use postern_proto::gateway::LeaseId;
+use postern_proto::gateway::{Event, LeaseId};
 
 use super::super::control::{LeaseInfo, Status, is_behind_nat, protocol_of};
 use super::super::line;
 use super::super::metrics::Numbers;
-use super::{Command, Gateway};
+use super::{Command, Gateway, refusal};
 use crate::clock;
 
 /// What UPnP tells of the line is at most so old.
@@ -27,8 +27,12 @@ impl Gateway {
             double_nat: self.is_behind_nat(),
             leases: self.machine.leases().count(),
             epoch: self.machine.epoch(clock::now()).as_secs(),
-            obstacles: self.others.obstacles.clone(),
-            integrated: self.others.integrated.clone(),
+            obstacles: [&self.others, &self.legacy.seen]
+                .map(|seen| &seen.obstacles[..])
+                .concat(),
+            integrated: [&self.others, &self.legacy.seen]
+                .map(|seen| &seen.integrated[..])
+                .concat(),
         }
     }
 
@@ -51,17 +55,45 @@ impl Gateway {
                 let _ = answer.send(found);
             }
             Command::Flush(answer) => {
-                let all: Vec<LeaseId> = self.machine.leases().map(|lease| lease.id).collect();
-                for id in &all {
-                    self.machine.revoke(*id);
-                }
-                let _ = answer.send(all.len());
+                let _ = answer.send(self.flush(now));
             }
             Command::Reload(config, answer) => {
                 let reloaded = self.reload(now, *config);
                 let _ = answer.send(reloaded.map_err(|error| error.to_string()));
             }
         }
+    }
+
+    /// Takes all leases back, with one change of the kernel's table and one look at its flows; how
+    /// many there were.
+    fn flush(&mut self, now: Instant) -> usize {
+        self.drain(now);
+        let all: Vec<LeaseId> = self.machine.leases().map(|lease| lease.id).collect();
+        for id in &all {
+            self.machine.revoke(*id);
+        }
+        let (mut changes, mut openings) = (Vec::new(), Vec::new());
+        while let Some(event) = self.machine.poll_event() {
+            if let Event::Change { id, add: None, .. } = event {
+                changes.push(id);
+            } else if let Event::EndFlows(opening) = event {
+                openings.push(opening);
+            } else {
+                self.carry_out(now, event);
+            }
+        }
+        let emptied = self.kernel.install(&self.rules);
+        let emptied = emptied.map_err(|error| refusal(&error));
+        if emptied.is_ok() {
+            self.restoring.clear();
+        }
+        for id in changes {
+            self.machine.handle_changed(now, id, emptied);
+        }
+        if let Err(error) = self.kernel.end_flows_of(&openings) {
+            tracing::debug!(%error, "the flows of mappings could not be ended");
+        }
+        all.len()
     }
 
     fn list(&mut self, now: Instant) -> Vec<LeaseInfo> {
@@ -89,7 +121,7 @@ impl Gateway {
             leases: leases.map(|((a, b), count)| (a, b, count)).collect(),
             epoch: self.machine.epoch(now).as_secs(),
             double_nat: self.is_behind_nat(),
-            obstacles: self.others.obstacles.len(),
+            obstacles: self.others.obstacles.len() + self.legacy.seen.obstacles.len(),
             served: self.served,
             refused: self.machine.refused(),
             line: line::traffic(&self.config.wan).unwrap_or_default(),

@@ -144,7 +144,8 @@ pub(crate) struct FlowFilter {
 }
 
 impl FlowFilter {
-    fn takes(&self, flow: &Flow) -> bool {
+    /// Whether it means this one.
+    pub(crate) fn takes(&self, flow: &Flow) -> bool {
         let is = |wanted: Option<SocketAddr>, found| wanted.is_none_or(|wanted| wanted == found);
         self.protocol.is_none_or(|p| p == flow.original.protocol)
             && is(self.from, flow.original.source)
@@ -154,7 +155,7 @@ impl FlowFilter {
 }
 
 impl Netlink {
-    /// The flows of one family that the filter takes.
+    /// The flows of one family that are taken.
     ///
     /// # Errors
     ///
@@ -162,7 +163,7 @@ impl Netlink {
     pub(crate) fn flows(
         &mut self,
         v4: bool,
-        filter: FlowFilter,
+        takes: impl Fn(&Flow) -> bool,
     ) -> Result<Vec<Flow>, NetlinkError> {
         let sequence = self.next();
         let mut request = Vec::new();
@@ -170,7 +171,7 @@ impl Netlink {
         message(&mut request, head, |_| {});
         let mut flows = Vec::new();
         self.ask(&request, |arrived| {
-            let flow = Flow::read(arrived).filter(|flow| filter.takes(flow));
+            let flow = Flow::read(arrived).filter(|flow| takes(flow));
             if flows.len() < MAX_MATCHES {
                 flows.extend(flow);
             }

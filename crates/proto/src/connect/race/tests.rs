@@ -189,6 +189,25 @@ fn the_ways_begin_one_after_the_other_the_best_one_first() {
     assert!(scene.race.is_gathering());
 }
 
+/// Whoever lets out TLS only is not served by the second address of each other transport.
+#[test]
+fn all_ways_to_one_address_of_a_server_come_before_those_to_the_next() {
+    let at = |address: u8, transport| Way {
+        server: ([45, 45, 0, address], 3478).into(),
+        ..way(transport)
+    };
+    let ways = [1, 2].map(|address| ALL.map(|transport| at(address, transport)));
+    let order = ranked(ways.concat()).into_iter();
+    let order: Vec<_> = order.map(|way| (way.server, way.transport)).collect();
+    let sorted = [
+        RelayTransport::Udp,
+        RelayTransport::Tcp,
+        RelayTransport::Tls,
+    ];
+    let expected = [1, 2].map(|address| sorted.map(|t| (at(address, t).server, t)));
+    assert_eq!(order, expected.concat());
+}
+
 #[test]
 fn a_way_that_works_at_once_is_the_only_one() {
     let mut scene = Scene::new(&ALL);

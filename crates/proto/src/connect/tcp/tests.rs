@@ -1,7 +1,8 @@
 //! Two connectors that have TCP only, on one network; a connection stands as soon as it is wanted.
 #![allow(
     clippy::arithmetic_side_effects,
-    reason = "a test may panic on overflow"
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic on overflow and looks at one kind of event"
 )]
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::signal::Fingerprint;
+use postern_wire::transport::Transport;
 
 use crate::Datagram;
 use crate::connect::{Connector, ConnectorConfig, Event, PathPolicy, RelayTransports};
@@ -22,11 +24,16 @@ struct Pair {
     /// The bases of each side, with those of the other side's end.
     bases: [BTreeMap<SocketAddr, SocketAddr>; 2],
     events: [Vec<Event>; 2],
+    /// Whether each is behind a router that lets nobody in. That of the second leads [`OPEN`] to it.
+    routers: bool,
 }
 
 fn host(side: usize) -> SocketAddr {
     ([192, 168, 1, [1, 2][side]], 5000).into()
 }
+
+/// A port of the second's router.
+const OPEN: ([u8; 4], u16) = ([45, 45, 2, 2], 9000);
 
 impl Pair {
     #[expect(clippy::disallowed_methods, reason = "a test's clock begins somewhere")]
@@ -56,6 +63,7 @@ impl Pair {
             sides,
             bases: [BTreeMap::new(), BTreeMap::new()],
             events: [Vec::new(), Vec::new()],
+            routers: false,
         }
     }
 
@@ -89,7 +97,7 @@ impl Pair {
         if let Some(base) = self.bases[from].get(&transmit.local) {
             let datagram = Datagram {
                 local: *base,
-                remote: host(from),
+                remote: self.seen(from),
                 payload: &transmit.payload,
             };
             self.sides[1 - from].handle_input(self.now, datagram);
@@ -98,9 +106,13 @@ impl Pair {
     }
 
     fn connect(&mut self, from: usize, ends: TcpEnds) {
+        if self.routers && ends.remote != OPEN.into() {
+            self.sides[from].handle_tcp(self.now, ends, TcpEvent::Refused);
+            return;
+        }
         let there = TcpEnds {
-            local: ends.remote,
-            remote: ends.local,
+            local: host(1 - from),
+            remote: self.seen(from),
         };
         let accepted = self.sides[1 - from].handle_tcp(self.now, there, TcpEvent::Accepted);
         let Some(theirs) = accepted else {
@@ -111,6 +123,15 @@ impl Pair {
         let ours = ours.unwrap();
         self.bases[from].insert(ours, theirs);
         self.bases[1 - from].insert(theirs, ours);
+    }
+
+    /// Where the other side sees a connection of this one come from.
+    fn seen(&self, from: usize) -> SocketAddr {
+        match (self.routers, from) {
+            (false, _) => host(from),
+            (true, 0) => ([45, 45, 1, 1], 40_000).into(),
+            (true, _) => OPEN.into(),
+        }
     }
 
     fn connects(&self) -> Vec<crate::ice::Path> {
@@ -137,6 +158,30 @@ fn the_connection_is_opened_over_tcp_where_there_is_nothing_else() {
     assert_eq!((technique, probes, sockets), (Technique::Tcp, 0, 0));
     let admitted = |event: &Event| matches!(event, Event::Admit(_));
     assert!(pair.events[1].iter().any(admitted));
+}
+
+#[test]
+fn a_port_of_a_router_leads_in_where_nothing_else_does() {
+    for opened in [false, true] {
+        let mut pair = Pair::new([PathPolicy::Any; 2]);
+        pair.routers = true;
+        let mapping = opened.then_some((host(1), OPEN.into()));
+        pair.sides[1].handle_mapping(pair.now, Transport::Tcp, mapping);
+        pair.run_for(Duration::from_secs(1));
+        let Some(path) = pair.connects().first().copied() else {
+            assert!(!opened);
+            continue;
+        };
+        assert!(opened);
+        assert_eq!(path.remote, OPEN.into());
+        assert_eq!(pair.sides[0].technique(&path).0, Technique::Mapped);
+        let admitted = pair.events[1].iter().find_map(|event| match event {
+            Event::Admit(path) => Some(*path),
+            _ => None,
+        });
+        let (technique, ..) = pair.sides[1].technique(&admitted.unwrap());
+        assert_eq!(technique, Technique::Mapped);
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A port of a gateway, and what the peer is told of it.
 
+use postern_wire::transport::Transport;
+
 use super::*;
 
 const EXTERNAL: ([u8; 4], u16) = ([45, 45, 2, 2], 9000);
@@ -27,12 +29,12 @@ fn greet(pair: &mut Pair, side: usize) {
 fn the_word_that_there_are_no_more_candidates_waits_for_a_port_of_a_gateway() {
     let mut pair = Pair::new();
     let now = pair.now;
-    pair.sides[JOINER].expect_mapping(now);
+    pair.sides[JOINER].expect_mapping(now, Transport::Udp);
     greet(&mut pair, JOINER);
     assert_eq!(told(&mut pair, JOINER), []);
     let host: SocketAddr = ([192, 168, 1, 2], 5000).into();
     let mapping = Some((host, EXTERNAL.into()));
-    pair.sides[JOINER].handle_mapping(now, mapping);
+    pair.sides[JOINER].handle_mapping(now, Transport::Udp, mapping);
     let told = told(&mut pair, JOINER);
     let [
         PeerMessage::Candidate { candidate, mapped },
@@ -53,10 +55,10 @@ fn it_waits_neither_for_a_gateway_that_opens_none_nor_for_ever() {
     let mut pair = Pair::new();
     let now = pair.now;
     for side in [CREATOR, JOINER] {
-        pair.sides[side].expect_mapping(now);
+        pair.sides[side].expect_mapping(now, Transport::Udp);
         greet(&mut pair, side);
     }
-    pair.sides[CREATOR].handle_mapping(now, None);
+    pair.sides[CREATOR].handle_mapping(now, Transport::Udp, None);
     assert_eq!(told(&mut pair, CREATOR), [PeerMessage::EndOfCandidates]);
     let just_before = now + limits::MAPPING - Duration::from_millis(1);
     pair.sides[JOINER].handle_timeout(just_before);
@@ -70,6 +72,24 @@ fn it_waits_neither_for_a_gateway_that_opens_none_nor_for_ever() {
 }
 
 #[test]
+fn it_waits_for_both_transports_if_both_are_asked_for() {
+    let mut pair = Pair::new();
+    let now = pair.now;
+    greet_expecting_both(&mut pair);
+    pair.sides[JOINER].handle_mapping(now, Transport::Udp, None);
+    assert_eq!(told(&mut pair, JOINER), []);
+    pair.sides[JOINER].handle_mapping(now, Transport::Tcp, None);
+    assert_eq!(told(&mut pair, JOINER), [PeerMessage::EndOfCandidates]);
+}
+
+fn greet_expecting_both(pair: &mut Pair) {
+    for transport in Transport::ALL {
+        pair.sides[JOINER].expect_mapping(pair.now, transport);
+    }
+    greet(pair, JOINER);
+}
+
+#[test]
 fn a_port_that_comes_late_or_moves_is_told_nonetheless() {
     let mut pair = Pair::new();
     let now = pair.now;
@@ -77,7 +97,7 @@ fn a_port_that_comes_late_or_moves_is_told_nonetheless() {
     let host: SocketAddr = ([192, 168, 1, 2], 5000).into();
     for port in [9000, 9001] {
         let mapping = Some((host, ([45, 45, 2, 2], port).into()));
-        pair.sides[JOINER].handle_mapping(now, mapping);
+        pair.sides[JOINER].handle_mapping(now, Transport::Udp, mapping);
     }
     let told = told(&mut pair, JOINER);
     assert_eq!(told.len(), 3, "{told:?}");
@@ -88,7 +108,7 @@ fn a_port_that_comes_late_or_moves_is_told_nonetheless() {
 fn a_connection_does_not_wait_for_it_and_the_mailbox_does() {
     let mut pair = Pair::new();
     let now = pair.now;
-    pair.sides[CREATOR].expect_mapping(now);
+    pair.sides[CREATOR].expect_mapping(now, Transport::Udp);
     pair.authenticate();
     while pair.sides[CREATOR].agent.selected().is_none() {
         assert!(pair.step());
@@ -99,7 +119,7 @@ fn a_connection_does_not_wait_for_it_and_the_mailbox_does() {
     }
     pair.drain();
     assert!(!pair.events[JOINER].contains(&Event::LeaveMailbox));
-    pair.sides[CREATOR].handle_mapping(pair.now, None);
+    pair.sides[CREATOR].handle_mapping(pair.now, Transport::Udp, None);
     while !pair.events[JOINER].contains(&Event::LeaveMailbox) {
         assert!(pair.step());
     }

@@ -316,6 +316,19 @@ fn incomplete_peers_are_malformed() {
 }
 
 #[test]
+fn behind_another_router_nobody_is_told_where_a_flow_will_come_from() {
+    let mut bed = Bed::new();
+    bed.gateway.set_behind(true);
+    let asked = peer("198.51.100.1:443", 4000, 7000);
+    let response = answer(&mut bed, HOST, &request(HOST, Operation::Peer(asked), 600));
+    assert_eq!(response.result, ResultCode::UNSUPP_OPCODE);
+    assert!(bed.kernel.is_empty());
+    bed.gateway.set_behind(false);
+    let response = answer(&mut bed, HOST, &request(HOST, Operation::Peer(asked), 600));
+    assert_eq!(response.result, ResultCode::SUCCESS);
+}
+
+#[test]
 fn over_ipv6_a_mapping_is_a_pinhole_at_the_hosts_own_address() {
     let mut bed = Bed::new();
     let asked = Map {

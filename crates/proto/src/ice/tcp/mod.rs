@@ -16,6 +16,11 @@
 //! over UDP began, and a pair over UDP takes the place of one over TCP when it becomes valid. A
 //! NAT that answers a SYN with a RST, because the inside has not sent its own, makes both sides try
 //! again after a random time: in step they could miss each other for ever.
+//!
+//! One that answers with ICMP leaves the connection in the table of the NAT on this side. A SYN of the
+//! peer that comes in between two tries is let in, and Linux's NAT then takes no SYN of ours that differs
+//! from the one before: it leaves with an inside address. So a side that was refused and gets nowhere
+//! takes another port ([`TcpAction::Renew`]), of which no table knows anything.
 
 mod opening;
 mod state;
@@ -38,6 +43,8 @@ pub const MAX_REMOTE_TCP_CANDIDATES: usize = 64;
 /// Addresses to which connections are tried, each from one of our ports: a peer names them, and
 /// they may be anybody's.
 pub const MAX_TCP_WAYS: usize = 64;
+/// Ports that take the place of others in one session.
+pub(super) const MAX_TCP_RENEWALS: u32 = 3;
 /// STUN servers that are asked from one port, so that these connections leave room for others.
 pub const MAX_TCP_STUN_SERVERS: usize = 2;
 
@@ -97,6 +104,9 @@ pub enum TcpAction {
     },
     /// Close it, or give the attempt up.
     Close(TcpEnds),
+    /// Listen on another port of this port's address, too, and call
+    /// [`Agent::add_tcp_host`](super::Agent::add_tcp_host): this one may be spoilt.
+    Renew(SocketAddr),
 }
 
 /// The two ends of a connection.

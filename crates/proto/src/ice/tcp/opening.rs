@@ -7,7 +7,10 @@ use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
 use rand_core::RngCore;
 
 use super::state::{Attempt, Purpose};
-use super::{MAX_TCP_STUN_SERVERS, MAX_TCP_WAYS, TcpAction, TcpEnds, TcpEvent};
+use super::{
+    MAX_TCP_HOSTS, MAX_TCP_RENEWALS, MAX_TCP_STUN_SERVERS, MAX_TCP_WAYS, TcpAction, TcpEnds,
+    TcpEvent, TcpType,
+};
 use crate::ice::after;
 use crate::ice::agent::Agent;
 use crate::ice::candidate::{Candidate, CandidateKind, can_pair, is_usable, unscoped};
@@ -18,7 +21,7 @@ use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
 
 /// Tries in quick succession: at 60 ms each there and back, two to three seconds of them.
 const QUICK_TRIES: u32 = 40;
-/// The same at an address of the peer's own network, which may be a stranger's here.
+/// The same where the peer listens already, at an address that may be a stranger's here.
 const LISTENING_TRIES: u32 = 2;
 /// The pause after a refusal, in microseconds: random, so that two sides do not keep in step, and short.
 /// What the other side sends meanwhile finds nobody, while it is met if it is sent at any time
@@ -28,6 +31,9 @@ const LISTENING_TRIES: u32 = 2;
 const JITTER: u64 = 10_000;
 /// Added to it when the quick tries are over, and when nobody has said no.
 const SLOW: Duration = Duration::from_secs(1);
+/// A port that has been refused and has got nowhere after this is joined by another one. NATs that
+/// refuse are passed within a second, if at all.
+const RENEWAL: Duration = Duration::from_millis(1200);
 /// Tries in all: as many as fit into the agent's patience.
 const MAX_TRIES: u32 = 80;
 /// How long an answer may take on a connection, where nothing is lost.
@@ -80,6 +86,7 @@ impl Agent {
             TcpEvent::Connected => self.on_connected(now, ends),
             TcpEvent::Accepted => self.on_accepted(now, ends),
             TcpEvent::Refused => {
+                self.plan_renewal(now, ends);
                 self.try_again(now, ends, Duration::ZERO);
                 None
             }
@@ -126,8 +133,8 @@ impl Agent {
         self.plan_attempts(now);
     }
 
-    /// When the first connections may be opened. One to an address of the peer's own network
-    /// leaves the first place to one through its NAT, where the two sides have to meet.
+    /// When the first connections may be opened. One to where the peer listens leaves the first
+    /// place to one through its NAT, where the two sides have to meet.
     fn first_try(&self, purpose: Purpose) -> Option<Instant> {
         let begin = self.tcp.begin?;
         Some(match purpose {
@@ -156,13 +163,13 @@ impl Agent {
         let mut ways = Vec::new();
         for local in &self.tcp.hosts {
             let remotes = self.tcp.remotes();
-            let dialled = remotes.filter(|r| r.tcp.is_some_and(super::TcpType::can_be_dialled));
+            let dialled = remotes.filter(|r| r.tcp.is_some_and(TcpType::can_be_dialled));
             for remote in dialled.filter(|remote| can_pair(*local, remote.address)) {
-                let purpose = match remote.kind {
-                    CandidateKind::Host => Purpose::Listening,
-                    CandidateKind::ServerReflexive
-                    | CandidateKind::PeerReflexive
-                    | CandidateKind::Relayed => Purpose::Punch,
+                let listens =
+                    remote.kind == CandidateKind::Host || remote.tcp == Some(TcpType::Passive);
+                let purpose = match listens {
+                    true => Purpose::Listening,
+                    false => Purpose::Punch,
                 };
                 ways.push((PairKey::new(*local, remote.address), purpose));
             }
@@ -197,6 +204,7 @@ impl Agent {
     pub(in crate::ice) fn run_tcp(&mut self, now: Instant) {
         self.close_strangers(now);
         self.close_failed(now);
+        self.renew(now);
         if self.tcp.paced.is_some_and(|at| at > now) || !self.tcp.has_room() {
             return;
         }
@@ -222,7 +230,9 @@ impl Agent {
         let attempt = self.next_attempt().filter(|_| self.tcp.has_room());
         let attempt = attempt.map(|(_, due)| self.tcp.paced.map_or(due, |paced| due.max(paced)));
         let stranger = self.tcp.stranger().map(|(_, until)| until);
-        attempt.into_iter().chain(stranger).min()
+        let renewal = self.tcp.renewal.map(|(_, due)| due);
+        let others = stranger.into_iter().chain(renewal);
+        attempt.into_iter().chain(others).min()
     }
 
     /// The attempt whose time comes first: of several, one through a NAT, since the two sides
@@ -300,6 +310,27 @@ impl Agent {
         attempt.due = again.then(|| after(now, pause.saturating_add(jitter)));
     }
 
+    /// A try was refused on the way to the peer: another port may be needed.
+    fn plan_renewal(&mut self, now: Instant, ends: TcpEnds) {
+        let attempt = self.tcp.attempts.get(&ends);
+        if attempt.is_some_and(|attempt| attempt.purpose == Purpose::Punch)
+            && self.tcp.renewals < MAX_TCP_RENEWALS
+        {
+            let due = after(now, RENEWAL);
+            self.tcp.renewal.get_or_insert((ends.local, due));
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        let due = self.tcp.renewal.take_if(|(_, due)| *due <= now);
+        let room = self.tcp.hosts.len() < MAX_TCP_HOSTS;
+        let direct = self.list.valid().any(|pair| !pair.is_relayed());
+        if let Some((local, _)) = due.filter(|_| room && !direct && !self.failed) {
+            self.tcp.renewals = self.tcp.renewals.saturating_add(1);
+            self.tcp.actions.push_back(TcpAction::Renew(local));
+        }
+    }
+
     fn jitter(&mut self) -> Duration {
         Duration::from_micros(self.rng.next_u64().checked_rem(JITTER).unwrap_or(0))
     }
@@ -333,6 +364,7 @@ impl Agent {
     /// has time to move.
     pub(in crate::ice) fn retire_tcp(&mut self, now: Instant) {
         self.tcp.retire(now);
+        self.tcp.renewal = None;
         for (ends, attempt) in &mut self.tcp.attempts {
             attempt.due = None;
             if std::mem::take(&mut attempt.running) {

@@ -12,6 +12,7 @@ use crate::ice::candidate::{
     COMPONENT, Candidate, CandidateKind, is_usable, tcp_priority, unscoped,
 };
 use crate::ice::config::{MAX_REMOTE_PEER_REFLEXIVE, MAX_STUN_SERVERS};
+use crate::ice::locals::MAX_ASSISTED;
 
 /// An accepted connection on which no check has proven the peer is closed after this, so that
 /// strangers do not keep the places.
@@ -37,6 +38,8 @@ pub(in crate::ice) struct Tcp {
     learnt: usize,
     /// What STUN servers saw of each host.
     mapped: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
+    /// Where gateways lead to a host on request: of those that mappings had, the latest.
+    assisted: Vec<(SocketAddr, SocketAddr)>,
     pub(super) attempts: BTreeMap<TcpEnds, Attempt>,
     open: BTreeMap<SocketAddr, Connection>,
     /// The number of the latest connection. The first one is random, so that two agents of a program
@@ -47,6 +50,9 @@ pub(in crate::ice) struct Tcp {
     /// When the next attempt may begin.
     pub(super) paced: Option<Instant>,
     pub(super) actions: VecDeque<TcpAction>,
+    /// The port that gets nowhere, and when another is taken; how many have been.
+    pub(super) renewal: Option<(SocketAddr, Instant)>,
+    pub(super) renewals: u32,
 }
 
 /// Connections to one address of the peer, or a STUN server, from one port.
@@ -63,7 +69,8 @@ pub(super) struct Attempt {
 pub(super) enum Purpose {
     /// To learn how a port is mapped.
     Gather,
-    /// To an address of the peer's own network: it listens already.
+    /// To an address of the peer's own network, or to a port that its gateway leads to it: it
+    /// listens already.
     Listening,
     /// To where the peer's NAT maps it: it has to send first.
     Punch,
@@ -93,16 +100,64 @@ impl Tcp {
             .into()
     }
 
-    /// Forgets the peer and what STUN servers saw; our ports' candidates, for another session.
+    /// Forgets the peer and what STUN servers saw; the candidates of our ports and of those that
+    /// gateways lead to them, for another session.
     pub(super) fn restart(&mut self) -> Vec<Candidate> {
         self.remotes.clear();
         self.learnt = 0;
         self.mapped.clear();
         self.begin = None;
+        self.renewal = None;
+        self.renewals = 0;
         let hosts = self.hosts.iter().enumerate();
         let all = hosts
             .flat_map(|(order, host)| TYPES.map(|kind| self.host_candidate(*host, order, kind)));
-        all.collect()
+        let assisted = self.assisted.iter();
+        let assisted = assisted.filter_map(|(host, mapped)| self.reflexive_at(*host, *mapped));
+        all.chain(assisted).collect()
+    }
+
+    /// Notes that a gateway leads an address to a host; the candidate, unless it is known.
+    pub(in crate::ice) fn assist(
+        &mut self,
+        host: SocketAddr,
+        mapped: SocketAddr,
+    ) -> Option<Candidate> {
+        let candidate = self.reflexive_at(host, mapped)?;
+        if self.is_assisted_at(host, mapped) || self.hosts.contains(&mapped) {
+            return None;
+        }
+        if self.assisted.len() >= MAX_ASSISTED {
+            self.assisted.remove(0);
+        }
+        self.assisted.push((host, mapped));
+        Some(candidate)
+    }
+
+    /// Whoever connects there arrives at a host, without its doing: it is passive.
+    fn reflexive_at(&self, host: SocketAddr, mapped: SocketAddr) -> Option<Candidate> {
+        let order = self.hosts.iter().position(|known| *known == host)?;
+        let tcp = TcpType::Passive;
+        let kind = CandidateKind::ServerReflexive;
+        Some(Candidate {
+            foundation: foundation('m', order, tcp),
+            component: COMPONENT,
+            priority: tcp_priority(kind, tcp, order),
+            address: mapped,
+            kind,
+            related: Some(unscoped(host)),
+            tcp: Some(tcp),
+        })
+    }
+
+    fn is_assisted_at(&self, host: SocketAddr, mapped: SocketAddr) -> bool {
+        self.assisted.contains(&(host, unscoped(mapped)))
+    }
+
+    /// Whether a gateway leads this address to the port of a connection.
+    pub(in crate::ice) fn is_assisted(&self, base: SocketAddr, mapped: SocketAddr) -> bool {
+        self.ends(base)
+            .is_some_and(|ends| self.is_assisted_at(ends.local, mapped))
     }
 
     fn host_candidate(&self, host: SocketAddr, order: usize, tcp: TcpType) -> Candidate {
@@ -170,7 +225,9 @@ impl Tcp {
         let TcpEnds { local, .. } = self.ends(base)?;
         Some(match unscoped(mapped) {
             mapped if mapped == unscoped(local) => CandidateKind::Host,
-            mapped if self.saw(local, mapped) => CandidateKind::ServerReflexive,
+            mapped if self.saw(local, mapped) || self.is_assisted_at(local, mapped) => {
+                CandidateKind::ServerReflexive
+            }
             _ => CandidateKind::PeerReflexive,
         })
     }

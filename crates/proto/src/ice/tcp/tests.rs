@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
+use postern_wire::transport::Transport;
 
 use super::{MAX_TCP_CONNECTIONS, MAX_TCP_STUN_SERVERS, TcpAction, TcpEnds, TcpEvent, is_base};
 use crate::Datagram;
@@ -49,7 +50,7 @@ fn connects(agent: &mut Agent) -> Vec<TcpEnds> {
     actions
         .filter_map(|action| match action {
             TcpAction::Connect { ends, .. } => Some(ends),
-            TcpAction::Close(_) => None,
+            TcpAction::Close(_) | TcpAction::Renew(_) => None,
         })
         .collect()
 }
@@ -130,7 +131,8 @@ fn pauses(seed: u8, tries: usize) -> Vec<Duration> {
 }
 
 fn next_connect(agent: &mut Agent, mut now: Instant) -> Instant {
-    while agent.tcp.actions.is_empty() {
+    let connects = |action: &TcpAction| matches!(action, TcpAction::Connect { .. });
+    while !agent.tcp.actions.iter().any(connects) {
         now = agent.poll_timeout().unwrap().max(now);
         agent.handle_timeout(now);
     }
@@ -151,6 +153,53 @@ fn a_refused_side_tries_again_at_once_then_after_random_times_and_then_slowly() 
     let different: BTreeSet<_> = quick.iter().collect();
     assert_eq!(different.len(), quick.len());
     assert_ne!(all, pauses(2, 45));
+}
+
+/// The ports that are wanted in place of others until the peer's address is refused for ever.
+fn renewals(mut on_renewal: impl FnMut(&mut Agent, Instant)) -> Vec<(Duration, SocketAddr)> {
+    let mut agent = agent(true);
+    meet(&mut agent, &[SO]);
+    let (mut now, mut wanted) = (epoch(), Vec::new());
+    while now < epoch() + Duration::from_secs(20) {
+        agent.handle_timeout(now);
+        while let Some(action) = agent.poll_tcp() {
+            match action {
+                TcpAction::Connect { ends, .. } => {
+                    agent.handle_tcp(now, ends, TcpEvent::Refused);
+                }
+                TcpAction::Renew(local) => {
+                    wanted.push((now - epoch(), local));
+                    on_renewal(&mut agent, now);
+                }
+                TcpAction::Close(_) => {}
+            }
+        }
+        now += Duration::from_millis(10);
+    }
+    wanted
+}
+
+#[test]
+fn a_port_that_is_refused_and_gets_nowhere_is_joined_by_another_a_few_times() {
+    let wanted = renewals(|_, _| ());
+    assert_eq!(wanted.len(), 3, "{wanted:?}");
+    assert!(wanted.iter().all(|(_, local)| *local == at(HOST)));
+    let first = wanted[0].0.as_millis();
+    assert!((1190..1300).contains(&first), "{first} ms");
+}
+
+#[test]
+fn the_new_port_is_told_and_connected_from() {
+    let new = at("10.0.0.1:5001");
+    let mut lines = Vec::new();
+    let mut from = BTreeSet::new();
+    renewals(|agent, now| {
+        agent.add_tcp_host(now, new);
+        lines.extend(told(agent));
+        from.extend(connects(agent).iter().map(|ends| ends.local));
+    });
+    assert!(lines.iter().any(|candidate| candidate.address == new));
+    assert!(from.contains(&new), "{from:?}");
 }
 
 #[test]
@@ -274,4 +323,45 @@ fn two_agents_of_one_program_give_connections_different_bases() {
     assert_ne!(bases[0], bases[1]);
     assert!(bases.iter().all(|base| is_base(*base)));
     assert!(!is_base(at(HOST)) && !is_base(at("[fd70::1]:1")));
+}
+
+#[test]
+fn a_port_of_a_gateway_is_told_as_passive_and_again_after_a_restart() {
+    let mut agent = agent(true);
+    meet(&mut agent, &[]);
+    told(&mut agent);
+    let mapping = |base: &str, mapped: &str| (at(base), at(mapped));
+    for (base, mapped) in [
+        (HOST, "45.45.1.1:9000"),
+        (HOST, "45.45.1.1:9000"),
+        (HOST, "45.45.1.1:0"),
+        (HOST, HOST),
+        ("10.0.0.9:5000", "45.45.1.1:9001"),
+    ] {
+        agent.add_mapped(epoch(), Transport::Tcp, mapping(base, mapped));
+    }
+    let line = "candidate:tm0passive 1 tcp 1180696575 45.45.1.1 9000 typ srflx raddr 10.0.0.1 \
+                rport 5000 tcptype passive";
+    let lines: Vec<_> = told(&mut agent).iter().map(ToString::to_string).collect();
+    assert_eq!(lines, [line]);
+    assert!(agent.restart(epoch()));
+    let again = told(&mut agent);
+    assert!(again.iter().any(|candidate| candidate.to_string() == line));
+}
+
+#[test]
+fn a_port_of_the_peers_gateway_is_tried_as_one_that_listens() {
+    const PASSIVE: &str = "candidate:1 1 tcp 5 45.45.1.1 9000 typ srflx raddr 10.0.0.9 rport 7 \
+                           tcptype passive";
+    let mut agent = agent(true);
+    meet(&mut agent, &[PASSIVE]);
+    let mut now = epoch();
+    for _ in 0..2 {
+        now = next_connect(&mut agent, now);
+        let ends = connects(&mut agent)[0];
+        assert_eq!(ends.remote, at("45.45.1.1:9000"));
+        agent.handle_tcp(now, ends, TcpEvent::Refused);
+    }
+    agent.handle_timeout(now + Duration::from_secs(100));
+    assert_eq!(connects(&mut agent), []);
 }

@@ -1,5 +1,7 @@
 //! Ports that gateways open on request.
 
+use postern_wire::transport::Transport;
+
 use super::super::{CandidateKind, Event};
 use super::net::{DependsOn, Nat, Pair, at};
 use super::{ms, secs};
@@ -86,7 +88,7 @@ fn what_cannot_be_a_candidate_is_ignored() {
         (base, at("[2001:db8::1]:9000")),
         (at("10.0.1.9:1000"), at(OF_A)),
     ] {
-        agent.add_mapped(now, base, mapped);
+        agent.add_mapped(now, Transport::Udp, (base, mapped));
         let told = std::iter::from_fn(|| agent.poll_event())
             .any(|event| matches!(event, Event::LocalCandidate(_)));
         assert!(!told, "{base} {mapped}");

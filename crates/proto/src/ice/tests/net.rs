@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{Builder, Class, Message, Method, XorMappedAddress};
+use postern_wire::transport::Transport;
 
 use super::super::*;
 use super::{epoch, ms, secs};
@@ -340,8 +341,12 @@ impl Pair {
         };
         let host = own.hosts[0];
         own.nat.forwards.insert(at(external), host);
-        own.agent.add_mapped(self.now, host, at(external));
-        other.agent.note_remote_mapped(at(external));
+        let mapping = (host, at(external));
+        own.agent.add_mapped(self.now, Transport::Udp, mapping);
+        let ip = at(external).ip();
+        let port = at(external).port();
+        let line = format!("candidate:1 1 udp 1 {ip} {port} typ srflx raddr 0.0.0.0 rport 9");
+        other.agent.note_remote_mapped(&line.parse().unwrap());
         self.drain();
     }
 

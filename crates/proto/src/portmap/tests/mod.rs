@@ -33,6 +33,7 @@ fn config(protocols: Protocols) -> Config {
         location: None,
         verify: false,
         search: true,
+        only_gateway: false,
         known: None,
     }
 }
@@ -51,6 +52,7 @@ fn wish() -> Wish {
         must_end: false,
         description: "test".into(),
         internal_host: None,
+        nonce: None,
     }
 }
 

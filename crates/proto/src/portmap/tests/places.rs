@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
-use crate::portmap::{is_on_link, is_public};
+use super::config;
+use crate::portmap::{Config, Protocols, is_on_link, is_public};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -67,4 +68,16 @@ fn who_shares_the_prefix_is_on_the_link() {
     assert!(is_on_link(local, 64, ip("2a45:45:1::1")));
     assert!(is_on_link(local, 64, ip("fe80::1")));
     assert!(!is_on_link(local, 64, ip("2a45:45:2::1")));
+}
+
+#[test]
+fn who_has_chosen_a_gateway_is_answered_by_no_other_one() {
+    let (router, other, far) = (ip("192.168.1.1"), ip("192.168.1.2"), ip("8.8.8.8"));
+    let config = config(Protocols::ALL);
+    assert!(config.admits(router) && config.admits(other) && !config.admits(far));
+    let chosen = Config {
+        only_gateway: true,
+        ..config
+    };
+    assert!(chosen.admits(router) && !chosen.admits(other) && !chosen.admits(far));
 }

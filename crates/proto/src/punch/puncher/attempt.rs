@@ -157,9 +157,11 @@ impl Attempt {
             },
             Part::Probe { ports, .. } => Some(to(self.base, self.random_port(ports, place))),
             Part::Spray { ports, .. } => {
-                // The second time round the ports, each is checked from another socket.
-                let round = place.checked_div(ports.count()).unwrap_or(0);
-                let local = self.socket(place.saturating_add(round))?;
+                // Each time round the ports, each is checked from another socket: from the same one
+                // it would be the same flow.
+                let round = place.checked_div(ports.count())?;
+                let within = place.checked_rem(ports.count())?;
+                let local = self.socket(within.saturating_add(round))?;
                 Some(to(local, self.random_port(ports, place)))
             }
             Part::OpenAndProbe { ports, sockets, .. } => {
@@ -439,4 +441,56 @@ fn ports_of(prediction: &Prediction) -> Vec<u16> {
     }
     let all = ports.len().saturating_mul(FOLLOWED);
     ports.iter().copied().cycle().take(all).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test's clock begins somewhere")]
+
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+
+    use rand_core::SeedableRng;
+
+    use super::super::super::Technique;
+    use super::*;
+
+    /// A second probe of the same port from the same socket would be the same flow, and buy nothing.
+    #[test]
+    fn no_two_probes_of_many_sockets_are_the_same_flow() {
+        for (ports, probes) in [
+            (700, 1500),
+            (703, 1500),
+            (767, 4500),
+            (800, 4500),
+            (63, 1500),
+        ] {
+            let ports = PortRange {
+                first: 40_000,
+                last: 39_999 + ports,
+            };
+            let sockets = 64;
+            let plan = Plan {
+                technique: Technique::Birthday,
+                part: Part::Spray {
+                    sockets,
+                    ports,
+                    probes,
+                },
+                probability: 0.5,
+                grace: Duration::ZERO,
+            };
+            let local = |port| SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), port);
+            let ends = (
+                local(1),
+                SocketAddr::new(Ipv4Addr::new(45, 45, 2, 2).into(), 40_000),
+            );
+            let mut rng = ChaCha20Rng::seed_from_u64(1);
+            let mut attempt = Attempt::new(Instant::now(), plan, ends, true, &mut rng);
+            attempt.sockets = (1..=u16::try_from(sockets).unwrap()).map(local).collect();
+            let ways = std::iter::from_fn(|| attempt.take());
+            let flows: BTreeSet<_> = ways.map(|way| (way.local, way.remote)).collect();
+            assert_eq!(flows.len(), usize::try_from(probes).unwrap(), "{ports:?}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ use postern_proto::connect::{
 };
 use postern_proto::punch::{self, Technique, Techniques};
 use postern_proto::signal::RendezvousEvent;
-use postern_proto::stun::BindingServer;
+use postern_proto::stun::{Alternate, BindingServer};
 use postern_proto::{Datagram, Transmit, Verdict};
 use postern_wire::signal::Fingerprint;
 use sim_support::{at, ip, masquerade};
@@ -139,6 +139,10 @@ struct Setting {
     named: usize,
     /// STUN servers that the left side names itself.
     stun: Vec<SocketAddr>,
+    /// Whether the server answers from its second address when asked to (RFC 5780).
+    two_addresses: bool,
+    /// Whether that address is nobody's.
+    nobody: bool,
     /// What the left side does not use.
     disabled: Techniques,
 }
@@ -149,6 +153,8 @@ impl Setting {
             nats: [left, right],
             named: 2,
             stun: Vec::new(),
+            two_addresses: false,
+            nobody: false,
             disabled: Techniques::NONE,
         }
     }
@@ -171,6 +177,19 @@ impl Setting {
                 Techniques::NONE
             },
         }
+    }
+
+    fn server(&self) -> BindingServer {
+        let alternate = Alternate {
+            primary: at("45.45.0.1:3478"),
+            secondary: at(if self.nobody {
+                "45.45.0.9:3479"
+            } else {
+                "45.45.0.2:3479"
+            }),
+        };
+        let alternates = self.two_addresses.then_some(alternate);
+        BindingServer::new().with_alternates(alternates.into_iter().collect())
     }
 
     /// Lets the two meet; what the left and the right side have to say at the end.
@@ -198,7 +217,7 @@ impl Setting {
             hosts.push(host);
         }
         let mut runner = Runner::new(world);
-        runner.add(server, Party::Server(BindingServer::new()));
+        runner.add(server, Party::Server(self.server()));
         let peers = [0, 1].map(|side: usize| {
             let tag = number * 2 + u8::try_from(side).unwrap();
             let mut peer = Peer {
@@ -393,4 +412,54 @@ fn a_second_vantage_point_tells_at_once_what_one_cannot() {
     }
     assert!(late.unwrap() > 1000 * MS, "{late:?}");
     assert!(soon.unwrap() < 1000 * MS, "{soon:?}");
+}
+
+/// Behind a NAT of each filter both sides know their own, and have been told the other's, whether the
+/// server's second address is among those that are asked anyway or not.
+#[test]
+fn a_server_with_two_addresses_shows_whom_a_nat_lets_in() {
+    let filters = [
+        (
+            Filtering::EndpointIndependent,
+            punch::Filtering::EndpointIndependent,
+        ),
+        (
+            Filtering::AddressDependent,
+            punch::Filtering::AddressDependent,
+        ),
+        (
+            Filtering::AddressAndPortDependent,
+            punch::Filtering::AddressAndPortDependent,
+        ),
+    ];
+    for (n, (filter, told)) in (6..).zip(filters) {
+        for mapping in [
+            Mapping::EndpointIndependent,
+            Mapping::AddressAndPortDependent,
+        ] {
+            let left = Nat::new(mapping, filter);
+            for named in [1, 2] {
+                let setting = Setting {
+                    named,
+                    two_addresses: true,
+                    ..Setting::new(left, Nat::default())
+                };
+                let [own, others] = setting.meet(n);
+                let known = [own.local, others.remote].map(|net| net.nat.unwrap().filtering);
+                assert_eq!(known, [told; 2], "{mapping:?} {filter:?} {named}: {own:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_address_that_nobody_has_shows_nothing() {
+    let setting = Setting {
+        named: 1,
+        two_addresses: true,
+        nobody: true,
+        ..Setting::new(Nat::default(), Nat::default())
+    };
+    let [own, _] = setting.meet(9);
+    assert_eq!(own.local.nat.unwrap().filtering, punch::Filtering::Unknown);
 }

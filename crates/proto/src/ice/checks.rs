@@ -14,6 +14,7 @@ use super::config::Role;
 use super::credentials::Credentials;
 use super::event::Event;
 use super::pair::{Pair, PairKey, Valid};
+use super::punching::came_from_elsewhere;
 use super::tcp::once;
 use super::transactions::{Purpose, check_policy, nomination_policy};
 use crate::stun::{Request, RetransmitPolicy, random_transaction_id};
@@ -152,6 +153,15 @@ impl Agent {
                 } else {
                     self.on_binding(now, base, server, message);
                 }
+            }
+            Purpose::Sample {
+                base,
+                server,
+                change: Some(change),
+            } => {
+                self.transactions.complete(now, id, datagram);
+                let came = came_from_elsewhere(datagram.remote, server, change);
+                self.on_elsewhere(now, base, came.then_some(true));
             }
             Purpose::Sample { base, .. } if symmetric => {
                 self.transactions.complete(now, id, datagram);
@@ -322,6 +332,11 @@ impl Agent {
         match purpose {
             Purpose::Check { pair, .. } => self.on_check_failed(now, pair),
             Purpose::Gather { base, server } => self.gather_settled(now, base, server),
+            Purpose::Sample {
+                base,
+                change: Some(_),
+                ..
+            } => self.on_elsewhere(now, base, Some(false)),
             Purpose::Sample { base, .. } => self.on_sampled(now, base, None),
             Purpose::Consent { .. } | Purpose::Kept { .. } => {}
         }

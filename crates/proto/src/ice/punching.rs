@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use postern_wire::stun::{Builder, Class, Message, Method, TransactionId, XorMappedAddress};
+use postern_wire::stun::{
+    Builder, ChangeRequest, Class, Message, Method, OtherAddress, TransactionId, XorMappedAddress,
+};
 use rand_core::RngCore;
 
 use super::agent::Agent;
@@ -206,7 +208,11 @@ impl Agent {
                 self.punching.probes.clear();
                 self.events.push_back(Event::AttemptEnded);
             }
-            Action::Sample { local, server } => self.send_sample(now, local, server),
+            Action::Sample {
+                local,
+                server,
+                change,
+            } => self.send_sample(now, local, server, change),
             Action::Probe { local, remote, ttl } => {
                 self.send_probe(PairKey::new(local, remote), ttl);
             }
@@ -224,16 +230,28 @@ impl Agent {
         self.events.push_back(Event::CloseSockets(sockets));
     }
 
-    fn send_sample(&mut self, now: Instant, base: SocketAddr, server: SocketAddr) {
+    fn send_sample(
+        &mut self,
+        now: Instant,
+        base: SocketAddr,
+        server: SocketAddr,
+        change: Option<ChangeRequest>,
+    ) {
         let id = random_transaction_id(&mut self.rng);
         let request = Request {
             local: base,
             remote: server,
             id,
-            payload: Builder::new(Class::Request, Method::BINDING, id).build(),
+            payload: Builder::new(Class::Request, Method::BINDING, id)
+                .maybe_attribute(change.as_ref())
+                .build(),
             policy: sample_policy(),
         };
-        let purpose = Purpose::Sample { base, server };
+        let purpose = Purpose::Sample {
+            base,
+            server,
+            change,
+        };
         self.transactions.start(now, purpose, request);
         // In front of the probe that may follow: a prediction depends on the order.
         while let Some(transmit) = self.transactions.poll_transmit() {
@@ -312,8 +330,21 @@ impl Agent {
             Ok(Some(XorMappedAddress(mapped))) => Some(unscoped(mapped)),
             Ok(None) | Err(_) => None,
         });
+        let other = answer.and_then(|message| match message.get() {
+            Ok(Some(OtherAddress(other))) => Some(other),
+            Ok(None) | Err(_) => None,
+        });
+        let other = other.filter(|other| is_usable(*other, self.config.allow_loopback));
         if let Some(puncher) = &mut self.punching.puncher {
-            puncher.on_sample(now, base, mapped);
+            puncher.on_sample(now, base, mapped, other);
+        }
+    }
+
+    /// A STUN server's answer has come from where it was asked to send it from, or has not. `None` if
+    /// the server does not do what it is asked.
+    pub(super) fn on_elsewhere(&mut self, now: Instant, base: SocketAddr, came: Option<bool>) {
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_elsewhere(now, base, came);
         }
     }
 
@@ -363,6 +394,20 @@ impl Agent {
 impl Punching {
     fn next_action(&mut self) -> Option<Action> {
         self.puncher.as_mut()?.poll_action()
+    }
+}
+
+/// Whether an answer comes from another address, or from another port of the same one, as it was
+/// asked for.
+pub(super) fn came_from_elsewhere(
+    from: SocketAddr,
+    server: SocketAddr,
+    change: ChangeRequest,
+) -> bool {
+    if change.ip {
+        from.ip() != server.ip()
+    } else {
+        from.ip() == server.ip() && from.port() != server.port()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use postern_wire::stun::TransactionId;
+use postern_wire::stun::{ChangeRequest, TransactionId};
 
 use super::candidate::unscoped;
 use super::config::Role;
@@ -31,10 +31,12 @@ pub(super) enum Purpose {
         base: SocketAddr,
         server: SocketAddr,
     },
-    /// The same from a socket that was opened to look at the NAT.
+    /// The same from a socket that was opened to look at the NAT; `change` says from where else
+    /// the answer is to come.
     Sample {
         base: SocketAddr,
         server: SocketAddr,
+        change: Option<ChangeRequest>,
     },
 }
 
@@ -43,7 +45,7 @@ impl Purpose {
     fn way(&self) -> PairKey {
         match *self {
             Self::Check { pair, .. } | Self::Consent { pair } | Self::Kept { pair } => pair,
-            Self::Gather { base, server } | Self::Sample { base, server } => {
+            Self::Gather { base, server } | Self::Sample { base, server, .. } => {
                 PairKey::new(base, server)
             }
         }

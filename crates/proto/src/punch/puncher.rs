@@ -1,15 +1,18 @@
 //! The machine that classifies our NAT and carries plans out.
 
 mod attempt;
+mod filters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use postern_wire::stun::ChangeRequest;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use self::attempt::Attempt;
+use self::filters::Filters;
 use super::budget::{ATTEMPT_PAUSE, MAX_SAMPLES, PROBES_PER_SECOND};
 use super::classify::{Classifier, Sample};
 use super::nat::NatReport;
@@ -71,12 +74,15 @@ pub enum Action {
     CloseSockets(Vec<SocketAddr>),
     /// The attempt is over: others may begin.
     AttemptEnded,
-    /// Ask a STUN server from this socket, and call [`Puncher::on_sample`].
+    /// Ask a STUN server from this socket, and call [`Puncher::on_sample`], or
+    /// [`Puncher::on_elsewhere`] if its answer is to come from elsewhere.
     Sample {
         /// From where.
         local: SocketAddr,
         /// Whom.
         server: SocketAddr,
+        /// From where else the server is to answer (RFC 5780 section 4.4).
+        change: Option<ChangeRequest>,
     },
     /// Send a check.
     Probe {
@@ -118,6 +124,7 @@ pub struct Puncher {
     gathering: bool,
     classifier: Classifier,
     sampling: Sampling,
+    filters: Filters,
     local: Option<NatReport>,
     remote: Option<NatReport>,
     prediction: Option<Prediction>,
@@ -173,6 +180,7 @@ impl Puncher {
             gathering: true,
             classifier: Classifier::default(),
             sampling: Sampling::default(),
+            filters: Filters::default(),
             local: None,
             remote: None,
             prediction: None,
@@ -246,9 +254,19 @@ impl Puncher {
         self.handle_timeout(now);
     }
 
-    /// What a STUN server saw of a socket that was opened; `None` if it did not answer.
-    pub fn on_sample(&mut self, now: Instant, local: SocketAddr, mapped: Option<SocketAddr>) {
+    /// What a STUN server saw of a socket that was opened, `None` if it did not answer; and the other
+    /// address that it has (OTHER-ADDRESS, RFC 5780 section 7.4), if any.
+    pub fn on_sample(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        mapped: Option<SocketAddr>,
+        other: Option<SocketAddr>,
+    ) {
         if let Some(sent) = self.sampling.waiting.remove(&local) {
+            if let Some(other) = other {
+                self.ask_elsewhere(local, other);
+            }
             let sample = mapped.zip(self.server);
             if let Some((mapped, server)) = sample {
                 self.classifier.add(Sample {
@@ -259,7 +277,7 @@ impl Puncher {
                 });
             }
             self.conclude();
-        } else {
+        } else if !self.on_confirmed(local, mapped.is_some()) {
             self.on_bracket(now, local, mapped);
         }
     }
@@ -288,7 +306,8 @@ impl Puncher {
 
     /// A direct pair is selected: sockets other than its own are closed.
     pub fn on_selected(&mut self, local: SocketAddr) {
-        self.close(|socket| socket != local);
+        let filters = self.filters;
+        self.close(|socket| socket != local && !filters.uses(socket));
     }
 
     /// No direct pair is left.
@@ -428,7 +447,11 @@ impl Puncher {
         {
             self.sampling.next = next.max(now).checked_add(pace());
             self.sampling.waiting.insert(local, now);
-            self.actions.push_back(Action::Sample { local, server });
+            self.actions.push_back(Action::Sample {
+                local,
+                server,
+                change: None,
+            });
         }
     }
 
@@ -449,10 +472,15 @@ impl Puncher {
             self.sampling.enlarged = true;
             return self.ask_for_samples(SAMPLE_SOCKETS.saturating_sub(CONFIRMING_SOCKETS));
         }
+        let report = NatReport {
+            filtering: self.filters.verdict(),
+            ..report
+        };
         self.local = Some(report);
         self.actions.push_back(Action::Tell(Message::Nat(report)));
         let sockets = std::mem::take(&mut self.sampling.sockets);
-        self.close(|socket| sockets.contains(&socket));
+        let filters = self.filters;
+        self.close(|socket| sockets.contains(&socket) && !filters.uses(socket));
     }
 
     fn close(&mut self, which: impl Fn(SocketAddr) -> bool) {

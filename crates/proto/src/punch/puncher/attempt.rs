@@ -359,7 +359,11 @@ impl Puncher {
             before: (before, None),
             after: (after, None),
         });
-        let sample = |local| Action::Sample { local, server };
+        let sample = |local| Action::Sample {
+            local,
+            server,
+            change: None,
+        };
         if before == after {
             return self.actions.extend([probe, sample(local)]);
         }

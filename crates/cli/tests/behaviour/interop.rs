@@ -1,5 +1,5 @@
-//! The server with two addresses, and a client of other make: pystun3, in Python, which speaks
-//! RFC 3489.
+//! The server with two addresses, and clients of other make: pystun3, in Python, which speaks
+//! RFC 3489, and coturn's of RFC 5780.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,10 +8,12 @@ use postern_lab::netns::{Case, Home, Topology};
 use postern_lab::sim::{Filtering, Mapping, Nat};
 
 use crate::house::House;
-use crate::table::all;
+use crate::table::{FILTERINGS, MAPPINGS, all};
 
-pub(crate) const CASES: &[Case] =
-    postern_lab::cases![pystun3_tells_the_kind_of_every_nat_with_our_server];
+pub(crate) const CASES: &[Case] = postern_lab::cases![
+    pystun3_tells_the_kind_of_every_nat_with_our_server,
+    coturns_client_tells_every_mapping_and_filtering_with_our_server,
+];
 
 /// Where `scripts/setup` puts packages of Python.
 const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python");
@@ -88,4 +90,45 @@ fn ask(host: &str, nat: Nat, kind: &str) -> Result<(), String> {
         let error = String::from_utf8_lossy(&output.stderr);
         format!("{nat:?}: {told} {error}, not {kind}")
     })
+}
+
+fn coturns_client_tells_every_mapping_and_filtering_with_our_server() {
+    let rows = MAPPINGS.map(|mapping| FILTERINGS.map(|filtering| (mapping, filtering)));
+    all(rows.concat(), |(mapping, filtering)| {
+        discover(mapping, filtering)
+    });
+}
+
+fn discover(mapping: Mapping, filtering: Filtering) -> Result<(), String> {
+    let house = House::new(Topology {
+        homes: vec![Home::new(
+            "red",
+            &["alice"],
+            1,
+            Nat::new(mapping, filtering),
+        )],
+        ..Topology::default()
+    });
+    let server = house.addresses("server")[0].clone();
+    let program = "turnutils_natdiscovery";
+    let mut command = house.world.command("alice", program).unwrap();
+    let output = command.args(["-m", "-f", "-p", "3478", &server]).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error} (scripts/setup)"));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mapping = match mapping {
+        Mapping::EndpointIndependent => "Endpoint Independent",
+        Mapping::AddressDependent => "Address Dependent",
+        Mapping::AddressAndPortDependent => "Address and Port Dependent",
+    };
+    let filtering = match filtering {
+        Filtering::EndpointIndependent => "Endpoint Independent",
+        Filtering::AddressDependent => "Address Dependent",
+        Filtering::AddressAndPortDependent => "Address and Port Dependent",
+    };
+    let expected = [
+        format!("NAT with {mapping} Mapping!"),
+        format!("NAT with {filtering} Filtering!"),
+    ];
+    let missing = expected.iter().find(|words| !told.contains(*words));
+    missing.map_or(Ok(()), |words| Err(format!("{words}: {told}")))
 }

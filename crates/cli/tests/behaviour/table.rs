@@ -20,13 +20,13 @@ const AT_ONCE: usize = 5;
 /// A range is estimated within a factor of two in 95 of 100 runs: not in one of three is wrong.
 const TRIES: usize = 3;
 
-const MAPPINGS: [Mapping; 3] = [
+pub(crate) const MAPPINGS: [Mapping; 3] = [
     Mapping::EndpointIndependent,
     Mapping::AddressDependent,
     Mapping::AddressAndPortDependent,
 ];
 
-const FILTERINGS: [Filtering; 3] = [
+pub(crate) const FILTERINGS: [Filtering; 3] = [
     Filtering::EndpointIndependent,
     Filtering::AddressDependent,
     Filtering::AddressAndPortDependent,

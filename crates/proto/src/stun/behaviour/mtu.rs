@@ -286,8 +286,8 @@ mod tests {
         let mut now = begun;
         for _ in 0..1_000 {
             while let Some(sent) = machine.poll_transmit() {
-                let length = sent.payload.len() + headers;
-                let later = now + Duration::from_millis(1);
+                let length = sent.payload.len().saturating_add(headers);
+                let later = now.checked_add(Duration::from_millis(1)).unwrap();
                 match says {
                     _ if length <= mtu => {
                         let payload = answer(&sent);
@@ -308,7 +308,7 @@ mod tests {
             if let Some(found) = machine.poll_event() {
                 assert_eq!(machine.poll_timeout(), None);
                 assert_eq!(machine.poll_event(), None);
-                return (found, now - begun);
+                return (found, now.saturating_duration_since(begun));
             }
             now = now.max(machine.poll_timeout().unwrap());
             machine.handle_timeout(now);

@@ -1,5 +1,4 @@
 //! The client of RFC 5780 says what the simulated routers do.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod sim_support;
 

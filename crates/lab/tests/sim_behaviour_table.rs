@@ -1,5 +1,4 @@
 //! The table: what simulated routers do, and that it is found out, all of it.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod sim_support;
 

@@ -79,17 +79,22 @@ fn ask(host: &str, nat: Nat, kind: &str) -> Result<(), String> {
     });
     let own = house.addresses(host)[0].clone();
     let server = house.addresses("server")[0].clone();
-    let mut command = house.world.command(host, "python3").unwrap();
-    let output = python(&mut command)
-        .args(["-c", ASK, &own, &server])
-        .output();
-    let output = output.unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    let expected = format!("('{kind}', ");
-    told.starts_with(&expected).then_some(()).ok_or_else(|| {
-        let error = String::from_utf8_lossy(&output.stderr);
-        format!("{nat:?}: {told} {error}, not {kind}")
-    })
+    let told = said(&house, host, "python3", &["-c", ASK, &own, &server]);
+    match told.starts_with(&format!("('{kind}', ")) {
+        true => Ok(()),
+        false => Err(format!("{nat:?}: {told}, not {kind}")),
+    }
+}
+
+/// What a program says on a host, and after that what it complains about.
+fn said(house: &House, host: &str, program: &str, arguments: &[&str]) -> String {
+    let mut command = house.world.command(host, program).unwrap();
+    let output = python(&mut command).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error} (scripts/setup)"));
+    let parts = [output.stdout, output.stderr];
+    parts
+        .map(|part| String::from_utf8_lossy(&part).into_owned())
+        .concat()
 }
 
 fn coturns_client_tells_every_mapping_and_filtering_with_our_server() {
@@ -110,11 +115,8 @@ fn discover(mapping: Mapping, filtering: Filtering) -> Result<(), String> {
         ..Topology::default()
     });
     let server = house.addresses("server")[0].clone();
-    let program = "turnutils_natdiscovery";
-    let mut command = house.world.command("alice", program).unwrap();
-    let output = command.args(["-m", "-f", "-p", "3478", &server]).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error} (scripts/setup)"));
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let arguments = ["-m", "-f", "-p", "3478", &server];
+    let told = said(&house, "alice", "turnutils_natdiscovery", &arguments);
     let mapping = match mapping {
         Mapping::EndpointIndependent => "Endpoint Independent",
         Mapping::AddressDependent => "Address Dependent",

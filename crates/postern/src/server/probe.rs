@@ -177,15 +177,17 @@ async fn cross(probe: Probe, from: SocketAddr) -> Outcome {
     let calling = async {
         for pause in pauses() {
             match open(from, probe.target).await {
-                Ok(_) => return Outcome::Connected,
+                Ok(_) => return true,
                 Err(error) => last = failed(&error),
             }
             sleep(pause).await;
         }
-        last
+        false
     };
-    let called = timeout(probe.patience, calling).await;
-    called.unwrap_or(Outcome::Silent)
+    match timeout(probe.patience, calling).await {
+        Ok(true) => Outcome::Connected,
+        Ok(false) | Err(_) => last,
+    }
 }
 
 /// Between one call and the next.

@@ -358,14 +358,14 @@ async fn question(place: Where, question: Question) -> Result<(), Failure> {
             }
         }
         Answer::Revoked { count } => {
-            let line = format!("{count} taken back.");
-            output.say(&Event::Revoked { count }, &line);
             if count == 0 && matches!(question, Question::Revoke { .. }) {
                 return Err(Failure::failed(
                     "gateway",
                     "there is no lease of this number".to_owned(),
                 ));
             }
+            let line = format!("{count} taken back.");
+            output.say(&Event::Revoked { count }, &line);
         }
     }
     Ok(())

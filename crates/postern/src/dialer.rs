@@ -34,7 +34,7 @@ pub(crate) struct Introducer {
 impl Introducer {
     /// The relay of this server at `server`. It shows the certificate of the WebSocket. A
     /// proxy is asked for the name that it knows.
-    fn target(&self, transport: RelayTransport, server: SocketAddr) -> Target {
+    pub(crate) fn target(&self, transport: RelayTransport, server: SocketAddr) -> Target {
         let tls = (transport == RelayTransport::Tls)
             .then(|| self.url.pin().map_or(Trust::System, Trust::Pinned));
         let same = self.proxy.is_some() && server.port() == self.url.port();

@@ -1,11 +1,15 @@
 //! `postern check`: why can't they reach me?
 
+mod drawing;
 mod page;
 mod report;
 mod table;
+mod watch;
+mod ways;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use postern::check::{self, CheckError, Facts, LifetimeEvent, Options, Progress, Reach, Verdict};
@@ -22,9 +26,6 @@ use report::Report;
 /// Exit codes of a check that ran (docs/check.md).
 const BY_RELAY: u8 = 5;
 const NOTHING: u8 = 6;
-
-/// The pause between two looks of `--watch`.
-const WATCH: Duration = Duration::from_secs(30);
 
 /// Options of `postern check`.
 #[derive(Debug, Args)]
@@ -50,9 +51,12 @@ pub(crate) struct Arguments {
     /// Show whole addresses on that page; without it they are shortened
     #[arg(long, requires = "report")]
     full: bool,
-    /// Look again every 30 s, and say what has changed, until interrupted
+    /// Look again and again, and say what has changed, until interrupted
     #[arg(long, conflicts_with = "report")]
     watch: bool,
+    /// The pause between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "watch")]
+    every: u64,
     /// Print a JSON object (docs/check.md)
     #[arg(long)]
     json: bool,
@@ -68,23 +72,15 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 async fn look(arguments: &Arguments) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
-    let mut options = arguments.options().await?;
+    let options = arguments.options().await?;
     let mut last: Option<(Facts, Verdict)> = None;
     loop {
-        let mut facts = once(options.clone(), output).await?;
-        if let Some((before, _)) = &last {
-            facts.tcp.unsolicited = before.tcp.unsolicited;
-            facts.other_port = before.other_port;
-        }
-        // The server does not look from outside that often.
-        options.outside = false;
+        let mut facts = again(&options, last.as_ref().map(|(facts, _)| facts), output).await?;
         if arguments.lifetime {
             facts.lifetime = lifetime(&facts, output).await?;
         }
         let verdict = facts.verdict();
-        if last.as_ref().map(|(_, verdict)| verdict) != Some(&verdict) {
-            tell(&facts, &verdict, output)?;
-        }
+        tell(&facts, &verdict, last.as_ref(), output)?;
         if let Some(path) = &arguments.report {
             let page = page::draw(&facts, &verdict, arguments.full);
             write(path, &page)?;
@@ -93,8 +89,33 @@ async fn look(arguments: &Arguments) -> Result<(), Failure> {
             return exit(verdict.reach);
         }
         last = Some((facts, verdict));
-        tokio::time::sleep(WATCH).await;
+        tokio::time::sleep(Duration::from_secs(arguments.every)).await;
     }
+}
+
+/// One look, which takes over from the one before what a server gives only so often: unless this
+/// machine is in another network now.
+async fn again(
+    options: &Options,
+    before: Option<&Facts>,
+    output: Output,
+) -> Result<Facts, Failure> {
+    let Some(before) = before else {
+        return once(options.clone(), output).await;
+    };
+    let frugal = Options {
+        outside: false,
+        ..options.clone()
+    };
+    let mut facts = once(frugal, output).await?;
+    if (&facts.addresses, facts.udp.public_ip()) != (&before.addresses, before.udp.public_ip()) {
+        return once(options.clone(), output).await;
+    }
+    facts.tcp.unsolicited = before.tcp.unsolicited;
+    facts.other_port = before.other_port;
+    facts.other_port_v6 = before.other_port_v6;
+    facts.relays.clone_from(&before.relays);
+    Ok(facts)
 }
 
 async fn once(options: Options, output: Output) -> Result<Facts, Failure> {
@@ -130,14 +151,43 @@ async fn lifetime(
     }
 }
 
-fn tell(facts: &Facts, verdict: &Verdict, output: Output) -> Result<(), Failure> {
-    let text = table::print(facts, verdict);
-    output.report(&Report::new(facts, verdict), &text)
+/// Everything at first, then what has changed.
+fn tell(
+    facts: &Facts,
+    verdict: &Verdict,
+    last: Option<&(Facts, Verdict)>,
+    output: Output,
+) -> Result<(), Failure> {
+    let report = Report::new(facts, verdict);
+    let Some((before, old)) = last else {
+        return output.report(&report, &table::print(facts, verdict));
+    };
+    let mut changes = watch::changes(before, facts);
+    if old.summary != verdict.summary {
+        changes.insert(0, verdict.summary.clone());
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let text = format!("\n{} {}", now(), changes.join("\n         "));
+    output.report(&report, &text)
+}
+
+/// The time of day.
+fn now() -> String {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => {
+            let seconds = since.as_secs() % 86_400;
+            let (hours, rest) = (seconds / 3_600, seconds % 3_600);
+            format!("{hours:02}:{:02}:{:02} UTC", rest / 60, rest % 60)
+        }
+        Err(_) => String::new(),
+    }
 }
 
 fn exit(reach: Reach) -> Result<(), Failure> {
     match reach {
-        Reach::Open | Reach::Direct | Reach::Strict => Ok(()),
+        Reach::Open | Reach::Direct | Reach::Strict | Reach::Tcp => Ok(()),
         Reach::Relay => Err(Failure::silent(BY_RELAY)),
         Reach::Nothing => Err(Failure::silent(NOTHING)),
     }
@@ -163,8 +213,20 @@ impl Arguments {
     }
 }
 
-/// What is known already, on a terminal.
-struct Bar(Option<indicatif::ProgressBar>);
+/// What is still awaited, on a terminal.
+struct Bar {
+    bar: Option<indicatif::ProgressBar>,
+    awaited: Mutex<Vec<Progress>>,
+}
+
+/// In the order in which they are said.
+const PARTS: [(Progress, &str); 5] = [
+    (Progress::Server, "the server"),
+    (Progress::Udp, "UDP"),
+    (Progress::Tcp, "TCP"),
+    (Progress::Gateway, "the router"),
+    (Progress::Relays, "the relays"),
+];
 
 impl Bar {
     fn new(output: Output) -> Self {
@@ -174,22 +236,25 @@ impl Bar {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self(bar)
-    }
-
-    fn show(&self, progress: Progress) {
-        if let Some(bar) = &self.0 {
-            bar.set_message(match progress {
-                Progress::Server => "looking at UDP and TCP",
-                Progress::Udp => "UDP is known",
-                Progress::Tcp => "TCP is known",
-                Progress::Gateway => "the router is known",
-            });
+        Self {
+            bar,
+            awaited: Mutex::new(PARTS.map(|(part, _)| part).to_vec()),
         }
     }
 
+    fn show(&self, progress: Progress) {
+        let Some(bar) = &self.bar else {
+            return;
+        };
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.retain(|part| *part != progress);
+        let parts = PARTS.iter().filter(|(part, _)| awaited.contains(part));
+        let names: Vec<_> = parts.map(|(_, name)| *name).collect();
+        bar.set_message(format!("waiting for {}", names.join(", ")));
+    }
+
     fn show_wait(&self, event: LifetimeEvent) {
-        if let (Some(bar), LifetimeEvent::Waited { idle, alive }) = (&self.0, event) {
+        if let (Some(bar), LifetimeEvent::Waited { idle, alive }) = (&self.bar, event) {
             let seconds = idle.as_secs();
             bar.set_message(match alive {
                 true => format!("a mapping has lived {seconds} s without traffic"),
@@ -199,7 +264,7 @@ impl Bar {
     }
 
     fn finish(self) {
-        if let Some(bar) = self.0 {
+        if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
     }

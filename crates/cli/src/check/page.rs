@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use postern::check::{Facts, Odds, Reach, Verdict};
+use postern::check::{Facts, Verdict};
+use postern::portmap::is_public;
 
+use super::drawing::draw as drawing;
 use super::table;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#1c2733;background:#fff}\
 h1{font-size:1.4rem;line-height:1.3}h2{font-size:1.05rem;margin-top:2rem}\
 table{border-collapse:collapse;width:100%}td{padding:.25rem .75rem .25rem 0;vertical-align:top;border-bottom:1px solid #e3e8ee}\
 td:first-child{color:#5a6b7c;white-space:pre}svg{width:100%;height:auto}\
+.out{stroke:#2b8a57;stroke-width:2}.stop{stroke:#b83232;stroke-width:2}.open{stroke:#8798a9;stroke-width:2;stroke-dasharray:4 4}\
 .good{fill:#d9f2e3;stroke:#2b8a57}.bad{fill:#fbdcdc;stroke:#b83232}.plain{fill:#eef2f6;stroke:#8798a9}\
 text{font:14px system-ui,sans-serif;fill:#1c2733}.small{font-size:12px;fill:#5a6b7c}";
 
@@ -26,7 +29,7 @@ pub(super) fn draw(facts: &Facts, verdict: &Verdict, full: bool) -> String {
     }
     let summary = escape(&shorten.in_text(&verdict.summary));
     let advice = list("What you can do", &verdict.advice, &shorten);
-    let odds: Vec<String> = verdict.odds.iter().map(odds).collect();
+    let odds = table::odds(facts, verdict);
     let odds = list("A direct connection with", &odds, &shorten);
     let uncertain = list("Not certain", &verdict.uncertain, &shorten);
     let drawing = drawing(facts, verdict, &shorten);
@@ -41,10 +44,6 @@ pub(super) fn draw(facts: &Facts, verdict: &Verdict, full: bool) -> String {
     )
 }
 
-fn odds(odds: &Odds) -> String {
-    format!("{}: {:.0} %", odds.peer.name(), odds.probability * 100.0)
-}
-
 fn list(title: &str, lines: &[String], shorten: &Shorten) -> String {
     if lines.is_empty() {
         return String::new();
@@ -56,93 +55,11 @@ fn list(title: &str, lines: &[String], shorten: &Shorten) -> String {
     format!("<h2>{title}</h2>\n<ul>\n{items}</ul>\n")
 }
 
-/// One box of the drawing.
-struct Node {
-    title: String,
-    below: String,
-    class: &'static str,
-}
-
-/// Host, routers and internet, from left to right.
-fn drawing(facts: &Facts, verdict: &Verdict, shorten: &Shorten) -> String {
-    let nodes = nodes(facts, verdict, shorten);
-    let width = 170 * nodes.len();
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {width} 120\" role=\"img\" aria-label=\"this machine, its routers and the internet\">\n"
-    );
-    for (n, node) in nodes.iter().enumerate() {
-        let x = 170 * n;
-        if n > 0 {
-            svg.push_str(&format!(
-                "<line x1=\"{}\" y1=\"45\" x2=\"{}\" y2=\"45\" stroke=\"#8798a9\" stroke-width=\"2\"/>\n",
-                x - 30,
-                x + 10
-            ));
-        }
-        svg.push_str(&format!(
-            "<rect x=\"{}\" y=\"15\" width=\"130\" height=\"60\" rx=\"8\" class=\"{}\" stroke-width=\"2\"/>\n\
-             <text x=\"{}\" y=\"50\" text-anchor=\"middle\">{}</text>\n\
-             <text x=\"{}\" y=\"98\" text-anchor=\"middle\" class=\"small\">{}</text>\n",
-            x + 10,
-            node.class,
-            x + 75,
-            escape(&node.title),
-            x + 75,
-            escape(&node.below)
-        ));
-    }
-    svg.push_str("</svg>");
-    svg
-}
-
-fn nodes(facts: &Facts, verdict: &Verdict, shorten: &Shorten) -> Vec<Node> {
-    let own = facts.addresses.iter().find(|ip| ip.is_ipv4());
-    let own = own.or_else(|| facts.addresses.first());
-    let node = |title: &str, below: String, class| Node {
-        title: title.to_owned(),
-        below,
-        class,
-    };
-    let mut nodes = vec![node(
-        "this machine",
-        own.map_or_else(String::new, |ip| shorten.ip(*ip)),
-        "plain",
-    )];
-    let gateway = facts.gateway.as_ref();
-    if facts.udp.translated != Some(false) {
-        let router = gateway.and_then(|gateway| gateway.router);
-        let opens = gateway.is_some_and(|gateway| !gateway.found.is_empty());
-        let class = if opens { "good" } else { "plain" };
-        nodes.push(node(
-            "your router",
-            router.map_or_else(String::new, |ip| shorten.ip(ip)),
-            class,
-        ));
-    }
-    if facts.double_nat() == Some(true) {
-        let external = gateway.and_then(|gateway| gateway.external);
-        nodes.push(node(
-            "another translator",
-            external.map_or_else(String::new, |ip| shorten.ip(ip)),
-            "bad",
-        ));
-    }
-    let public = facts.udp.mapped.first().map(SocketAddr::ip);
-    let class = match verdict.reach {
-        Reach::Open | Reach::Direct | Reach::Strict => "good",
-        Reach::Relay | Reach::Nothing => "bad",
-    };
-    nodes.push(node(
-        "the internet",
-        public.map_or_else(|| "UDP does not get out".to_owned(), |ip| shorten.ip(ip)),
-        class,
-    ));
-    nodes
-}
-
-/// Makes own addresses unfit for finding anybody.
-struct Shorten {
+/// Makes addresses unfit for finding anybody: those of this machine, its routers and its network.
+pub(super) struct Shorten {
     own: Vec<IpAddr>,
+    /// The log-in page's whole URL may name this machine.
+    portal: Option<String>,
     full: bool,
 }
 
@@ -151,17 +68,20 @@ impl Shorten {
         let mut own = facts.addresses.clone();
         let mapped = [&facts.udp.mapped, &facts.ipv6.mapped, &facts.tcp.mapped];
         own.extend(mapped.into_iter().flatten().map(SocketAddr::ip));
+        own.extend(facts.network.routers.iter().map(|router| router.address));
         if let Some(gateway) = &facts.gateway {
             own.extend(gateway.router);
             own.extend(gateway.external);
         }
-        // The longer ones first: one address may be the beginning of another.
-        own.sort_by_key(|ip| std::cmp::Reverse(ip.to_string().len()));
-        own.dedup();
-        Self { own, full }
+        let portal = facts.heard.portal.as_ref();
+        Self {
+            own,
+            portal: portal.and_then(|portal| portal.url.clone()),
+            full,
+        }
     }
 
-    fn ip(&self, ip: IpAddr) -> String {
+    pub(super) fn ip(&self, ip: IpAddr) -> String {
         if self.full {
             return ip.to_string();
         }
@@ -177,16 +97,48 @@ impl Shorten {
         }
     }
 
-    fn in_text(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for ip in &self.own {
-            text = text.replace(&ip.to_string(), &self.ip(*ip));
+    /// With every address that is this machine's, or of a private network.
+    pub(super) fn in_text(&self, text: &str) -> String {
+        if self.full {
+            return text.to_owned();
         }
-        text
+        let mut text = text.to_owned();
+        if let Some(url) = &self.portal {
+            let end = url.find(['?', '#', ';']).unwrap_or(url.len());
+            text = text.replace(url, url.get(..end).unwrap_or_default());
+        }
+        let mut short = String::with_capacity(text.len());
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let is_part = |c: char| c.is_ascii_hexdigit() || c == '.' || c == ':';
+            let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            short.push_str(&self.word(word));
+            let next = after.find(is_part).unwrap_or(after.len());
+            let (between, after) = after.split_at(next);
+            short.push_str(between);
+            rest = after;
+        }
+        short
+    }
+
+    /// A run of characters that addresses are made of, with the port or the full stop behind.
+    fn word(&self, word: &str) -> String {
+        let bare = word.trim_end_matches(['.', ':']);
+        let (ip, port) = match (bare.parse(), bare.parse::<SocketAddr>()) {
+            (Ok(ip), _) => (ip, String::new()),
+            (Err(_), Ok(address)) => (address.ip(), format!(":{}", address.port())),
+            (Err(_), Err(_)) => return word.to_owned(),
+        };
+        let end = word.get(bare.len()..).unwrap_or_default();
+        match self.own.contains(&ip) || !is_public(ip) {
+            true => format!("{}{port}{end}", self.ip(ip)),
+            false => word.to_owned(),
+        }
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -220,10 +172,13 @@ mod tests {
         let own = ["192.168.1.10", "192.168.1.1", "2a00:1::2"];
         let shorten = |full| Shorten {
             own: own.map(|ip| ip.parse().unwrap()).to_vec(),
+            portal: Some("http://login/?mac=02:00".to_owned()),
             full,
         };
-        let text = "seen at 192.168.1.10:5000, router 192.168.1.1, [2a00:1::2]:1, server 45.0.0.1";
-        let short = "seen at 192.168.x.x:5000, router 192.168.x.x, [2a00:x]:1, server 45.0.0.1";
+        let text = "seen at 192.168.1.10:5000, router 192.168.1.1. [2a00:1::2]:1, server 45.0.0.1:3478, \
+                    proxy 10.1.2.3:80, after 12.5 ms: face it, open http://login/?mac=02:00 now";
+        let short = "seen at 192.168.x.x:5000, router 192.168.x.x. [2a00:x]:1, server 45.0.0.1:3478, \
+                     proxy 10.1.x.x:80, after 12.5 ms: face it, open http://login/ now";
         assert_eq!(shorten(false).in_text(text), short);
         assert_eq!(shorten(true).in_text(text), text);
     }

@@ -78,6 +78,9 @@ impl Shown {
             "{what}{outside}/{} leads to {} port {} {lasts} ({})",
             self.transport, self.internal_address, self.internal_port, self.protocol
         );
+        if let Some(description) = self.description.as_ref().filter(|text| !text.is_empty()) {
+            line.push_str(&format!(" \"{description}\""));
+        }
         line.push_str(match self.verified {
             Some(true) => "; the internet reaches it",
             Some(false) if !self.double_nat => "; but the internet does not reach it",

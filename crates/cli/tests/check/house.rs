@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use postern_lab::netns::{Ipv6, Topology, World};
+use postern_lab::netns::{Home, Ipv6, Server, Topology, World};
 use postern_lab::sim::Nat;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,14 +36,54 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
+    /// Runs a command and takes what it says.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            text: String::from_utf8(output.stdout).unwrap(),
+        }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap()
     }
 }
 
+/// What miniupnpd puts its rules into, in place of the router's own translator.
+const UPNP_RULES: &str = r#"
+delete table ip nat
+delete table ip firewall
+table inet filter {
+  chain miniupnpd { }
+  chain prerouting_miniupnpd { }
+  chain postrouting_miniupnpd { }
+  chain forward {
+    type filter hook forward priority 0; policy drop;
+    ct state established,related accept
+    iifname "lan" oifname "wan" accept
+    jump miniupnpd
+  }
+  chain input {
+    type filter hook input priority 0; policy accept;
+    iifname "wan" ct state new drop
+  }
+  chain prerouting {
+    type nat hook prerouting priority -100; policy accept;
+    jump prerouting_miniupnpd
+  }
+  chain postrouting {
+    type nat hook postrouting priority 100; policy accept;
+    jump postrouting_miniupnpd
+    meta nfproto ipv4 oifname "wan" masquerade
+  }
+}
+"#;
+
 pub(crate) struct House {
     server: Option<Child>,
-    coturn: Option<Child>,
+    /// Programs besides.
+    others: Vec<Child>,
     pub(crate) url: String,
     pub(crate) world: World,
     pub(crate) directory: TempDir,
@@ -48,7 +91,7 @@ pub(crate) struct House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        for program in [&mut self.server, &mut self.coturn].into_iter().flatten() {
+        for program in self.server.iter_mut().chain(&mut self.others) {
             let _ = program.kill();
             let _ = program.wait();
         }
@@ -73,14 +116,29 @@ impl House {
     /// With IPv6 behind a firewall.
     pub(crate) fn with_ipv6() -> Self {
         let mut topology = Topology::two_homes(Nat::default(), Nat::default());
+        topology.servers[0].addresses = 2;
         topology.homes[0].ipv6 = Ipv6::Firewalled;
         Self::of(&topology)
+    }
+
+    /// Behind two routers: `red`, in which Alice is, and `outer`.
+    pub(crate) fn behind_another() -> Self {
+        let outer = Home::new("outer", &["bob"], 9, Nat::default());
+        let mut inner = Home::new("red", &["alice"], 1, Nat::default());
+        inner.behind = Some("outer".to_owned());
+        let mut server = Server::new("server");
+        server.addresses = 2;
+        Self::of(&Topology {
+            servers: vec![server],
+            homes: vec![outer, inner],
+            ..Topology::default()
+        })
     }
 
     fn of(topology: &Topology) -> Self {
         Self {
             server: None,
-            coturn: None,
+            others: Vec::new(),
             url: "wss://45.45.1.2:8443/".to_owned(),
             world: World::build(topology).unwrap(),
             directory: tempfile::tempdir().unwrap(),
@@ -122,7 +180,7 @@ impl House {
             .args(["--pidfile", &path("pid"), "--userdb", &path("users")])
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        self.coturn = Some(command.spawn().unwrap());
+        self.others.push(command.spawn().unwrap());
         let end = Instant::now() + STARTING;
         let probe = ["-p", "3478", &addresses[0]];
         while !self.answers("turnutils_stunclient", &probe) {
@@ -163,19 +221,152 @@ impl House {
     /// Starts the server on its first address.
     pub(crate) fn serve(&mut self, arguments: &[&str]) {
         let first = self.addresses()[0].clone();
-        let mut child = self
-            .command("server", "server")
-            .args(["--json", "--listen", &first])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap();
+        let mut command = self.command("server", "server");
+        command.args(["--json", "--listen", &first]).args(arguments);
+        let (child, ready) = start(&mut command);
         self.url = ready["url"].as_str().unwrap().to_owned();
         self.server = Some(child);
+    }
+
+    /// With both addresses, and a relay.
+    pub(crate) fn serve_with_both_addresses(&mut self) {
+        let second = self.addresses()[1].clone();
+        self.serve(&["--relay", "--alternate-ip", &second]);
+    }
+
+    /// On the first address of each family, with a relay.
+    pub(crate) fn serve_over_both(&mut self) {
+        let (v6, second) = (self.ipv6_address(), self.addresses()[1].clone());
+        self.serve(&["--relay", "--listen", &v6, "--alternate-ip", &second]);
+    }
+
+    /// Another server with a certificate of its own, that nobody's URL names.
+    pub(crate) fn serve_stranger(&mut self, address: &str) {
+        let mut command = self.command("server", "server");
+        command.args(["--json", "--listen", address, "--stun-port", "4478"]);
+        command.env("HOME", self.directory.path().join("stranger"));
+        command.env("XDG_CONFIG_HOME", self.directory.path().join("stranger"));
+        let (child, _) = start(&mut command);
+        self.others.push(child);
+    }
+
+    /// In place of the server, one with a certificate that is good in these years, and that says
+    /// this date, or the right one. The file with the authority that vouches for it.
+    pub(crate) fn serve_with_clock(&mut self, years: Range<i32>, date: &str) -> PathBuf {
+        let address = self.addresses()[0].clone();
+        let path = |name: &str| self.directory.path().join(name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let issuer = rcgen::CertifiedIssuer::self_signed(authority, key).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![address.clone()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        fs::write(path("authority.pem"), issuer.pem()).unwrap();
+        fs::write(path("certificate.pem"), certificate.pem()).unwrap();
+        fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/check/clock.py");
+        let mut command = self.world.command("server", "python3").unwrap();
+        command
+            .args([program, &address])
+            .args([path("certificate.pem"), path("key.pem")])
+            .arg(date)
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        self.others.push(child);
+        path("authority.pem")
+    }
+
+    pub(crate) fn stop_server(&mut self) {
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    /// Our gateway on a router.
+    pub(crate) fn run_gateway(&mut self, router: &str) {
+        let path = |name: &str| self.directory.path().join(name);
+        let mut command = self.command(router, "gateway");
+        command
+            .args(["--wan", "wan", "--lan", "lan", "--json", "--state"])
+            .arg(path("gateway"))
+            .arg("--socket")
+            .arg(path("gateway.sock"));
+        fs::create_dir_all(path("gateway")).unwrap();
+        let (child, ready) = start(&mut command);
+        assert_eq!(ready["event"], "ready", "{ready}");
+        self.others.push(child);
+    }
+
+    /// miniupnpd on Alice's router, and waits until it answers.
+    pub(crate) fn run_miniupnpd(&mut self) {
+        self.world.nft("red", UPNP_RULES).unwrap();
+        let path = |name: &str| self.directory.path().join(name).display().to_string();
+        let conf = format!(
+            "ext_ip={}\next_ifname=wan\nlistening_ip=lan\nport=5000\nhttp_port=5000\n\
+             enable_natpmp=yes\nenable_upnp=yes\nsecure_mode=yes\nlease_file={}\n\
+             uuid=11111111-2222-3333-4444-555555555555\nupnp_table_name=filter\n\
+             upnp_nat_table_name=filter\nupnp_forward_chain=miniupnpd\n\
+             upnp_nat_chain=prerouting_miniupnpd\n\
+             upnp_nat_postrouting_chain=postrouting_miniupnpd\n\
+             allow 1024-65535 192.168.1.0/24 1024-65535\n",
+            self.world.ipv4("red").unwrap(),
+            path("leases"),
+        );
+        fs::write(path("leases"), "").unwrap();
+        fs::write(path("conf"), conf).unwrap();
+        let mut command = self.world.command("red", "miniupnpd").unwrap();
+        command
+            .args(["-d", "-f", &path("conf"), "-P", &path("pid")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.others.push(command.spawn().unwrap());
+        let end = Instant::now() + STARTING;
+        let external = |house: &Self| {
+            let mut command = house.command("alice", "map");
+            let output = command.args(["external", "--json"]).output().unwrap();
+            output.status.success()
+        };
+        while !external(self) {
+            assert!(Instant::now() < end, "miniupnpd does not answer");
+        }
+    }
+
+    /// A resolver on a router that knows no name but the one of RFC 7050, for ever.
+    pub(crate) fn run_dns(&self, router: &str) {
+        let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53));
+        let socket = self.world.run(router, bind).unwrap().unwrap();
+        let answer = move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(&dns_answer(&buffer[..length]), from);
+            }
+        };
+        self.world.spawn(router, answer).unwrap();
+    }
+
+    /// Runs `postern check` on Alice's machine with this resolver, in a mount namespace of its own.
+    pub(crate) fn check_with_dns(&self, resolver: &str, arguments: &[&str]) -> Checked {
+        let file = self.directory.path().join(format!("resolv-{resolver}"));
+        fs::write(&file, format!("nameserver {resolver}\n")).unwrap();
+        let like = self.command("alice", "check");
+        let mut command = self.world.command("alice", "unshare").unwrap();
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        command.args(["-m", "sh", "-c", script]).arg(&file);
+        command.arg(POSTERN).arg("check").args(arguments);
+        for (name, value) in like.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Checked::of(&mut command)
     }
 
     pub(crate) fn command(&self, host: &str, subcommand: &str) -> Command {
@@ -185,22 +376,18 @@ impl House {
             .env("POSTERN_NETWORK_GUARD", MACHINE.get().unwrap())
             .env("HOME", self.directory.path())
             .env("XDG_CONFIG_HOME", self.directory.path())
+            .env_remove("XDG_STATE_HOME")
             .env_remove("POSTERN_SERVER");
+        for proxy in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"] {
+            command.env_remove(proxy);
+        }
         command
     }
 
     /// Runs `postern check` on a host.
     pub(crate) fn check_on(&self, host: &str, arguments: &[&str]) -> Checked {
         let mut command = self.command(host, "check");
-        let output = command
-            .args(["--server", &self.url])
-            .args(arguments)
-            .output()
-            .unwrap();
-        Checked {
-            code: output.status.code().unwrap(),
-            text: String::from_utf8(output.stdout).unwrap(),
-        }
+        Checked::of(command.args(["--server", &self.url]).args(arguments))
     }
 
     /// The object that Alice is told.
@@ -208,5 +395,44 @@ impl House {
         let checked = self.check_on("alice", &["--json"]);
         assert_eq!(checked.code, 0, "{}", checked.text);
         checked.json()
+    }
+}
+
+/// Starts one of our programs, and waits for its first line.
+fn start(command: &mut Command) -> (Child, Value) {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    (child, serde_json::from_str(&line).unwrap())
+}
+
+/// What a resolver with DNS64 says (RFC 6147): the two addresses of `ipv4only.arpa` behind the
+/// well-known prefix, and of any other name that there is none.
+fn dns_answer(question: &[u8]) -> Vec<u8> {
+    const AAAA: [u8; 2] = [0, 28];
+    let end = question[12..].iter().position(|byte| *byte == 0).unwrap() + 13;
+    let known = question[12..].starts_with(b"\x08ipv4only\x04arpa\x00");
+    let is_aaaa = question[end..].starts_with(&AAAA);
+    let count = if known && is_aaaa { 2 } else { 0 };
+    let code = if known { 0x80 } else { 0x83 };
+    let mut answer = question[..2].to_vec();
+    answer.extend([0x81, code, 0, 1, 0, count, 0, 0, 0, 0]);
+    answer.extend(&question[12..end + 4]);
+    for last in (170..).take(count.into()) {
+        answer.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16]);
+        answer.extend([0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, 192, 0, 0, last]);
+    }
+    answer
+}
+
+/// Two at a time: a check waits more than it works.
+pub(crate) fn each<T: Sync>(rows: &[T], run: impl Fn(&T) + Sync) {
+    for some in rows.chunks(2) {
+        thread::scope(|scope| {
+            for row in some {
+                scope.spawn(|| run(row));
+            }
+        });
     }
 }

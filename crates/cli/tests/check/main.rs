@@ -8,6 +8,10 @@
 mod cases;
 #[cfg(target_os = "linux")]
 mod house;
+#[cfg(target_os = "linux")]
+mod pages;
+#[cfg(target_os = "linux")]
+mod worlds;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {}
@@ -15,5 +19,5 @@ fn main() {}
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     house::remember_the_machines_network();
-    postern_lab::netns::run_cases(cases::CASES)
+    postern_lab::netns::run_cases(&[cases::CASES, worlds::CASES, pages::CASES].concat())
 }

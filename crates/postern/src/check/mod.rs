@@ -16,19 +16,30 @@
 //! found out by `postern_proto::stun::behaviour`; what it means is decided in [`Facts::verdict`],
 //! which looks at nothing but the facts.
 
+mod advice;
 mod binding;
 mod facts;
 mod mtu;
+mod network;
+mod odds;
 mod outside;
+mod relays;
 mod server;
+mod stranger;
 mod tcp;
 mod udp;
 mod verdict;
+mod ways;
 
-pub use facts::{Facts, Gateways, ServerFacts, TcpFacts, Unsolicited};
+pub use facts::{Facts, Gateways, ServerFacts, TcpFacts, Trouble, Unsolicited};
+pub use network::{Interface, Network, Router};
+pub use odds::{Odds, Peer};
 pub use postern_proto::punch::{Allocation, Filtering, Mapping, NatReport, PortRange};
 pub use postern_proto::stun::behaviour::{Findings, LifetimeEvent, PathMtu};
-pub use verdict::{Odds, Peer, Reach, Verdict};
+pub use relays::{Relayed, Relaying};
+pub use stranger::{Certificate, Heard, Portal};
+pub use verdict::{Reach, Verdict};
+pub use ways::{Passage, Way};
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -46,8 +57,8 @@ const SOCKETS: usize = 28;
 /// the usual port are tried.
 const SERVER_PATIENCE: Duration = Duration::from_millis(1500);
 
-/// No part of a check lasts longer.
-const LONGEST: Duration = Duration::from_secs(5);
+/// No part of a check lasts longer, so that all of it takes five seconds.
+const LONGEST: Duration = Duration::from_millis(3500);
 
 /// The port of STUN servers (RFC 8489 section 18.6).
 const STUN_PORT: u16 = 3478;
@@ -64,7 +75,8 @@ pub struct Options {
     pub proxy: Option<Proxy>,
     /// Whether to ask the router whether it opens ports: multicast on the local network.
     pub gateway: bool,
-    /// Whether to have the server look from outside, which it does only so often.
+    /// Whether to have the server look from outside, and to use its relays: both are given only
+    /// so often.
     pub outside: bool,
 }
 
@@ -93,6 +105,8 @@ pub enum Progress {
     Tcp,
     /// The router has answered, or nobody did.
     Gateway,
+    /// The relays have been used.
+    Relays,
 }
 
 /// Why a check could not run.
@@ -128,56 +142,120 @@ pub async fn run(
     if addresses.is_empty() {
         return Err(CheckError::NoNetwork);
     }
-    let asking = async {
-        let server = server::ask(&options).await;
-        progress(Progress::Server);
-        let stun = server::stun_servers(&options, &server).await;
-        let (v4, v6): (Vec<_>, Vec<_>) = stun.iter().partition(|address| address.is_ipv4());
-        let udp = async {
-            let result = tokio::join!(udp::discover(&v4, SOCKETS), udp::discover(&v6, SOCKETS));
-            progress(Progress::Udp);
-            result
-        };
-        let look_back = options.outside && server.reachable && options.proxy.is_none();
-        let tcp = async {
-            let looked = tcp::look(&v4, options.proxy.is_some()).await;
-            let tcp = match look_back {
-                true => outside::over_tcp(&options.server, &v4, &looked).await,
-                false => looked.facts(),
-            };
-            progress(Progress::Tcp);
-            tcp
-        };
-        let other_port = async {
-            match look_back {
-                true => outside::over_udp(&options.server, &v4).await,
-                false => None,
-            }
-        };
-        let path_mtu = mtu::search(&v4);
-        let ((udp, ipv6), tcp, other_port, path_mtu) = tokio::join!(udp, tcp, other_port, path_mtu);
-        (server, udp, ipv6, tcp, other_port, path_mtu)
-    };
-    let asked = tokio::time::timeout(LONGEST.saturating_mul(2), asking);
+    let asking = ask(&options, &progress);
     let gateway = async {
-        let result = gateways(&options).await;
+        let (result, pinholes) = tokio::join!(gateways(&options, false), gateways(&options, true));
         progress(Progress::Gateway);
-        result
+        (result, pinholes.map(|pinholes| pinholes.found))
     };
-    let (asked, gateway) = tokio::join!(asked, gateway);
-    let (server, udp, ipv6, tcp, other_port, path_mtu) =
-        asked.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?;
+    let proxy = options.proxy.as_ref().map(ToString::to_string);
+    let (asked, (gateway, pinholes), network) = tokio::join!(asking, gateway, network::look(proxy));
+    let asked = asked?;
     Ok(Facts {
         addresses,
+        gateway,
+        pinholes,
+        network: Network {
+            way_out: network::way_out(&network.interfaces, &asked.asked).await,
+            ..network
+        },
+        ..asked
+    })
+}
+
+/// Asks the servers. The postern server tells whom to ask besides; if it takes its time, its own
+/// address will do.
+async fn ask(
+    options: &Options,
+    progress: &(impl Fn(Progress) + Sync),
+) -> Result<Facts, CheckError> {
+    let addresses = server::addresses_of(&options.server);
+    let mut greeting = std::pin::pin!(server::greet(options, addresses.clone()));
+    let early = tokio::time::timeout(SERVER_PATIENCE, &mut greeting).await;
+    progress(Progress::Server);
+    let early = early.ok();
+    let well = early.as_ref().is_some_and(|early| early.facts.reachable);
+    let told = early.as_ref().map(|early| early.facts.stun.clone());
+    let stun = server::stun_servers(options, &told.unwrap_or_default(), addresses.clone()).await;
+    let (v4, v6): (Vec<_>, Vec<_>) = stun.iter().partition(|address| address.is_ipv4());
+    let udp = async {
+        let result = tokio::join!(udp::discover(&v4, SOCKETS), udp::discover(&v6, SOCKETS));
+        progress(Progress::Udp);
+        result
+    };
+    let look_back = options.outside && well && options.proxy.is_none();
+    let tcp = async {
+        let looked = tcp::look(&v4, options.proxy.is_some()).await;
+        let tcp = match look_back {
+            true => outside::over_tcp(&options.server, &v4, &looked).await,
+            false => looked.facts(),
+        };
+        progress(Progress::Tcp);
+        tcp
+    };
+    let meeting = async {
+        let mut greeting = match early {
+            Some(greeting) => greeting,
+            None => greeting.await,
+        };
+        let offered = match options.outside {
+            true => server::relays(options, &mut greeting).await,
+            false => None,
+        };
+        let relays = match &offered {
+            Some(offered) => Some(relays::look(options, offered).await),
+            None => None,
+        };
+        progress(Progress::Relays);
+        (greeting.facts, relays)
+    };
+    let ((udp, ipv6), tcp, other_port, other_port_v6, (server, relays), mut ways, heard, path_mtu) = tokio::join!(
+        udp,
+        tcp,
+        other_port(options, &v4, look_back),
+        other_port(options, &v6, look_back),
+        meeting,
+        ways::look(&stun),
+        stranger::look(options, &stun, well),
+        mtu::search(&v4),
+    );
+    if options.proxy.is_none() {
+        let own = addresses.await.first().copied();
+        ways.extend(own.and_then(|own| ways::to_server(&server, own)));
+        ways::add_relays(&mut ways, relays.as_deref().unwrap_or_default());
+    }
+    Ok(Facts {
+        asked: stun,
         server,
         udp: udp?,
         ipv6: ipv6?,
         tcp,
-        gateway,
         other_port,
+        other_port_v6,
         path_mtu,
-        lifetime: None,
+        ways,
+        relays,
+        heard,
+        ..Facts::default()
     })
+}
+
+/// Has the server send from another port, in the family of these STUN servers.
+async fn other_port(
+    options: &Options,
+    stun: &[SocketAddr],
+    look_back: bool,
+) -> Option<Unsolicited> {
+    if !look_back {
+        return None;
+    }
+    let server = server::in_family(&options.server, stun)?;
+    // The first datagram of all may be lost while neighbours are looked for.
+    let first = stun.first().copied()?;
+    if !matches!(ways::over_udp(first).await, Passage::Open(_)) {
+        return None;
+    }
+    outside::over_udp(&server, stun).await
 }
 
 /// How long an idle mapping lives: minutes of waiting, of which `waited` is told. It takes the
@@ -196,14 +274,16 @@ pub async fn lifetime(
     }
 }
 
-/// Which routers open ports when they are asked.
-async fn gateways(options: &Options) -> Option<Gateways> {
+/// Which routers open ports when they are asked, or pinholes in their IPv6 firewall.
+async fn gateways(options: &Options, pinholes: bool) -> Option<Gateways> {
     if !options.gateway {
         return None;
     }
-    let client = portmap::Client::start(portmap::Config::default())
-        .await
-        .ok()?;
+    let config = portmap::Config {
+        pinholes,
+        ..portmap::Config::default()
+    };
+    let client = portmap::Client::start(config).await.ok()?;
     let router = client.link().gateway;
     let survey = tokio::time::timeout(LONGEST, client.survey())
         .await
@@ -211,7 +291,7 @@ async fn gateways(options: &Options) -> Option<Gateways> {
         .ok()?;
     let known = survey.found.iter().find_map(|found| found.external_address);
     let external = match known {
-        None if !survey.found.is_empty() => external(&client).await,
+        None if !survey.found.is_empty() && !pinholes => external(&client).await,
         known => known,
     };
     Some(Gateways {

@@ -1,21 +1,26 @@
 //! What the facts mean, in plain words.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 
 use postern_proto::portmap::Protocol;
-use postern_proto::punch::{
-    Allocation, Filtering, Mapping, NARROW_PORTS, NatReport, Plan, PortRange,
-};
+use postern_proto::punch::{Allocation, Filtering, Mapping, NARROW_PORTS, NatReport};
 
-use super::facts::Facts;
+use super::advice::advice;
+use super::facts::{Facts, Trouble};
+use super::odds::{self, Odds};
+use super::relays::Relayed;
+use super::stranger::Certificate;
 
 /// How well this machine can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
     /// Neither UDP nor TCP gets out.
     Nothing,
-    /// UDP does not get out: connections need a relay.
+    /// UDP does not get out, and TCP not to everywhere: connections need a relay.
     Relay,
+    /// UDP does not get out. Directly over TCP, by machines with an open port and behind some
+    /// routers.
+    Tcp,
     /// Directly, by machines behind ordinary routers; not by those behind strict ones.
     Strict,
     /// Directly, by most.
@@ -31,92 +36,12 @@ impl Reach {
         match self {
             Self::Nothing => "nothing",
             Self::Relay => "relay",
+            Self::Tcp => "tcp",
             Self::Strict => "strict",
             Self::Direct => "direct",
             Self::Open => "open",
         }
     }
-}
-
-/// A kind of network that the other side may be in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// A machine with an address of its own and an open port.
-    Public,
-    /// An ordinary router at home.
-    Home,
-    /// A provider that shares addresses and gives each customer a block of 1,024 ports.
-    Carrier,
-    /// A company or a provider whose ports cannot be told.
-    Strict,
-}
-
-impl Peer {
-    /// All of them, the easiest first.
-    pub const ALL: [Self; 4] = [Self::Public, Self::Home, Self::Carrier, Self::Strict];
-
-    /// The name in JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Home => "home",
-            Self::Carrier => "carrier",
-            Self::Strict => "strict",
-        }
-    }
-
-    /// What a person calls it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Public => "a machine with an open port",
-            Self::Home => "an ordinary home router",
-            Self::Carrier => "a phone or provider that gives each customer a block of ports",
-            Self::Strict => "a strict company or phone network",
-        }
-    }
-
-    fn nat(self) -> NatReport {
-        let dependent = |allocation| NatReport {
-            mapping: Mapping::AddressAndPortDependent,
-            filtering: Filtering::AddressAndPortDependent,
-            allocation,
-            ..plain()
-        };
-        match self {
-            Self::Public => NatReport {
-                filtering: Filtering::EndpointIndependent,
-                ..plain()
-            },
-            Self::Home => plain(),
-            Self::Carrier => dependent(Allocation::Random(PortRange {
-                first: 20_480,
-                last: 21_503,
-            })),
-            Self::Strict => dependent(Allocation::Random(PortRange::ALL)),
-        }
-    }
-}
-
-/// An ordinary router at home.
-const fn plain() -> NatReport {
-    NatReport {
-        mapped: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        mapping: Mapping::EndpointIndependent,
-        filtering: Filtering::AddressAndPortDependent,
-        allocation: Allocation::Preserving,
-        parity: false,
-    }
-}
-
-/// The chance of a direct connection.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Odds {
-    /// With whom.
-    pub peer: Peer,
-    /// 0 to 1.
-    pub probability: f64,
 }
 
 /// What the facts mean.
@@ -142,36 +67,40 @@ impl Verdict {
             summary: summary(facts, reach),
             advice: advice(facts, reach),
             uncertain: uncertain(facts),
-            odds: odds(facts),
+            odds: odds::odds(facts),
         }
     }
 }
 
 fn reach(facts: &Facts) -> Reach {
     if !facts.udp.reachable && !facts.ipv6.reachable {
-        return if facts.tcp_gets_out() {
-            Reach::Relay
-        } else {
-            Reach::Nothing
+        return match (facts.tcp_gets_out(), odds::tcp_meets(facts)) {
+            (true, true) => Reach::Tcp,
+            (true, false) => Reach::Relay,
+            (false, _) => Reach::Nothing,
         };
     }
     // The better one of the two families counts: peers try both.
-    let families = [&facts.udp, &facts.ipv6].map(|findings| {
-        let nat = findings.nat?;
-        Some(match (findings.translated, nat.filtering) {
-            (Some(false), Filtering::EndpointIndependent) => Reach::Open,
-            _ if nat.filtering == Filtering::EndpointIndependent => Reach::Open,
-            _ if is_strict(&nat) => Reach::Strict,
-            _ => Reach::Direct,
-        })
-    });
-    // An open IPv6 address helps with those who have one, and that is not everybody.
-    let [v4, v6] = families;
+    let v4 = family(facts.udp.nat, facts.filtering());
+    let v6 = family(facts.ipv6.nat, facts.filtering_v6());
     match (v4, v6) {
+        (Some(Reach::Strict), _) if facts.opens_ports() => Reach::Direct,
         (Some(v4), _) => v4,
+        // An open IPv6 address helps with those who have one, and that is not everybody.
         (None, Some(v6)) => v6.min(Reach::Direct),
         (None, None) => Reach::Direct,
     }
+}
+
+fn family(nat: Option<NatReport>, filtering: Filtering) -> Option<Reach> {
+    let nat = nat?;
+    Some(match filtering {
+        Filtering::EndpointIndependent => Reach::Open,
+        _ if is_strict(&nat) => Reach::Strict,
+        Filtering::Unknown | Filtering::AddressDependent | Filtering::AddressAndPortDependent => {
+            Reach::Direct
+        }
+    })
 }
 
 /// Whether another strict network cannot be reached, because ports cannot be told on either
@@ -187,38 +116,167 @@ fn is_strict(nat: &NatReport) -> bool {
 
 fn summary(facts: &Facts, reach: Reach) -> String {
     let first = match reach {
-        Reach::Nothing => {
-            let why = facts.server.trouble.as_deref().unwrap_or("nobody answered");
-            return format!("Nothing gets out: neither UDP nor TCP reached the server ({why}).");
+        Reach::Nothing => return nothing(facts),
+        Reach::Relay if facts.network.proxy.is_some() => {
+            "Connections work only through a relay: all that leads out of this network is a proxy."
         }
         Reach::Relay => "Connections work only through a relay: this network lets no UDP out.",
+        Reach::Tcp => {
+            "You can be reached directly over TCP only, and not from everywhere: this network lets no UDP out."
+        }
         Reach::Strict => {
             "You can be reached directly from networks with ordinary routers, but not from networks as strict as this one."
+        }
+        Reach::Direct if !facts.udp.reachable => {
+            "You can be reached directly by those who have IPv6, and through a relay by others."
         }
         Reach::Direct => "You can be reached directly from most networks.",
         Reach::Open => "You can be reached directly from everywhere.",
     };
     let mut sentences = vec![first.to_owned()];
-    sentences.extend(place(facts));
+    match reach {
+        Reach::Relay | Reach::Tcp => sentences.extend(relay(facts)),
+        Reach::Nothing | Reach::Strict | Reach::Direct | Reach::Open => {
+            sentences.extend(place(facts));
+        }
+    }
+    if let Some(tunnel) = facts.network.tunnel() {
+        sentences.push(format!(
+            "Everything goes through the tunnel {tunnel}, so this is about its other end."
+        ));
+    }
+    if !facts.server.reachable {
+        let why = obstacle(facts);
+        let why = why.or_else(|| Some(format!("{}.", facts.server.trouble.as_deref()?)));
+        sentences.extend(why.map(|why| format!("But the server cannot be used: {}", lower(&why))));
+    }
     sentences.join(" ")
+}
+
+/// Half a sentence after a colon.
+fn lower(sentence: &str) -> String {
+    let rest = sentence
+        .strip_prefix("The ")
+        .map(|rest| format!("the {rest}"));
+    let rest = rest.or_else(|| {
+        sentence
+            .strip_prefix("This ")
+            .map(|rest| format!("this {rest}"))
+    });
+    let rest = rest.or_else(|| {
+        let rest = sentence.strip_prefix("Somebody ");
+        rest.map(|rest| format!("somebody {rest}"))
+    });
+    rest.unwrap_or_else(|| sentence.to_owned())
+}
+
+fn nothing(facts: &Facts) -> String {
+    if let Some(obstacle) = obstacle(facts) {
+        return obstacle;
+    }
+    if facts.is_refused() {
+        return "Nothing answers: the server refuses connections, because it does not run, or a firewall refuses in its name.".to_owned();
+    }
+    let why = facts.server.trouble.as_deref().unwrap_or("nobody answered");
+    match &facts.network.proxy {
+        Some(_) => format!("Nothing gets out, not even through the proxy ({why})."),
+        None => format!("Nothing gets out: neither UDP nor TCP reached the server ({why})."),
+    }
+}
+
+/// What keeps this machine from using the server, if it is something that has a name of its own.
+fn obstacle(facts: &Facts) -> Option<String> {
+    let heard = &facts.heard;
+    if facts.server.reachable {
+        return None;
+    }
+    if heard.portal.is_some() {
+        return Some("This network has a log-in page, and lets nothing else out until somebody has logged in there.".to_owned());
+    }
+    match (heard.certificate, heard.wrong_clock()) {
+        (Some(Certificate::NotYetValid | Certificate::Expired), Some(ahead)) => {
+            return Some(format!(
+                "The clock of this machine is {}, so that the certificate of the server does not count here.",
+                off(ahead)
+            ));
+        }
+        (Some(Certificate::Expired), None) => {
+            return Some("The certificate of the server has expired.".to_owned());
+        }
+        _ => {}
+    }
+    match facts.server.kind? {
+        Trouble::Name => Some(format!(
+            "The name of the server, {}, cannot be resolved: there is no such name, or DNS does not work here.",
+            facts.server.host
+        )),
+        Trouble::NoRoute if facts.network.routers.is_empty() => Some(
+            "This machine has no way out: it has an address, but knows no router.".to_owned(),
+        ),
+        Trouble::Stranger => Some("Somebody else answers in place of the server, or it was set up anew: what answers is not what its URL names.".to_owned()),
+        Trouble::Untrusted => Some("The certificate that is shown in the server's name is not trusted: no authority that this system knows vouches for it.".to_owned()),
+        Trouble::NoRoute | Trouble::Refused | Trouble::Silent | Trouble::Proxy => None,
+    }
+}
+
+/// How far a clock is off, in words.
+pub(super) fn off(ahead: i64) -> String {
+    let seconds = ahead.unsigned_abs();
+    let (count, unit) = match seconds {
+        0..=120 => (seconds, "seconds"),
+        121..=7_200 => (seconds / 60, "minutes"),
+        7_201..=172_800 => (seconds / 3_600, "hours"),
+        _ => (seconds / 86_400, "days"),
+    };
+    let way = if ahead > 0 { "ahead" } else { "behind" };
+    format!("{count} {unit} {way}")
+}
+
+/// Whether the relay that is needed works.
+fn relay(facts: &Facts) -> Option<String> {
+    let relays = facts.relays.as_ref()?;
+    if relays.is_empty() {
+        return Some("This server offers no relay.".to_owned());
+    }
+    Some(match ways(relays).as_slice() {
+        [] => "No relay of this server can be used from here.".to_owned(),
+        ways => format!("The relay works (over {}).", ways.join(", ")),
+    })
+}
+
+/// The transports over which relays work, each once.
+pub(super) fn ways(relays: &[Relayed]) -> Vec<String> {
+    let works = relays.iter().filter(|relay| relay.outcome.works());
+    let mut ways: Vec<_> = works.map(|relay| relay.transport).collect();
+    ways.sort_unstable();
+    ways.dedup();
+    ways.iter().map(|way| way.as_str().to_uppercase()).collect()
 }
 
 /// What stands between the machine and the internet.
 fn place(facts: &Facts) -> Option<String> {
+    if !facts.udp.reachable {
+        return None;
+    }
     if facts.udp.translated == Some(false) {
-        let firewall = facts.filtering() != Filtering::EndpointIndependent;
-        return Some(match firewall {
-            true => {
-                "Its address is public, and a firewall lets in only what was asked for.".to_owned()
+        return Some(
+            match facts.filtering() {
+                Filtering::EndpointIndependent => {
+                    "Its address is public, and no firewall is in the way."
+                }
+                Filtering::Unknown => "Its address is public.",
+                Filtering::AddressDependent | Filtering::AddressAndPortDependent => {
+                    "Its address is public, and a firewall lets in only what was asked for."
+                }
             }
-            false => "Its address is public, and no firewall is in the way.".to_owned(),
-        });
+            .to_owned(),
+        );
+    }
+    if facts.is_behind_carrier() {
+        return Some("Your provider shares one public address among several customers, so opening ports of your own router does not help.".to_owned());
     }
     if facts.double_nat() == Some(true) {
-        return Some(match facts.second_network().is_some_and(is_carriers) {
-            true => "Your provider shares one public address among several customers, so opening ports of your own router does not help.".to_owned(),
-            false => "There are two routers in a row that translate addresses; opening ports of the inner one does not help.".to_owned(),
-        });
+        return Some("There are two routers in a row that translate addresses; opening ports of the inner one does not help.".to_owned());
     }
     let gateway = facts.gateway.as_ref()?;
     Some(match gateway.found.is_empty() {
@@ -240,64 +298,15 @@ fn protocols(facts: &Facts) -> String {
     names.join(", ")
 }
 
-/// The addresses between customers and their provider's NAT (RFC 6598).
-fn is_carriers(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V4(ip) if matches!(ip.octets(), [100, 64..=127, ..]))
-}
-
-fn advice(facts: &Facts, reach: Reach) -> Vec<String> {
-    let mut advice = Vec::new();
-    if facts.server.intercepted {
-        advice.push("Somebody else answers in place of the server. If this is a network with a log-in page, open a web page first and log in; if not, check the URL of the server.".to_owned());
-    }
-    match reach {
-        Reach::Nothing => {
-            advice.push(format!(
-                "Check that this machine is online, and that the server runs and TCP port {} to it is allowed.",
-                facts.server_port()
-            ));
-            return advice;
-        }
-        Reach::Relay => advice.push(format!(
-            "Ask whoever runs this network to allow outgoing UDP, at least to {}.",
-            facts.udp_target()
-        )),
-        Reach::Strict => advice.push("If the router is yours, look for a setting such as \"endpoint-independent NAT\", \"static port\" or \"NAT type: open\": it makes the router use one outside port for all destinations.".to_owned()),
-        Reach::Direct | Reach::Open => {}
-    }
-    if reach != Reach::Open && facts.udp.translated == Some(true) {
-        advice.extend(about_ports(facts));
-    }
-    if !facts.ipv6.reachable && reach != Reach::Open {
-        advice.push("Switch on IPv6 in the router if your provider has it: then this machine has a public address of its own.".to_owned());
-    }
-    advice
-}
-
-/// How ports could be opened.
-fn about_ports(facts: &Facts) -> Option<String> {
-    let gateway = facts.gateway.as_ref()?;
-    if facts.double_nat() == Some(true) {
-        let inner = gateway.external.map(|external| format!(" ({external})"));
-        return Some(match facts.second_network().is_some_and(is_carriers) {
-            true => "Ask your provider for a public IPv4 address of your own.".to_owned(),
-            false => format!(
-                "Set the inner router to work as a bridge or access point, or let the outer one send everything to the inner one{} (\"exposed host\" or \"DMZ\").",
-                inner.unwrap_or_default()
-            ),
-        });
-    }
-    let router = match gateway.router {
-        Some(router) => format!(" ({router})"),
-        None => String::new(),
-    };
-    gateway.found.is_empty().then(|| {
-        format!("Switch on UPnP, NAT-PMP or PCP in the settings of your router{router}, or forward a port to this machine there by hand.")
-    })
-}
-
 fn uncertain(facts: &Facts) -> Vec<String> {
     let mut uncertain = Vec::new();
+    if facts.server.reachable
+        && facts.udp_gets_out(false).is_none()
+        && facts.addresses.iter().any(IpAddr::is_ipv6)
+    {
+        uncertain
+            .push("Whether IPv6 gets out is not known: the server has no IPv6 address.".to_owned());
+    }
     let Some(nat) = facts.udp.nat else {
         return uncertain;
     };
@@ -319,42 +328,6 @@ fn uncertain(facts: &Facts) -> Vec<String> {
         uncertain.push("From whom packets are let in is not known: that takes a server with two addresses (`postern server --alternate-ip`).".to_owned());
     }
     uncertain
-}
-
-fn odds(facts: &Facts) -> Vec<Odds> {
-    let local = facts.udp.nat.filter(|_| facts.udp.reachable);
-    let local = local.map(|nat| NatReport {
-        filtering: facts.filtering(),
-        ..nat
-    });
-    let chance = |peer: Peer| local.map_or(0.0, |local| probability(&local, &peer.nat()));
-    let odds = Peer::ALL.map(|peer| Odds {
-        peer,
-        probability: chance(peer),
-    });
-    odds.to_vec()
-}
-
-/// Plain ICE connects a pair if one side lets everybody in, or both map
-/// endpoint-independently, or one does and lets in whole addresses; the rest is a matter of
-/// luck, as much as the plan says.
-fn probability(local: &NatReport, remote: &NatReport) -> f64 {
-    let is_easy = |nat: &NatReport| match nat.mapping {
-        Mapping::EndpointIndependent => true,
-        Mapping::Unknown | Mapping::PortIndependent => nat.allocation == Allocation::Preserving,
-        Mapping::AddressDependent
-        | Mapping::AddressAndPortDependent
-        | Mapping::EndpointDependent => false,
-    };
-    let is_open = |nat: &NatReport| {
-        let lenient = is_easy(nat) && nat.filtering == Filtering::AddressDependent;
-        nat.filtering == Filtering::EndpointIndependent || lenient
-    };
-    let plain = is_open(local) || is_open(remote) || (is_easy(local) && is_easy(remote));
-    if plain {
-        return 1.0;
-    }
-    Plan::new(local, remote).map_or(1.0, |plan| plan.probability)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The task that owns the machine and the kernel's table.
 
+mod ending;
 mod next;
 mod restore;
 mod told;
@@ -37,6 +38,7 @@ use super::upstream::{News, Upstream};
 use super::watch::{changed, waitable};
 use super::writer::{Writer, written};
 use crate::clock::{self, until};
+use ending::Ending;
 
 /// What waits for the task: senders wait, too, when there is more.
 const WAITING: usize = 256;
@@ -95,6 +97,7 @@ pub struct Gateway {
     kernel: Kernel,
     /// Leases that the kernel's table does not have yet.
     restoring: BTreeSet<LeaseId>,
+    ending: Ending,
     links: Links,
     sockets: Sockets,
     http: http::Places,
@@ -141,6 +144,7 @@ impl Gateway {
             machine,
             kernel,
             restoring: BTreeSet::new(),
+            ending: Ending::default(),
             links,
             sockets: Sockets::default(),
             http: http::Places::default(),
@@ -199,7 +203,8 @@ impl Gateway {
         }
         loop {
             let write = self.writer.as_ref().and_then(Writer::due);
-            let timeout = [self.machine.poll_timeout(), write];
+            let ending = self.ending.due(clock::now());
+            let timeout = [self.machine.poll_timeout(), write, ending];
             let timeout = timeout.into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -239,6 +244,7 @@ impl Gateway {
         std::mem::take(&mut self.legacy).withdraw().await;
         // Its mappings end with us.
         self.upstream = None;
+        self.end_flows(clock::now());
         self.machine.say_goodbye();
         self.drain(clock::now());
         let saved = self.saved(clock::now());
@@ -258,6 +264,7 @@ impl Gateway {
         }
         self.machine.handle_timeout(now);
         self.drain(now);
+        self.end_flows_if_due(now);
         self.restore_next(now);
         let due = self.writer.as_ref().and_then(Writer::due);
         if due.is_some_and(|due| due <= now) {
@@ -363,7 +370,10 @@ impl Gateway {
                     self.machine.handle_changed(now, id, result);
                 }
             }
-            Event::EndFlows(opening) => self.end_flows(&opening),
+            Event::EndFlows(opening) => {
+                self.ending.extend([opening]);
+                self.end_flows_if_due(now);
+            }
             Event::KeepFlow(opening, life) => self.keep_flow(&opening, life),
             Event::Store => {
                 self.settle_upstream();
@@ -393,11 +403,8 @@ impl Gateway {
                 });
             }
             Event::Count(opening) => {
-                let crossed = self.kernel.traffic().unwrap_or_default();
-                let lease = &opening.lease;
-                let endpoint = (lease.transport, lease.internal);
-                let packets = crossed.get(&endpoint).map_or(0, |one| one.packets);
-                self.machine.handle_counted(lease.id, packets);
+                let packets = self.kernel.packets(&opening).unwrap_or_default();
+                self.machine.handle_counted(opening.lease.id, packets);
             }
         }
     }
@@ -411,12 +418,6 @@ impl Gateway {
         let added = add.map(|(opening, life)| (Placement::of(opening), *life));
         let added = added.as_ref().map(|(placement, life)| (placement, *life));
         self.kernel.change(removed.as_ref(), added)
-    }
-
-    fn end_flows(&mut self, opening: &Opening) {
-        if let Err(error) = self.kernel.end_flows(opening) {
-            tracing::debug!(%error, "the flows of a mapping could not be ended");
-        }
     }
 
     fn keep_flow(&mut self, opening: &Opening, life: Duration) {

@@ -116,12 +116,10 @@ impl Kernel {
     fn still_there(&mut self, placement: &Placement) -> Result<Placement, KernelError> {
         let mut left = Vec::new();
         for (set, element) in &placement.0 {
-            let stored = self.netlink.elements(TABLE, set)?;
-            let there = stored.iter().any(|stored| {
-                (&stored.element.key, &stored.element.key_end) == (&element.key, &element.key_end)
-            });
-            if there {
-                left.push((*set, element.clone()));
+            match self.netlink.element(TABLE, set, element) {
+                Ok(_) => left.push((*set, element.clone())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(Placement(left))
@@ -178,6 +176,23 @@ impl Kernel {
         Ok(flows)
     }
 
+    /// How many packets have crossed by an opening's port of the host.
+    pub(super) fn packets(&mut self, opening: &Opening) -> Result<u64, KernelError> {
+        let counted = Opening {
+            both_ways: true,
+            ..opening.clone()
+        };
+        let mut placed = Placement::of(&counted).0.into_iter();
+        let Some((set, element)) = placed.find(|(set, _)| [TRAFFIC4, TRAFFIC6].contains(set))
+        else {
+            return Ok(0);
+        };
+        match self.netlink.element(TABLE, set, &element) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            stored => Ok(stored?.counted.packets),
+        }
+    }
+
     /// What has crossed by mappings and pinholes, by transport and inside endpoint.
     pub(super) fn traffic(&mut self) -> Result<Crossed, KernelError> {
         let mut crossed = Crossed::new();
@@ -190,14 +205,8 @@ impl Kernel {
         Ok(crossed)
     }
 
-    /// Ends the flows that came in by an opening; how many there were.
-    pub(super) fn end_flows(&mut self, opening: &Opening) -> Result<usize, KernelError> {
-        let flows = self.flows(opening)?;
-        self.end_all(&flows)
-    }
-
-    /// The same of many openings, with one look at each family's flows.
-    pub(super) fn end_flows_of(&mut self, openings: &[Opening]) -> Result<usize, KernelError> {
+    /// Ends the flows that came in by openings, with one look at each family's; how many there were.
+    pub(super) fn end_flows(&mut self, openings: &[Opening]) -> Result<usize, KernelError> {
         let mut ended = 0;
         for v4 in [true, false] {
             let of_family = openings.iter().filter(|o| o.lease.internal.is_ipv4() == v4);

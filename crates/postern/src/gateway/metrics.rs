@@ -119,15 +119,20 @@ impl Numbers {
 
     fn line(&self, out: &mut Out<'_, '_>) -> fmt::Result {
         let line = self.line;
-        let bytes = [("sent", line.bytes_sent), ("received", line.bytes_received)];
+        let mut both = |name, help, sent, received| {
+            let directions = [("sent", sent), ("received", received)];
+            out.counters(name, help, labelled("direction", directions))
+        };
         let help = "Bytes on the interfaces outside.";
-        out.counters("gateway_line_bytes", help, labelled("direction", bytes))?;
-        let packets = [
-            ("sent", line.packets_sent),
-            ("received", line.packets_received),
-        ];
+        both(
+            "gateway_line_bytes",
+            help,
+            line.bytes_sent,
+            line.bytes_received,
+        )?;
         let help = "Packets on the interfaces outside.";
-        out.counters("gateway_line_packets", help, labelled("direction", packets))
+        let (sent, received) = (line.packets_sent, line.packets_received);
+        both("gateway_line_packets", help, sent, received)
     }
 }
 

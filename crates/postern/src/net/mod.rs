@@ -20,7 +20,7 @@ pub(crate) mod watch;
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};
 pub(crate) use mux::{Inlets, Mux, StunDatagram};
-pub(crate) use nat64::nat64_prefix;
+pub(crate) use nat64::{nat64_prefix, prefix as prefix_of_resolver};
 pub(crate) use paths::{AddressPair, Found, Late, PathTable, SessionId};
 
 pub(crate) use punched::PunchedSockets;

@@ -18,6 +18,11 @@ pub(crate) async fn nat64_prefix(hosts: &[SocketAddr]) -> Option<Nat64Prefix> {
     if hosts.is_empty() || hosts.iter().any(SocketAddr::is_ipv4) {
         return None;
     }
+    prefix().await
+}
+
+/// The prefix of the NAT64 that the resolver knows of, whatever addresses this machine has.
+pub(crate) async fn prefix() -> Option<Nat64Prefix> {
     let found = timeout(PATIENCE, tokio::net::lookup_host((NAME, 0))).await;
     let addresses = found.ok()?.ok()?.filter_map(|address| match address.ip() {
         IpAddr::V6(ip) => Some(ip),

@@ -90,6 +90,19 @@ pub(super) fn choose(config: &Config) -> Result<Link, StartError> {
     })
 }
 
+/// The routers of all default routes and the interfaces that lead to them, the preferred ones
+/// first, IPv4 before IPv6.
+pub(crate) fn default_routers() -> Vec<(String, IpAddr)> {
+    let mut all = Vec::new();
+    for v6 in [false, true] {
+        let mut routes = default_routes(v6);
+        routes.sort_by_key(|route| route.metric);
+        let routers = routes.into_iter();
+        all.extend(routers.map(|route| (route.interface, route.gateway)));
+    }
+    all
+}
+
 fn prefix_of(interface: &if_addrs::Interface) -> u8 {
     match &interface.addr {
         if_addrs::IfAddr::V4(v4) => v4.prefixlen,

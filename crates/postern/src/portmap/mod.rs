@@ -26,6 +26,7 @@ mod verify;
 pub use guard::GUARD;
 pub(crate) use guard::forbids as is_forbidden;
 pub use links::Link;
+pub(crate) use links::default_routers;
 pub use postern_proto::portmap::{
     Failure, Found, Mapping as PortMapping, Protocol, Protocols, Refusal, ServiceAt, Survey,
     Ticket, is_public,

@@ -1,5 +1,6 @@
 //! NAT64: IPv4 candidates of the peer from a host that has IPv6 only (RFC 6052, 7050, 8781).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
@@ -18,6 +19,13 @@ const ZERO: usize = 8;
 pub struct Nat64Prefix {
     prefix: Ipv6Addr,
     length: u8,
+}
+
+/// As prefixes are written: `64:ff9b::/96`.
+impl fmt::Display for Nat64Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.prefix, self.length)
+    }
 }
 
 /// Not a prefix of a translator.

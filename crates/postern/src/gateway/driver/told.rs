@@ -72,12 +72,12 @@ impl Gateway {
         for id in &all {
             self.machine.revoke(*id);
         }
-        let (mut changes, mut openings) = (Vec::new(), Vec::new());
+        let mut changes = Vec::new();
         while let Some(event) = self.machine.poll_event() {
             if let Event::Change { id, add: None, .. } = event {
                 changes.push(id);
             } else if let Event::EndFlows(opening) = event {
-                openings.push(opening);
+                self.ending.extend([opening]);
             } else {
                 self.carry_out(now, event);
             }
@@ -90,9 +90,7 @@ impl Gateway {
         for id in changes {
             self.machine.handle_changed(now, id, emptied);
         }
-        if let Err(error) = self.kernel.end_flows_of(&openings) {
-            tracing::debug!(%error, "the flows of mappings could not be ended");
-        }
+        self.end_flows(now);
         all.len()
     }
 

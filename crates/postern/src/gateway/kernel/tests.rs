@@ -238,7 +238,7 @@ fn a_mapped_port_is_reached_from_outside_and_from_inside() {
         assert!(arrives(&bed.inside, "192.168.77.10", external, &listener));
         assert_eq!(kernel.found(), [described(&opening)]);
         assert_eq!(kernel.flows_by_lease().unwrap(), [(0, 2)].into());
-        assert_eq!(kernel.end_flows(&opening).unwrap(), 2);
+        assert_eq!(kernel.end_flows(std::slice::from_ref(&opening)).unwrap(), 2);
         kernel.close(&opening);
         assert!(!outside());
         // That it has ended already is no failure.
@@ -321,7 +321,7 @@ fn a_flow_to_one_peer_leaves_from_the_port_that_was_agreed() {
         kernel
             .keep_flows(&opening, Duration::from_secs(7777))
             .unwrap();
-        assert_eq!(kernel.end_flows(&opening).unwrap(), 1);
+        assert_eq!(kernel.end_flows(std::slice::from_ref(&opening)).unwrap(), 1);
     });
 }
 

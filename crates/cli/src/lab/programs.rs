@@ -1,6 +1,6 @@
 //! Situations with a relay or TCP, which take more than two agents: the programs themselves.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ pub(super) fn meet(homes: &TwoHomes) -> Result<Run> {
     let directory = tempfile::tempdir().context("no temporary directory could be made")?;
     let letter = directory.path().join("letter");
     File::create(&letter)?.set_len(1)?;
+    let inbox = directory.path().join("inbox");
+    fs::create_dir(&inbox)?;
     let address = world.ipv4("server")?.to_string();
     let mut server = start(&world, "server", directory.path(), |command| {
         command.args(["server", "--relay", "--port", PORT, "--listen", &address]);
@@ -40,10 +42,11 @@ pub(super) fn meet(homes: &TwoHomes) -> Result<Run> {
             .arg(&letter);
     })?;
     let code = said(&mut alice, "code", "code")?;
-    // Without --yes, bob is asked whether he wants it, and nobody answers.
+    // What exists is refused at once, and ends the connection. Without --yes, bob is asked whether he wants it, and nobody answers.
     let mut bob = start(&world, "bob", directory.path(), |command| {
         command
-            .args(["receive", "--server", &url])
+            .args(["receive", "--server", &url, "--output"])
+            .arg(&inbox)
             .args(&right)
             .arg(&code);
     })?;

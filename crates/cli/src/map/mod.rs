@@ -234,6 +234,9 @@ impl Map {
             self.remember(mapping.current());
             self.gateways.note_mapping(client.link(), mapping.current());
             self.say(&Shown::mapping(mapping.current()));
+            if add.verify.verify.is_some() && mapping.current().verified.is_none() {
+                output::note("nobody could say whether the internet reaches it (docs/map.md)");
+            }
             made.push(mapping);
         }
         if !add.keep {

@@ -25,6 +25,9 @@ use super::types::{Event, Mapping, MappingId};
 
 /// How often a port is probed before it counts as dead, or the server as silent.
 const TRIES: u8 = 3;
+/// A server that says nothing is asked again within this only: whoever waits for the mapping waits
+/// for that.
+const IMPATIENCE: Duration = Duration::from_secs(5);
 /// How long before it is probed again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long the driver may take for a probe, and a little.
@@ -78,6 +81,7 @@ pub(super) struct Check {
     /// The probe that is under way.
     probe: Option<ProbeId>,
     tries: u8,
+    began: Instant,
 }
 
 /// What a probe says about a mapping.
@@ -139,6 +143,7 @@ impl Client {
             entry.check = Some(Check {
                 probe: None,
                 tries: 0,
+                began: now,
             });
         }
         self.probe(now, id);
@@ -183,9 +188,12 @@ impl Client {
         };
         check.probe = None;
         let may_repeat = check.tries < TRIES;
+        let is_early = now.saturating_duration_since(check.began) < IMPATIENCE;
         match judgement {
             Judgement::Works => self.on_verdict(now, id, Some(true)),
-            Judgement::Dead | Judgement::Unheard if may_repeat => {
+            Judgement::Dead | Judgement::Unheard
+                if may_repeat && (is_early || judgement == Judgement::Dead) =>
+            {
                 self.timers.set(Timer::Verify(id), after(now, PAUSE));
             }
             Judgement::Dead => self.on_verdict(now, id, Some(false)),

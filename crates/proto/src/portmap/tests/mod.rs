@@ -146,10 +146,51 @@ fn who_is_off_the_link_is_not_asked_even_if_the_caller_names_it() {
 
 #[test]
 fn a_renewal_comes_between_a_half_and_five_eighths_of_the_lifetime() {
-    use postern_wire::natpmp::{Answer, Map, Response};
     let (start, after) = clock();
     let mut client = client(start, Protocols::only(Protocol::NatPmp));
     client.map(start, wish());
+    grant_by_nat_pmp(&mut client, start);
+    assert!(std::iter::from_fn(|| client.poll_event()).any(|e| matches!(e, Event::Made(..))));
+    to_router(&mut client);
+    client.handle_timeout(after(1799));
+    assert_eq!(to_router(&mut client).len(), 0);
+    client.handle_timeout(after(2251));
+    assert_eq!(to_router(&mut client).len(), 1);
+}
+
+/// A server that is looked for in vain for ten seconds is not looked for again: somebody waits
+/// for the mapping.
+#[test]
+fn a_server_that_says_nothing_is_asked_again_for_five_seconds_only() {
+    for (takes, expected) in [(1, 3), (4, 2), (10, 1)] {
+        let (start, after) = clock();
+        let mut config = config(Protocols::only(Protocol::NatPmp));
+        config.verify = true;
+        let mut client = Client::new(start, [7; 32], config);
+        client.map(start, wish());
+        grant_by_nat_pmp(&mut client, start);
+        let (mut probes, mut made) = (0, None);
+        for second in 0..60 {
+            client.handle_timeout(after(second));
+            while let Some(event) = client.poll_event() {
+                if let Event::Probe(probe) = event {
+                    probes += 1;
+                    let silent = Probed {
+                        listener: Listener::Ours { arrived: false },
+                        answer: None,
+                    };
+                    client.handle_probed(after(second + takes), probe.id, silent);
+                } else if let Event::Made(_, mapping) = event {
+                    made = Some(mapping.verified);
+                }
+            }
+        }
+        assert_eq!((probes, made), (expected, Some(None)), "{takes} s");
+    }
+}
+
+fn grant_by_nat_pmp(client: &mut Client, now: Instant) {
+    use postern_wire::natpmp::{Answer, Map, Response};
     let answer = |answer| Response::granted(9, answer).to_bytes();
     let address = answer(Answer::ExternalAddress([45, 45, 1, 1].into()));
     let granted = answer(Answer::Map(Map {
@@ -164,14 +205,8 @@ fn a_renewal_comes_between_a_half_and_five_eighths_of_the_lifetime() {
             remote: at(ROUTER),
             payload,
         };
-        client.handle_input(start, datagram);
+        client.handle_input(now, datagram);
     }
-    assert!(std::iter::from_fn(|| client.poll_event()).any(|e| matches!(e, Event::Made(..))));
-    to_router(&mut client);
-    client.handle_timeout(after(1799));
-    assert_eq!(to_router(&mut client).len(), 0);
-    client.handle_timeout(after(2251));
-    assert_eq!(to_router(&mut client).len(), 1);
 }
 
 /// A mapping that stands, by PCP, and its nonce.

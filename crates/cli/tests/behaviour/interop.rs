@@ -117,10 +117,13 @@ fn discover(mapping: Mapping, filtering: Filtering) -> Result<(), String> {
     let server = house.addresses("server")[0].clone();
     let arguments = ["-m", "-f", "-p", "3478", &server];
     let told = said(&house, "alice", "turnutils_natdiscovery", &arguments);
+    // Its third request goes to the first address again, not to the second: it cannot tell the
+    // last two apart.
     let mapping = match mapping {
         Mapping::EndpointIndependent => "Endpoint Independent",
-        Mapping::AddressDependent => "Address Dependent",
-        Mapping::AddressAndPortDependent => "Address and Port Dependent",
+        Mapping::AddressDependent | Mapping::AddressAndPortDependent => {
+            "Address and Port Dependent"
+        }
     };
     let filtering = match filtering {
         Filtering::EndpointIndependent => "Endpoint Independent",

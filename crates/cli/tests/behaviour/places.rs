@@ -56,8 +56,6 @@ fn without_a_translator_there_is_no_layer() {
 fn one_router_at_home_is_one_layer() {
     for nat in [
         Nat::default(),
-        // Nothing filters, and no answer tells how far the router is: it says so itself.
-        Nat::new(Mapping::EndpointIndependent, Filtering::EndpointIndependent),
         Nat::new(
             Mapping::AddressAndPortDependent,
             Filtering::AddressAndPortDependent,
@@ -167,7 +165,7 @@ fn where_udp_is_blocked_tcp_still_tells_all() {
     assert_told(
         &told,
         &[
-            ("/reach", json!("relay")),
+            ("/reach", json!("tcp")),
             ("/udp/reachable", json!(false)),
             ("/udp/mapping", Value::Null),
             ("/path_mtu", Value::Null),

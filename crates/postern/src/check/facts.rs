@@ -79,12 +79,14 @@ pub struct ServerFacts {
 pub enum Trouble {
     /// Its name cannot be resolved.
     Name,
-    /// This machine has no route to it.
+    /// This machine, or a router, has no route to it.
     NoRoute,
     /// Its port refuses connections.
     Refused,
     /// Nothing comes back.
     Silent,
+    /// Its port takes connections, and nothing comes back over them.
+    Mute,
     /// Somebody else answers: not with the pinned certificate, or not as a postern server.
     Stranger,
     /// Nobody who is trusted vouches for the certificate that is shown.
@@ -102,6 +104,7 @@ impl Trouble {
             Self::NoRoute => "no_route",
             Self::Refused => "refused",
             Self::Silent => "silent",
+            Self::Mute => "mute",
             Self::Stranger => "stranger",
             Self::Untrusted => "untrusted",
             Self::Proxy => "proxy",

@@ -1,10 +1,16 @@
 //! Ctrl-C, and the requests to terminate and to read the configuration again.
+//!
+//! A thread waits for them. The runtime's own signals get lost that come after their handler is
+//! installed and before somebody listens, and wait for a turn of a runtime that has much to do.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{self, Handle};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 /// Waits until the user, or the system, wants the program to stop. From the call on, and not
-/// only from when the future is first polled, the wish is heard. Must be called inside a tokio
-/// runtime.
+/// only from when the future is first polled, the wish is heard.
 pub(crate) fn interrupted() -> impl Future<Output = ()> {
     let mut signals = Signals::new(false);
     async move {
@@ -26,9 +32,9 @@ pub(crate) enum Wish {
 /// The signals that have a meaning for the program.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    interrupt: Option<Signal>,
-    terminate: Option<Signal>,
-    hangup: Option<Signal>,
+    /// Ends without any where the system allows none.
+    numbers: UnboundedReceiver<i32>,
+    handle: Option<Handle>,
     reloads: bool,
 }
 
@@ -37,39 +43,79 @@ impl Signals {
     /// hang-up means that the terminal has gone; whoever started the program with `nohup`
     /// does not mind.
     pub(crate) fn new(reloads: bool) -> Self {
-        let hangup = SignalKind::hangup();
-        let listens = reloads || !is_ignored(hangup);
+        let hangup = reloads || !is_ignored(SIGHUP);
+        let wanted = [SIGINT, SIGTERM]
+            .into_iter()
+            .chain(hangup.then_some(SIGHUP));
+        let (sender, numbers) = mpsc::unbounded_channel();
+        let handle = listen(wanted, sender)
+            .inspect_err(|error| tracing::warn!(%error, "signals cannot be heard"))
+            .ok();
         Self {
-            interrupt: signal(SignalKind::interrupt()).ok(),
-            terminate: signal(SignalKind::terminate()).ok(),
-            hangup: listens.then(|| signal(hangup).ok()).flatten(),
+            numbers,
+            handle,
             reloads,
         }
     }
 
     /// The next one.
     pub(crate) async fn next(&mut self) -> Wish {
-        tokio::select! {
-            () = received(&mut self.interrupt) => Wish::End,
-            () = received(&mut self.terminate) => Wish::Drain,
-            () = received(&mut self.hangup) => {
-                if self.reloads { Wish::Reload } else { Wish::End }
-            }
+        match self.numbers.recv().await {
+            Some(SIGTERM) => Wish::Drain,
+            Some(SIGHUP) if self.reloads => Wish::Reload,
+            Some(_) => Wish::End,
+            None => std::future::pending().await,
         }
     }
 }
 
-async fn received(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
+impl Drop for Signals {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.handle {
+            handle.close();
+        }
     }
 }
 
-fn is_ignored(kind: SignalKind) -> bool {
+/// Sends on the numbers of these signals until the handle is closed.
+fn listen(
+    wanted: impl Iterator<Item = i32>,
+    sender: UnboundedSender<i32>,
+) -> std::io::Result<Handle> {
+    let mut signals = iterator::Signals::new(wanted)?;
+    let handle = signals.handle();
+    let body = move || {
+        // Nobody who listens any more closes the handle, too.
+        signals.forever().all(|number| sender.send(number).is_ok());
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(body)?;
+    Ok(handle)
+}
+
+fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    let bit = 1 << (kind.as_raw_value() - 1);
+    let bit = 1 << (signal - 1);
     ignored.is_some_and(|mask| mask & bit != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_before_anybody_waits_is_heard_and_in_order() {
+        let mut signals = Signals::new(true);
+        for (number, wish) in [
+            (SIGTERM, Wish::Drain),
+            (SIGHUP, Wish::Reload),
+            (SIGINT, Wish::End),
+        ] {
+            signal_hook::low_level::raise(number).unwrap();
+            assert_eq!(signals.next().await, wish);
+        }
+    }
 }

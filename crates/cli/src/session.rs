@@ -173,8 +173,9 @@ pub(crate) async fn until_interrupted(
     task: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let result = tokio::select! {
-        result = task => result,
+        biased;
         () = interrupted() => Err(Failure::interrupted()),
+        result = task => result,
     };
     stage.finish().await;
     result

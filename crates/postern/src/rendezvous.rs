@@ -31,6 +31,13 @@ const QUEUE: usize = 128;
 /// The WebSocket handshake gets so long.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// So long the server may take, at first, when the two meet again: seven round trips to it.
+const PATIENCE: [Duration; 3] = [
+    Duration::from_millis(1500),
+    Duration::from_secs(3),
+    Duration::from_secs(6),
+];
+
 /// Bytes that wait because the server does not read: answers to its pings pile up here, so
 /// a server that floods and never reads is found out.
 const MAX_UNSENT: usize = 4 * MAX_FRAME;
@@ -94,7 +101,10 @@ pub(crate) async fn enter(
     wait: Duration,
 ) -> Result<Signalling, SignallingError> {
     let seed = entropy::seed()?;
-    let (socket, server) = open(&introducer).await?;
+    let (socket, server) = match side {
+        Side::Create | Side::Join(_) => open(&introducer).await?,
+        Side::Again(..) => open_again(&introducer).await?,
+    };
     let config = RendezvousConfig {
         wait,
         ..RendezvousConfig::default()
@@ -119,6 +129,17 @@ pub(crate) async fn enter(
         events,
         introducer,
     })
+}
+
+/// The same where the network was away a moment ago, and may still be: what began then is repeated
+/// ever more rarely, and something that begins now succeeds sooner when it is back.
+async fn open_again(introducer: &Introducer) -> Result<(Socket, Option<IpAddr>), SignallingError> {
+    for patience in PATIENCE {
+        if let Ok(opened) = timeout(patience, open(introducer)).await {
+            return opened;
+        }
+    }
+    open(introducer).await
 }
 
 /// Opens the WebSocket; also gives the address that the server has, if it is known.

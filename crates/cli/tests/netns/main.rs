@@ -24,6 +24,8 @@ mod garbage;
 #[cfg(target_os = "linux")]
 mod mapped;
 #[cfg(target_os = "linux")]
+mod outages;
+#[cfg(target_os = "linux")]
 mod paths;
 #[cfg(target_os = "linux")]
 mod programs;
@@ -56,6 +58,7 @@ fn main() -> std::process::ExitCode {
         transports::CASES,
         tcp::CASES,
         roaming::CASES,
+        outages::CASES,
         files::CASES,
         disks::CASES,
         codes::CASES,

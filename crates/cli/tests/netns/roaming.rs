@@ -24,7 +24,7 @@ const FILM: usize = 20_000_000;
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// So slow that a file is under way for some seconds.
-fn slow() -> Link {
+pub(crate) fn slow() -> Link {
     Link::symmetric(Pipe {
         rate: Some(2_500_000),
         queue: Duration::from_millis(50),
@@ -34,7 +34,7 @@ fn slow() -> Link {
 }
 
 /// Alice and Bob at home, and two more homes to roam to. Alice's and those are slow.
-fn scene(relay: bool) -> Scene {
+pub(crate) fn scene(relay: bool) -> Scene {
     let mut topology = Topology::two_homes(Nat::default(), Nat::default());
     for (name, lan) in [("green", 3), ("grey", 4)] {
         topology
@@ -53,7 +53,7 @@ fn scene(relay: bool) -> Scene {
 /// Sends a film; when some of it has arrived, something happens. All of it arrives, and the same;
 /// the two programs, which have ended.
 #[expect(clippy::print_stderr, reason = "a test prints what it has measured")]
-fn film(scene: &Scene, what: &str, happens: impl FnOnce()) -> [Program; 2] {
+pub(crate) fn film(scene: &Scene, what: &str, happens: impl FnOnce()) -> [Program; 2] {
     let file = scene.file("film", FILM);
     let mut sender = scene.send(&[&file]);
     let mut receiver = scene.receive(&sender.code());
@@ -69,7 +69,7 @@ fn film(scene: &Scene, what: &str, happens: impl FnOnce()) -> [Program; 2] {
 }
 
 /// The longest time between two signs of progress, which are told four times a second.
-fn gap(receiver: &Program) -> Duration {
+pub(crate) fn gap(receiver: &Program) -> Duration {
     let mut latest: Option<(Instant, u64)> = None;
     let mut longest = Duration::ZERO;
     for line in receiver.heard() {
@@ -100,7 +100,7 @@ fn roam(scene: &Scene, host: &str, router: &str, lan: u8) {
 }
 
 /// The last path that a program has told begins at this address.
-fn assert_ends_at(program: &Program, address: &str) {
+pub(crate) fn assert_ends_at(program: &Program, address: &str) {
     let locals = locals(program);
     let last = locals.last().unwrap();
     assert!(last.starts_with(address), "{locals:?}");

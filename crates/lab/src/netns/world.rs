@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use super::build::{self, BuildError, Node, Parts};
 use super::namespace::Namespace;
-use super::topology::Topology;
+use super::topology::{Home, Topology};
 use super::traffic::{Counter, InterfaceTraffic, parse_counters, parse_interfaces};
 use super::{rules, tool};
 
@@ -19,6 +19,7 @@ use super::{rules, tool};
 #[derive(Debug)]
 pub struct World {
     parts: Parts,
+    homes: Vec<Home>,
 }
 
 impl World {
@@ -30,7 +31,8 @@ impl World {
     /// sense, or the system refused.
     pub fn build(topology: &Topology) -> Result<Self, BuildError> {
         let parts = build::build(topology)?;
-        Ok(Self { parts })
+        let homes = topology.homes.clone();
+        Ok(Self { parts, homes })
     }
 
     /// The names of all nodes, in order.
@@ -183,6 +185,70 @@ impl World {
         host_space.ip(&format!(
             "link set dev eth0 up\naddr add {address}/24 dev eth0\n\
              route add default via {a}.{b}.{c}.1\n"
+        ))
+    }
+
+    /// A host gets one more interface, behind this home's router, with this IPv4 address of that home's
+    /// network. What has this source leaves through it, and the rest where it did.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or `ip` refused.
+    pub fn plug_in(
+        &self,
+        host: &str,
+        interface: &str,
+        router: &str,
+        address: Ipv4Addr,
+    ) -> Result<(), BuildError> {
+        /// Of a routing table for the interface.
+        const TABLE: u32 = 101;
+        let (host_space, router_space) = (self.namespace(host)?, self.namespace(router)?);
+        let port = format!("p-{host}");
+        host_space.ip(&build::veth(interface, &port, router_space))?;
+        let lan = rules::LAN;
+        router_space.ip(&format!(
+            "link set dev {port} master {lan}\nlink set dev {port} up\n"
+        ))?;
+        let [a, b, c, _] = address.octets();
+        host_space.ip(&format!(
+            "link set dev {interface} up\naddr add {address}/24 dev {interface}\n\
+             route add default via {a}.{b}.{c}.1 dev {interface} table {TABLE}\n\
+             rule add from {address} table {TABLE}\n"
+        ))
+    }
+
+    /// A home's router, one without IPv6, loses power: nothing passes, and it forgets its rules and, where it
+    /// translates as most do (endpoint-independently and keeping ports), its mappings.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::run`], or `ip` or `nft` refused.
+    pub fn power_off(&self, router: &str) -> Result<(), BuildError> {
+        let (wan, lan) = (rules::WAN, rules::LAN);
+        let space = self.namespace(router)?;
+        space.ip(&format!(
+            "link set dev {lan} down\nlink set dev {wan} down\n"
+        ))?;
+        space.nft("flush ruleset\n")
+    }
+
+    /// It is back, with this address outside: the one that it had, or another of the same network.
+    ///
+    /// # Errors
+    ///
+    /// As [`World::power_off`].
+    pub fn power_on(&self, router: &str, outside: Ipv4Addr) -> Result<(), BuildError> {
+        let unknown = || BuildError::Unknown(router.to_owned());
+        let home = self.homes.iter().find(|home| home.name == router);
+        let rules = rules::router(home.ok_or_else(unknown)?, outside)?;
+        let (wan, lan) = (rules::WAN, rules::LAN);
+        let [a, b, c, _] = outside.octets();
+        let space = self.namespace(router)?;
+        space.nft(&rules)?;
+        space.ip(&format!(
+            "addr flush dev {wan}\naddr add {outside}/24 dev {wan}\nlink set dev {wan} up\n\
+             route add default via {a}.{b}.{c}.1\nlink set dev {lan} up\n"
         ))
     }
 

@@ -166,6 +166,7 @@ impl Session {
 
     /// The mailbox from before is of no use.
     fn meet_again(&mut self) {
+        tracing::debug!("there is no path: the two meet again");
         self.signals = None;
         let secret = self.established.as_ref().and_then(|e| e.secret.clone());
         let Some(secret) = secret else {
@@ -194,6 +195,7 @@ impl Session {
 
     /// Lets QUIC datagrams of this path through; yields the address QUIC knows it by.
     fn admit(&self, path: ice::Path) -> Option<SocketAddr> {
+        tracing::debug!(local = %path.local, remote = %path.remote, "a path is admitted");
         let table = self.shared.paths();
         let address = table.admit(pair_of(path), self.inbox.id)?;
         if [path.local_kind, path.remote_kind].contains(&ice::CandidateKind::Relayed) {
@@ -216,6 +218,7 @@ impl Session {
     }
 
     fn revoke(&mut self, path: ice::Path) {
+        tracing::debug!(local = %path.local, remote = %path.remote, "a path is lost");
         self.shared.paths().revoke(pair_of(path), self.inbox.id);
         self.nudge();
     }
@@ -254,6 +257,7 @@ impl Session {
     }
 
     pub(super) fn open_path(&self, path: ice::Path) {
+        tracing::debug!(local = %path.local, remote = %path.remote, "a path is opened");
         let established = self.established.as_ref();
         let quic = established.and_then(|established| established.quic.upgrade());
         let (Some(quic), Some(address)) = (quic, self.admit(path)) else {

@@ -161,6 +161,27 @@ impl Internet {
         self.0.changed.send_replace(());
     }
 
+    /// The socket's host gets an interface in another home, beside the one that it has.
+    pub(super) fn plug_in(&self, socket: &SimSocket, number: u8, nat: Nat, latency: Duration) {
+        let mut state = self.0.state.lock().unwrap();
+        let (_, network) = state.add_home(number, nat, latency);
+        let inside: IpAddr = [192, 168, number, 10].into();
+        state
+            .world
+            .attach(socket.host, network, &[inside], Link::default());
+        drop(state);
+        self.0.changed.send_replace(());
+    }
+
+    /// The socket's host loses its interface, or has it again as it was.
+    pub(super) fn set_running(&self, socket: &SimSocket, running: bool) {
+        let mut state = self.0.state.lock().unwrap();
+        let interface = state.interfaces[&socket.host];
+        state.world.set_running(interface, running);
+        drop(state);
+        self.0.changed.send_replace(());
+    }
+
     /// The router of a socket's home starts anew, with another address outside.
     pub(super) fn reboot(&self, socket: &SimSocket, number: u8) {
         let mut state = self.0.state.lock().unwrap();

@@ -321,3 +321,43 @@ async fn a_connection_that_has_a_path_keeps_nothing_at_the_server() {
     assert!(met >= 1, "they met again");
     assert_eq!(left, 0, "and left");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_better_interface_that_appears_takes_over_without_a_gap() {
+    for side in [0, 1] {
+        let pair = Pair::new([Nat::default(); 2], false).await;
+        let [creator, joiner] = &pair.sides;
+        let flow = Flow::begin(creator, joiner, Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(3)).await;
+        let near = Duration::from_millis(1);
+        pair.internet
+            .plug_in(&pair.sockets[side], 11, Nat::default(), near);
+        let what = format!("side {side} gets another interface");
+        let gap = flow.gap(&what).await;
+        assert!(gap < Duration::from_millis(300), "{what}: {gap:?}");
+        let local = pair.sides[side].path().local.ip().to_string();
+        assert_eq!(local, "192.168.11.10", "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_flaps_ends_no_connection() {
+    for side in [0, 1] {
+        let pair = Pair::new([Nat::default(); 2], false).await;
+        let [creator, joiner] = &pair.sides;
+        let flow = Flow::begin(creator, joiner, Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(3)).await;
+        for up in [false, true].repeat(10) {
+            pair.internet.set_running(&pair.sockets[side], up);
+            sleep(Duration::from_millis(500)).await;
+        }
+        let what = format!("the interface of side {side} flaps");
+        let gap = flow.gap(&what).await;
+        assert!(gap < Duration::from_secs(3), "{what}: {gap:?}");
+        assert_eq!(
+            pair.internet.with_server(|server| server.met()),
+            0,
+            "{what}"
+        );
+    }
+}

@@ -58,6 +58,8 @@ impl Connector {
             ice::Event::LocalCandidate(candidate) => {
                 self.remember(&candidate);
                 self.tell_candidate(candidate);
+                // The network is back, or another one.
+                self.hasten_reunion(now);
             }
             ice::Event::EndOfLocalCandidates => self.on_end_of_local_candidates(),
             ice::Event::PeerSeen(path) => self.events.push_back(Event::Admit(path)),
@@ -78,6 +80,11 @@ impl Connector {
                 attempt,
             }),
             ice::Event::CloseSockets(sockets) => {
+                let of = |own: &Candidate, socket: &SocketAddr| {
+                    own.address == *socket || own.related == Some(*socket)
+                };
+                self.own
+                    .retain(|own| !sockets.iter().any(|socket| of(own, socket)));
                 self.events.push_back(Event::CloseSockets(sockets));
             }
             ice::Event::AttemptEnded => self.events.push_back(Event::AttemptEnded),

@@ -18,6 +18,7 @@ use super::connector::{Connector, Stage};
 use super::limits::later;
 use super::types::{Event, PathPolicy};
 use crate::ice::{Candidate, CandidateKind};
+use crate::punch::Technique;
 
 /// So long checks alone may try to find the peer again. Where its NAT lets them in they need a
 /// round trip or two.
@@ -68,7 +69,8 @@ impl Connector {
     /// These are the addresses of this side's sockets from here on, the preferred one first.
     /// What is done about it is in the events.
     pub fn handle_addresses(&mut self, now: Instant, hosts: &[SocketAddr]) {
-        if self.stage == Stage::Ended {
+        // An interface that has gone may come back as it was, and there is nothing better.
+        if self.stage == Stage::Ended || hosts.is_empty() {
             return;
         }
         let gone: Vec<_> = without(&self.hosts, hosts);
@@ -89,7 +91,8 @@ impl Connector {
         self.moving = false;
         self.recover();
         if self.policy != PathPolicy::RelayOnly {
-            for host in &new {
+            let ipv6 = !self.is_off(Technique::Ipv6);
+            for host in new.iter().filter(|host| ipv6 || host.is_ipv4()) {
                 self.agent.add_host(now, *host);
             }
         }
@@ -184,7 +187,7 @@ impl Connector {
     }
 
     /// There is a network again: no need to wait.
-    fn hasten_reunion(&mut self, now: Instant) {
+    pub(super) fn hasten_reunion(&mut self, now: Instant) {
         if let State::Alone(at) = &mut self.reunion.state {
             *at = (*at).min(later(now, ALONE));
             self.reunion.failures = 0;

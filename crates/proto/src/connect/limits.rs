@@ -45,7 +45,7 @@ pub(super) const ROUND_TRIP: Duration = Duration::from_millis(100);
 
 /// The agent's settings. Consent is asked for more often than RFC 7675 demands, so that
 /// a dead path is left while QUIC still hopes: six checks in a row must get lost. With data in
-/// flight it is five a second, 4 kbit/s, and eight in a row: the path is left within 2 s.
+/// flight it is five a second, 4 kbit/s, and seven in a row: the path is left within 2 s.
 pub(super) fn agent_config(config: &ConnectorConfig) -> ice::Config {
     ice::Config {
         punch: config.punch,
@@ -55,7 +55,7 @@ pub(super) fn agent_config(config: &ConnectorConfig) -> ice::Config {
         consent_interval: Duration::from_secs(1),
         consent_expiry: Duration::from_secs(6),
         busy_consent_interval: Duration::from_millis(200),
-        busy_consent_expiry: Duration::from_millis(1600),
+        busy_consent_expiry: Duration::from_millis(1400),
         allow_loopback: config.allow_loopback,
         ..ice::Config::default()
     }

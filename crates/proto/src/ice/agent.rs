@@ -17,6 +17,7 @@ use super::config::{Config, Role};
 use super::consent::Consent;
 use super::credentials::Credentials;
 use super::event::{Event, Report};
+use super::exploring::Exploring;
 use super::gather::Gatherer;
 use super::locals::Locals;
 use super::named::Names;
@@ -26,6 +27,7 @@ use super::pair::{Pair, PairKey, Path, State};
 use super::punching::Punching;
 use super::recovery::Recovery;
 use super::remotes::{Added, Remotes};
+use super::renewal::{Renewal, Wanted};
 use super::requests::{Check, pair_of};
 use super::restart::Kept;
 use super::start::Start;
@@ -57,6 +59,10 @@ pub struct Agent {
     pub(super) components: Components,
     pub(super) upgrade: Upgrade,
     pub(super) recovery: Recovery,
+    pub(super) exploring: Exploring,
+    pub(super) renewal: Renewal,
+    /// What the sockets are for that the user has been asked for, in order.
+    pub(super) wanted_sockets: VecDeque<Wanted>,
     pub(super) punching: Punching,
     pub(super) start: Start,
     pub(super) tallies: Tallies,
@@ -104,6 +110,9 @@ impl Agent {
             components: Components::new(config.components),
             upgrade: Upgrade::default(),
             recovery: Recovery::default(),
+            exploring: Exploring::default(),
+            renewal: Renewal::default(),
+            wanted_sockets: VecDeque::new(),
             punching: Punching::default(),
             start: Start::default(),
             tallies: Tallies::default(),
@@ -173,7 +182,16 @@ impl Agent {
         }
         let address = candidate.address;
         let (components, loopback) = (self.config.components, self.config.allow_loopback);
-        match self.remotes.add(candidate, components, loopback) {
+        let relayed = candidate.kind == CandidateKind::Relayed;
+        let rests = self.is_at_rest(now);
+        if self.has_begun() {
+            self.make_room_for_news();
+        }
+        let added = self.remotes.add(candidate, components, loopback);
+        if rests && !relayed && self.remotes.find(address).is_some() {
+            self.on_new_remote(now, address);
+        }
+        match added {
             Added::New => self.pair_all(),
             Added::Known => {
                 if let Some(remote) = self.remotes.find(address) {
@@ -243,6 +261,8 @@ impl Agent {
             self.nomination_timeout(),
             self.upgrade_timeout(),
             self.recovery_timeout(),
+            self.exploring_timeout(),
+            self.renewal_timeout(),
             self.pace_timeout(),
             self.patience_timeout(),
             self.punch_timeout(),
@@ -321,6 +341,8 @@ impl Agent {
         self.nominate(now);
         self.run_upgrade(now);
         self.run_recovery(now);
+        self.run_exploring(now);
+        self.run_renewal(now);
         self.run_punching(now);
         self.run_start(now);
         self.run_tcp(now);
@@ -341,13 +363,13 @@ impl Agent {
     /// Starts one transaction: triggered checks first, then gathering, then ordinary checks.
     fn send_next(&mut self, now: Instant) -> bool {
         (self.list.has_triggered() && self.send_check(now))
-            || (!self.is_settled() && self.send_gather(now))
+            || self.send_gather(now)
             || self.send_check(now)
     }
 
     fn pace_timeout(&self) -> Option<Instant> {
         let checks = (self.peer.is_some() && self.list.has_next()).then(|| self.pacer.next());
-        let gather = self.gatherer.due().filter(|_| !self.is_settled());
+        let gather = self.gatherer.due(|base| self.looks_from(base));
         let gather = gather.map(|due| due.max(self.pacer.next()));
         checks.into_iter().chain(gather).min()
     }
@@ -408,18 +430,25 @@ impl Agent {
         self.list.reopen(works);
         self.give_up = Some(after(now, self.config.recovery));
         self.recovery.begin(now);
+        if !self.list.has_valid(component) {
+            self.look_at_mappings(now);
+        }
     }
 
-    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2), unless the checks
-    /// have ended.
+    /// Pairs all candidates that are not paired yet (RFC 8445 section 6.1.2.2); when the checks have
+    /// ended, what is new only, and without relays.
     pub(super) fn pair_all(&mut self) {
-        if self.is_settled() {
+        let settled = self.is_settled();
+        if settled && !self.exploring.is_on() {
             return;
         }
+        let exploring = &self.exploring;
         for base in self.locals.bases() {
             for remote in self.remotes.iter() {
                 let same = base.component == remote.component;
-                if same && can_pair(base.address, remote.address) {
+                let direct = ![base.kind, remote.kind].contains(&CandidateKind::Relayed);
+                let new = direct && exploring.has(base.address, remote.address);
+                if same && (new || !settled) && can_pair(base.address, remote.address) {
                     self.list.add(base, remote);
                 }
             }

@@ -13,6 +13,9 @@ use super::pair::{Pair, PairKey, State};
 /// path worth having.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
+/// With so many pairs room is made for what is new in a session that goes on.
+const NEARLY_FULL: usize = MAX_PAIRS * 4 / 5;
+
 /// All pairs, and the queue of triggered checks (section 6.1.4.1).
 #[derive(Debug)]
 pub(super) struct CheckList {
@@ -247,8 +250,16 @@ impl CheckList {
 
     /// Makes the direct pairs wait for a check again that have failed.
     pub(super) fn retry_direct(&mut self) {
-        let pairs = self.pairs.values_mut();
-        for pair in pairs.filter(|pair| pair.state == State::Failed && pair.is_direct()) {
+        self.retry(Pair::is_direct);
+    }
+
+    /// Makes pairs wait for a check again that have failed.
+    pub(super) fn retry(&mut self, which: impl Fn(&Pair) -> bool) {
+        let failed = self
+            .pairs
+            .values_mut()
+            .filter(|pair| pair.state == State::Failed);
+        for pair in failed.filter(|pair| which(pair)) {
             pair.state = State::Waiting;
         }
     }
@@ -280,6 +291,17 @@ impl CheckList {
         let from = |key: &&PairKey| unscoped(key.local) == unscoped(base);
         let keys = self.pairs.keys().filter(from);
         keys.copied().collect()
+    }
+
+    /// The pairs to an address of the peer.
+    pub(super) fn keys_to(&self, remote: SocketAddr) -> Vec<PairKey> {
+        let to = |key: &&PairKey| unscoped(key.remote) == remote;
+        self.pairs.keys().filter(to).copied().collect()
+    }
+
+    /// Whether soon none would be added but in the place of a worse one.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.pairs.len() >= NEARLY_FULL
     }
 
     pub(super) fn remove(&mut self, key: PairKey) {

@@ -289,7 +289,9 @@ impl Agent {
         if let Some(progress) = self.components.get_mut(component) {
             progress.nomination.on_valid(now, direct);
         }
-        if !self.is_settled_on(component) || self.wants_standby(component) && !direct {
+        if self.exploring.has(key.local, key.remote) {
+            self.begin_consent(now, key);
+        } else if !self.is_settled_on(component) || self.wants_standby(component) && !direct {
             self.begin_consent(now, key);
             self.tidy_up(now);
         }

@@ -25,6 +25,11 @@ impl Components {
         Self(all.map(|id| (id, Progress::default())).collect())
     }
 
+    /// Whether there is one only.
+    pub(super) fn is_single(&self) -> bool {
+        self.0.len() == 1
+    }
+
     /// Begins anew.
     pub(super) fn restart(&mut self) {
         for progress in self.0.values_mut() {

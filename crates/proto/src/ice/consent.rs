@@ -19,6 +19,8 @@ pub(super) struct Consent {
     pub(super) next: Instant,
     /// The checks after the latest answer: when the first was sent, and how many there are.
     unanswered: Option<(Instant, u32)>,
+    /// The shortest round trip: what waits in queues of ours does not count against the path.
+    floor: Option<Duration>,
 }
 
 /// With data in flight at least so many checks must have got no answer. Whoever slept, or had
@@ -38,6 +40,10 @@ impl Consent {
         self.expires = expires;
         self.unanswered = None;
     }
+
+    fn measured(&mut self, rtt: Option<Duration>) {
+        self.floor = self.floor.into_iter().chain(rtt).min();
+    }
 }
 
 impl Agent {
@@ -47,6 +53,7 @@ impl Agent {
             expires: after(now, self.config.consent_expiry),
             next: self.next_consent(now, key),
             unanswered: None,
+            floor: None,
         };
         self.consents.insert(key, consent);
     }
@@ -57,7 +64,15 @@ impl Agent {
         let became = busy && !self.busy;
         self.busy = busy;
         if let (true, Some(in_use)) = (became, self.in_use(COMPONENT)) {
-            self.hasten_consent(now, in_use);
+            self.ask_at_once(now, in_use);
+        }
+    }
+
+    /// There is reason to doubt the pair.
+    fn ask_at_once(&mut self, now: Instant, key: PairKey) {
+        let before = self.kept.as_mut().and_then(|kept| kept.consent_mut(key));
+        for consent in self.consents.get_mut(&key).into_iter().chain(before) {
+            consent.next = consent.next.min(now);
         }
     }
 
@@ -68,6 +83,11 @@ impl Agent {
         for consent in self.consents.get_mut(&key).into_iter().chain(before) {
             consent.next = consent.next.min(next);
         }
+    }
+
+    /// The shortest round trip of a pair whose consent is kept.
+    pub(super) fn floor(&self, key: PairKey) -> Option<Duration> {
+        self.consents.get(&key)?.floor
     }
 
     /// Whether consent to send on this pair is known.
@@ -96,10 +116,11 @@ impl Agent {
     pub(super) fn keep_only_consent(&mut self, now: Instant, key: PairKey) {
         let component = self.component(key);
         let standby = self.standby(component);
-        let list = &self.list;
+        let (list, exploring) = (&self.list, &self.exploring);
         let other = |key: &PairKey| list.get(*key).is_some_and(|p| p.component != component);
+        let new = |key: &PairKey| exploring.has(key.local, key.remote);
         self.consents
-            .retain(|pair, _| *pair == key || Some(*pair) == standby || other(pair));
+            .retain(|pair, _| *pair == key || Some(*pair) == standby || other(pair) || new(pair));
         if !self.consents.contains_key(&key) {
             self.begin_consent(now, key);
         }
@@ -131,6 +152,7 @@ impl Agent {
         }
         if let Some(consent) = self.consents.get_mut(&key) {
             consent.answered(after(now, self.config.consent_expiry));
+            consent.measured(rtt);
         }
         if let Some(pair) = self.list.get_mut(key)
             && let Some(valid) = &mut pair.valid

@@ -72,15 +72,21 @@ impl Gatherer {
         binding.or_insert_with(|| Binding::due(now));
     }
 
-    /// When the next request is due.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.bindings.values().filter_map(|b| b.due).min()
+    /// When the next request is due, of those from bases that count.
+    pub(super) fn due(&self, counts: impl Fn(SocketAddr) -> bool) -> Option<Instant> {
+        let bindings = self.bindings.iter().filter(|((base, _), _)| counts(*base));
+        bindings.filter_map(|(_, b)| b.due).min()
     }
 
     /// Takes the request that is due at `now`.
-    fn next(&mut self, now: Instant) -> Option<(SocketAddr, SocketAddr)> {
-        let due = |(_, b): &(_, &mut Binding)| b.due.is_some_and(|due| due <= now);
-        let waiting = self.bindings.iter_mut().filter(due);
+    fn next(
+        &mut self,
+        now: Instant,
+        counts: impl Fn(SocketAddr) -> bool,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        let due = |b: &Binding| b.due.is_some_and(|due| due <= now);
+        let bindings = self.bindings.iter_mut();
+        let waiting = bindings.filter(|((base, _), b)| counts(*base) && due(b));
         let (key, binding) = waiting.min_by_key(|(_, b)| b.due)?;
         binding.due = None;
         binding.asked = now;
@@ -133,6 +139,13 @@ impl Gatherer {
         }
     }
 
+    /// Asks all servers as soon as the pace allows; what they said counts until they have answered.
+    fn hasten(&mut self, now: Instant) {
+        for binding in self.bindings.values_mut() {
+            binding.due = Some(now);
+        }
+    }
+
     pub(super) fn servers(&self) -> usize {
         self.servers.len()
     }
@@ -163,6 +176,9 @@ impl Agent {
         let Some(candidate) = added.cloned() else {
             return;
         };
+        if self.is_settled() {
+            self.on_new_base(now, address);
+        }
         self.pair_all();
         self.synthesise_candidates();
         let servers = self.gatherer.servers.iter().map(|server| server.address);
@@ -226,6 +242,16 @@ impl Agent {
             .extend(candidates.into_iter().map(Event::LocalCandidate));
     }
 
+    /// Asks the servers whether the mappings are still right. A request that is under way is made
+    /// anew: its repetitions have grown rare.
+    pub(super) fn look_at_mappings(&mut self, now: Instant) {
+        let tcp = &self.tcp;
+        self.transactions.cancel(
+            |purpose| matches!(purpose, Purpose::Gather { base, .. } if tcp.base(*base).is_none()),
+        );
+        self.gatherer.hasten(now);
+    }
+
     /// Asks a STUN server from every host candidate of its family, at present and later.
     /// Servers beyond [`MAX_STUN_SERVERS`](super::MAX_STUN_SERVERS) are ignored.
     pub fn add_stun_server(&mut self, now: Instant, server: SocketAddr) {
@@ -267,7 +293,10 @@ impl Agent {
 
     /// Sends the Binding request that is due, if any.
     pub(super) fn send_gather(&mut self, now: Instant) -> bool {
-        let Some((base, server)) = self.gatherer.next(now) else {
+        let settled = self.is_settled();
+        let exploring = &self.exploring;
+        let counts = |base| !settled || exploring.is_new_base(base);
+        let Some((base, server)) = self.gatherer.next(now, counts) else {
             return false;
         };
         let id = random_transaction_id(&mut self.rng);
@@ -319,6 +348,7 @@ impl Agent {
         if let Some(candidate) = self.locals.map(base, server, mapped) {
             self.events.push_back(Event::LocalCandidate(candidate));
         }
+        self.note_life(now, (base, server), mapped);
         let sample = Sample {
             local: base,
             server,

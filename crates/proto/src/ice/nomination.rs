@@ -38,6 +38,20 @@ impl Nomination {
         }
     }
 
+    pub(super) fn is_any_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// When the selected pair was selected.
+    pub(super) fn selected_at(&self) -> Option<Instant> {
+        self.selected_at
+    }
+
+    /// The pair is being nominated.
+    pub(super) fn begin(&mut self, key: PairKey) {
+        self.pending = Some(key);
+    }
+
     /// A nominating check has been answered or given up.
     pub(super) fn settle(&mut self, key: PairKey) {
         self.pending = self.pending.filter(|pending| *pending != key);
@@ -61,7 +75,7 @@ impl Agent {
             let best = best.filter(|best| due || !self.may_be_beaten(best));
             let key = best.map(|pair| pair.key);
             if let (Some(key), Some(progress)) = (key, self.components.get_mut(component)) {
-                progress.nomination.pending = Some(key);
+                progress.nomination.begin(key);
                 self.list.trigger(key);
             }
         }
@@ -120,6 +134,9 @@ impl Agent {
                 progress.nomination.selected_at = Some(now);
             }
             self.end_kept(component);
+            if component == COMPONENT {
+                self.note_used(now, key.local);
+            }
             self.events.push_back(Event::Selected(path));
             self.conclude(now, key);
             // A peer that has given up a direct path for a relayed one has moved, and what it told
@@ -162,7 +179,11 @@ impl Agent {
                 self.retire_tcp(now);
             }
             let wanted = self.wants_standby(component);
-            let keep = |pair: &Pair| pair.component != component || wanted && pair.is_relayed();
+            let exploring = &self.exploring;
+            let keep = |pair: &Pair| {
+                let new = exploring.has(pair.key.local, pair.key.remote);
+                pair.component != component || new || wanted && pair.is_relayed()
+            };
             self.list.conclude(keep);
             let list = &self.list;
             self.transactions.cancel(|purpose| match purpose {

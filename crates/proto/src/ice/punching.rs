@@ -16,6 +16,7 @@ use super::checks::Outcome;
 use super::event::Event;
 use super::locals::PUNCHED_PRIORITY;
 use super::pair::{Pair, PairKey, Path};
+use super::renewal::Wanted;
 use super::transactions::{Purpose, sample_policy};
 use crate::punch::{self, Action, NatReport, Plan, Puncher, Sample, Technique, Tried};
 use crate::stun::{Request, random_transaction_id};
@@ -51,6 +52,10 @@ impl Agent {
     /// Takes the sockets that [`Event::OpenSockets`] asked for, in the order of the events, or
     /// `None` where the host does not allow an attempt now.
     pub fn sockets_opened(&mut self, now: Instant, sockets: Option<Vec<SocketAddr>>) {
+        if self.wanted_sockets.pop_front() == Some(Wanted::Renewal) {
+            self.on_renewed(now, sockets.as_deref());
+            return self.work(now);
+        }
         for socket in sockets.iter().flatten() {
             self.locals.add_socket(*socket);
         }
@@ -198,11 +203,7 @@ impl Agent {
                 base,
                 count,
                 attempt,
-            } => self.events.push_back(Event::OpenSockets {
-                base,
-                count,
-                attempt,
-            }),
+            } => self.ask_for_sockets(base, count, attempt, Wanted::Punching),
             Action::CloseSockets(sockets) => self.close_sockets(now, sockets),
             Action::AttemptEnded => {
                 self.punching.probes.clear();

@@ -54,6 +54,7 @@ impl Agent {
             self.transactions
                 .cancel(|purpose| matches!(purpose, Purpose::Check { .. }));
             self.list.check_again();
+            self.look_at_mappings(now);
         }
     }
 

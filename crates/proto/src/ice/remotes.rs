@@ -20,7 +20,8 @@ pub(super) enum Added {
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     candidates: Vec<Candidate>,
-    learnt: usize,
+    /// How many were learnt from checks so far.
+    numbered: usize,
 }
 
 impl Remotes {
@@ -49,7 +50,7 @@ impl Remotes {
         if let Some(known) = self.candidates.iter_mut().find(same) {
             return replace(known, candidate);
         }
-        if self.candidates.len().saturating_sub(self.learnt) >= MAX_REMOTE_CANDIDATES {
+        if self.is_full_of_signalled() {
             return Added::No;
         }
         self.candidates.push(candidate);
@@ -68,15 +69,54 @@ impl Remotes {
         if self.find(address).is_some() {
             return true;
         }
-        if self.learnt >= MAX_REMOTE_PEER_REFLEXIVE || !is_usable(address, allow_loopback) {
+        if self.is_full_of_learnt() || !is_usable(address, allow_loopback) {
             return false;
         }
-        self.learnt = self.learnt.saturating_add(1);
-        let foundation = unique_foundation(self.learnt);
+        self.numbered = self.numbered.saturating_add(1);
+        let foundation = unique_foundation(self.numbered);
         self.candidates
             .push(peer_reflexive(address, component, priority, foundation));
         true
     }
+
+    /// Its place in the order of arrival.
+    pub(super) fn place(&self, address: SocketAddr) -> Option<usize> {
+        let address = unscoped(address);
+        self.iter().position(|known| known.address == address)
+    }
+
+    /// Whether no more of one kind are taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full_of_signalled() || self.is_full_of_learnt()
+    }
+
+    /// Forgets the oldest candidate that may be: mappings change, hosts stay what they are.
+    pub(super) fn forget_oldest(&mut self, may: impl Fn(&Candidate) -> bool) -> Option<SocketAddr> {
+        let position = |hosts: bool| {
+            self.iter()
+                .position(|known| (known.kind == CandidateKind::Host) == hosts && may(known))
+        };
+        let oldest = position(false).or_else(|| position(true))?;
+        Some(self.candidates.remove(oldest).address)
+    }
+
+    fn is_full_of_signalled(&self) -> bool {
+        self.candidates.len().saturating_sub(self.learnt()) >= MAX_REMOTE_CANDIDATES
+    }
+
+    /// What signalling has told of later counts as signalled: then there are fewer of these.
+    fn is_full_of_learnt(&self) -> bool {
+        let most = MAX_REMOTE_CANDIDATES.saturating_add(MAX_REMOTE_PEER_REFLEXIVE);
+        self.learnt() >= MAX_REMOTE_PEER_REFLEXIVE || self.candidates.len() >= most
+    }
+
+    fn learnt(&self) -> usize {
+        self.iter().filter(|known| is_learnt(known)).count()
+    }
+}
+
+fn is_learnt(candidate: &Candidate) -> bool {
+    candidate.kind == CandidateKind::PeerReflexive
 }
 
 /// Only what was learnt from a check is changed by signalling.

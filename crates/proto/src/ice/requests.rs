@@ -227,6 +227,9 @@ impl Agent {
     /// Sections 7.3.1.3 to 7.3.1.5, and the user is told of a path that is seen first.
     fn accept(&mut self, now: Instant, check: &Check) {
         let seen = self.list.get(check.pair).is_some_and(|pair| pair.seen);
+        if !seen && self.is_at_rest(now) && self.may_be_news(check.pair) {
+            self.on_new_remote(now, check.pair.remote);
+        }
         self.accept_quietly(now, check);
         if !seen && let Some(pair) = self.list.get(check.pair) {
             self.events.push_back(Event::PeerSeen(pair.path()));
@@ -252,8 +255,9 @@ impl Agent {
         match (pair.use_candidate, pair.valid.is_some()) {
             (true, true) => self.select(now, check.pair),
             (false, false)
-                if self.is_settled_on(component) && !(relayed && self.wants_standby(component)) => {
-            }
+                if self.is_settled_on(component)
+                    && !self.exploring.has(check.pair.local, check.pair.remote)
+                    && !(relayed && self.wants_standby(component)) => {}
             (false, true) => {}
             (_, false) => self.trigger(now, check.pair),
         }
@@ -262,6 +266,9 @@ impl Agent {
     /// Section 7.3.1.3: an unknown source is a peer-reflexive candidate.
     fn learn_pair(&mut self, check: &Check) -> bool {
         let PairKey { local, remote } = check.pair;
+        if self.has_begun() && self.remotes.find(remote).is_none() {
+            self.make_room_for_news();
+        }
         let loopback = self.config.allow_loopback;
         let learnt = if self.tcp.base(local).is_some() {
             self.tcp.learn(remote, check.priority, loopback)

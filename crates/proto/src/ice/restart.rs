@@ -94,8 +94,15 @@ impl Agent {
     /// Takes a host candidate away whose interface is gone. [`Event::Lost`] comes for each of its
     /// paths that was valid.
     pub fn remove_host(&mut self, now: Instant, address: SocketAddr) {
+        self.close_renewed_at(now, address);
+        self.remove_base(now, address);
+        self.work(now);
+    }
+
+    pub(super) fn remove_base(&mut self, now: Instant, address: SocketAddr) {
         self.locals.remove_host(address);
         self.gatherer.forget(address);
+        self.end_exploring_from(address);
         self.transactions.cancel(|purpose| match purpose {
             Purpose::Gather { base, .. } => unscoped(*base) == unscoped(address),
             Purpose::Check { .. }
@@ -104,7 +111,6 @@ impl Agent {
             | Purpose::Sample { .. } => false,
         });
         self.drop_pairs_of(now, address);
-        self.work(now);
     }
 }
 

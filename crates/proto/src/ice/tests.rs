@@ -4,6 +4,7 @@ mod assisted;
 mod components;
 mod connecting;
 mod consent;
+mod exploring;
 mod hostile;
 mod lite;
 mod matrix;

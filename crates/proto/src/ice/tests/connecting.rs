@@ -246,13 +246,14 @@ fn three_dead_hosts_a_side_do_not_keep_two_homes_from_connecting_within_180_ms()
 }
 
 #[test]
-fn a_candidate_that_comes_after_the_selection_changes_nothing() {
+fn a_candidate_that_comes_right_after_the_selection_changes_nothing() {
     let mut pair = Pair::public();
     pair.link();
     pair.run_until_selected();
     let sent = pair.a.sent.len();
-    pair.host_b("[2001:db8::2]:2000");
-    pair.host_a("[2001:db8::1]:1000");
+    let late = "candidate:9 1 udp 2130706431 45.45.2.9 2000 typ host";
+    let late = late.parse().unwrap();
+    pair.a.agent.add_remote_candidate(pair.now, late);
     pair.run(ms(500));
     assert_eq!(pair.a.sent.len(), sent);
 }

@@ -195,23 +195,24 @@ fn how_long_idle_mappings_live_is_measured() {
 }
 
 fn coturn_with_two_addresses_tells_the_same() {
-    for (mapping, filtering) in [
+    let rows = [
         (Mapping::EndpointIndependent, Filtering::AddressDependent),
         (
             Mapping::AddressAndPortDependent,
             Filtering::AddressAndPortDependent,
         ),
-    ] {
-        let mut house = House::without_server(Nat::new(mapping, filtering));
+    ];
+    each(&rows, |(mapping, filtering)| {
+        let mut house = House::without_server(Nat::new(*mapping, *filtering));
         house.serve(&["--stun-port", "4000"]);
         house.run_coturn();
         let stun = format!("{}:3478", house.addresses()[0]);
         let checked = house.check_on("alice", &["--json", "--stun", &stun]);
         let told = checked.json();
-        assert_eq!(told["udp"]["mapping"], named(mapping), "{told}");
-        assert_eq!(told["udp"]["filtering"], filter(filtering), "{told}");
-        assert_eq!(told["tcp"]["mapping"], named(mapping), "{told}");
-    }
+        assert_eq!(told["udp"]["mapping"], named(*mapping), "{told}");
+        assert_eq!(told["udp"]["filtering"], filter(*filtering), "{told}");
+        assert_eq!(told["tcp"]["mapping"], named(*mapping), "{told}");
+    });
 }
 
 fn an_ipv6_firewall_is_seen() {

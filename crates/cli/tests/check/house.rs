@@ -426,9 +426,9 @@ fn dns_answer(question: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Two at a time: a check waits more than it works.
+/// Three at a time: a check waits more than it works.
 pub(crate) fn each<T: Sync>(rows: &[T], run: impl Fn(&T) + Sync) {
-    for some in rows.chunks(2) {
+    for some in rows.chunks(3) {
         thread::scope(|scope| {
             for row in some {
                 scope.spawn(|| run(row));

@@ -13,7 +13,7 @@ const HTTPS_PORT: u16 = 443;
 pub(super) fn advice(facts: &Facts, reach: Reach) -> Vec<String> {
     let mut advice = Vec::new();
     if !facts.server.reachable {
-        advice.extend(about_server(facts));
+        advice.extend(about_server(facts, reach));
     }
     match reach {
         Reach::Nothing => return advice,
@@ -46,7 +46,7 @@ pub(super) fn advice(facts: &Facts, reach: Reach) -> Vec<String> {
 }
 
 /// How the server could be used.
-fn about_server(facts: &Facts) -> Vec<String> {
+fn about_server(facts: &Facts, reach: Reach) -> Vec<String> {
     let heard = &facts.heard;
     let one = |text: &str| vec![text.to_owned()];
     if let Some(portal) = &heard.portal {
@@ -69,6 +69,10 @@ fn about_server(facts: &Facts) -> Vec<String> {
         Some(Trouble::Name) => one(
             "Check how the name is written, and the DNS servers of this machine; a URL with the address of the server needs no DNS.",
         ),
+        Some(Trouble::NoRoute) if !facts.network.routers.is_empty() => vec![format!(
+            "Check the address of the server, {}: a router says that no way leads there.",
+            facts.server.host
+        )],
         Some(Trouble::NoRoute) => one(
             "Connect this machine to a network with a router, or ask for an address there again (DHCP).",
         ),
@@ -85,10 +89,20 @@ fn about_server(facts: &Facts) -> Vec<String> {
         Some(Trouble::Refused) => vec![format!(
             "Check that the server runs, and that {port} is its port.",
         )],
+        Some(Trouble::Mute) => vec![format!(
+            "Check that {port} is the port of the server's URL: something else may listen there, or a firewall that stops TLS takes connections in its name."
+        )],
         Some(Trouble::Silent) | None => {
-            let mut advice = vec![format!(
-                "Check that this machine is online, and that the server runs and TCP port {port} to it is allowed."
-            )];
+            let mut advice = vec![match reach {
+                Reach::Nothing => format!(
+                    "Check that this machine is online, and that the server runs and TCP port {port} to it is allowed."
+                ),
+                Reach::Relay | Reach::Tcp | Reach::Strict | Reach::Direct | Reach::Open => {
+                    format!(
+                        "Check that the server runs, and that TCP port {port} to it is allowed."
+                    )
+                }
+            }];
             if port != HTTPS_PORT {
                 advice.push("Run the server at TCP port 443 (`postern server --port 443`): networks that let nothing else out let that out. If there is an HTTP proxy here, name it with --proxy.".to_owned());
             }
@@ -123,9 +137,12 @@ fn about_ports(facts: &Facts) -> Option<String> {
     }
     let gateway = facts.gateway.as_ref()?;
     if facts.double_nat() == Some(true) {
-        let external = gateway.external?;
+        let inner = gateway.external.map_or_else(
+            || "the inner one".to_owned(),
+            |external| external.to_string(),
+        );
         return Some(format!(
-            "Set the inner router to work as a bridge or access point, or let the outer one send everything to {external} (\"exposed host\" or \"DMZ\")."
+            "Set the inner router to work as a bridge or access point, or let the outer one send everything to {inner} (\"exposed host\" or \"DMZ\")."
         ));
     }
     let router = match gateway.router {

@@ -141,7 +141,7 @@ fn kind_of(error: &SignallingError) -> Trouble {
         SignallingError::Connect(error) => match error {
             ConnectError::Resolve { .. } => Trouble::Name,
             ConnectError::Unreachable { source, .. } => unreachable(source.kind()),
-            ConnectError::Silent { .. } => Trouble::Silent,
+            ConnectError::Silent { .. } => Trouble::Mute,
             ConnectError::Tls { .. } => Trouble::Untrusted,
             ConnectError::WrongPin { .. } | ConnectError::NotTls { .. } => Trouble::Stranger,
             ConnectError::Proxy(error) => match error {
@@ -160,7 +160,10 @@ fn kind_of(error: &SignallingError) -> Trouble {
 fn unreachable(kind: ErrorKind) -> Trouble {
     if kind == ErrorKind::ConnectionRefused {
         Trouble::Refused
-    } else if kind == ErrorKind::NetworkUnreachable {
+    } else if matches!(
+        kind,
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable
+    ) {
         Trouble::NoRoute
     } else {
         Trouble::Silent

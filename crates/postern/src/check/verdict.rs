@@ -146,11 +146,25 @@ fn summary(facts: &Facts, reach: Reach) -> String {
         ));
     }
     if !facts.server.reachable {
-        let why = obstacle(facts);
-        let why = why.or_else(|| Some(format!("{}.", facts.server.trouble.as_deref()?)));
-        sentences.extend(why.map(|why| format!("But the server cannot be used: {}", lower(&why))));
+        let why = obstacle(facts).map(|why| lower(&why));
+        let why = why.or_else(|| elsewise(facts));
+        sentences.extend(why.map(|why| format!("But the server cannot be used: {why}")));
     }
     sentences.join(" ")
+}
+
+/// Why the server cannot be used where the network does not keep everything in.
+fn elsewise(facts: &Facts) -> Option<String> {
+    let port = facts.server_port();
+    Some(match facts.server.kind? {
+        Trouble::Refused => format!("its port {port} refuses connections."),
+        Trouble::Silent => format!("nothing comes back from its port {port}."),
+        Trouble::Mute => format!("its port {port} takes connections, and does not answer."),
+        Trouble::NoRoute => "there is no route to it.".to_owned(),
+        Trouble::Name | Trouble::Stranger | Trouble::Untrusted | Trouble::Proxy => {
+            format!("{}.", facts.server.trouble.as_deref()?)
+        }
+    })
 }
 
 /// Half a sentence after a colon.
@@ -215,7 +229,11 @@ fn obstacle(facts: &Facts) -> Option<String> {
         ),
         Trouble::Stranger => Some("Somebody else answers in place of the server, or it was set up anew: what answers is not what its URL names.".to_owned()),
         Trouble::Untrusted => Some("The certificate that is shown in the server's name is not trusted: no authority that this system knows vouches for it.".to_owned()),
-        Trouble::NoRoute | Trouble::Refused | Trouble::Silent | Trouble::Proxy => None,
+        Trouble::NoRoute
+        | Trouble::Refused
+        | Trouble::Silent
+        | Trouble::Mute
+        | Trouble::Proxy => None,
     }
 }
 

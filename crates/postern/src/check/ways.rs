@@ -127,6 +127,7 @@ pub(super) fn to_server(facts: &ServerFacts, ip: IpAddr) -> Option<Way> {
         (Some(Trouble::Refused), _) => Passage::Refused,
         (Some(Trouble::NoRoute), _) => Passage::Rejected,
         (Some(Trouble::Silent), _) => Passage::Silent,
+        (Some(Trouble::Mute), _) => Passage::Mute,
         (Some(Trouble::Name | Trouble::Stranger | Trouble::Untrusted | Trouble::Proxy), _)
         | (None, None) => return None,
     };

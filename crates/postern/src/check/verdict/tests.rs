@@ -332,6 +332,11 @@ fn what_is_in_the_way_of_everything_is_named() {
     let verdict = unreachable(Trouble::Untrusted, Heard::default());
     assert!(verdict.summary.contains("is not trusted"), "{verdict:?}");
     assert!(verdict.advice[0].contains("#sha256="), "{verdict:?}");
+    let verdict = unreachable(Trouble::Mute, Heard::default());
+    assert!(
+        verdict.advice[0].contains("8443 is the port"),
+        "{verdict:?}"
+    );
     let verdict = unreachable(Trouble::Refused, Heard::default());
     assert!(verdict.summary.contains("refuses connections"));
     assert_eq!(verdict.reach, Reach::Nothing);
@@ -355,6 +360,34 @@ fn a_server_that_fails_where_the_network_works_is_said_behind_it() {
         "{}",
         verdict.summary
     );
+}
+
+#[test]
+fn a_server_that_is_down_is_said_in_half_a_sentence() {
+    let mut facts = facts(findings(plain(), true));
+    for (kind, said) in [
+        (Trouble::Refused, "its port 8443 refuses connections."),
+        (Trouble::Silent, "nothing comes back from its port 8443."),
+        (
+            Trouble::Mute,
+            "its port 8443 takes connections, and does not answer.",
+        ),
+        (
+            Trouble::NoRoute,
+            "this machine has no way out: it has an address, but knows no router.",
+        ),
+        (Trouble::Proxy, "the proxy says no."),
+    ] {
+        facts.server = ServerFacts {
+            port: 8443,
+            kind: Some(kind),
+            trouble: Some("the proxy says no".to_owned()),
+            ..ServerFacts::default()
+        };
+        let summary = facts.verdict().summary;
+        let end = format!("But the server cannot be used: {said}");
+        assert!(summary.ends_with(&end), "{summary}");
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! say what came of it, or that nobody waits any longer ([`Server::handle_outcome`]).
 //!
 //! What keeps it from harm: nothing is sent but to the address from which the request came over
-//! a connection, so it cannot be forged; one connection or one datagram a request, not larger
-//! than it; never to an address that is not on the public internet, nor to the server's own; few
+//! a connection, so it cannot be forged; one datagram a request, not larger than it, or one
+//! connection, which is tried a few times where the client opens it, too; never to an address that is not on the public internet, nor to the server's own; few
 //! for each source, and few in all. Whoever shares the client's address, behind one NAT or
 //! proxy, can be probed by it: at this rate all ports of an address take a month.
 
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use postern_wire::probe::{Outcome, Refusal, Request};
+use postern_wire::probe::{CROSSING_PORTS, Outcome, Refusal, Request};
 use postern_wire::transport::Transport;
 
 use crate::signal::Rate;
@@ -42,6 +42,8 @@ pub struct Config {
     pub per_source: Rate,
     /// How many all of them may.
     pub in_all: Rate,
+    /// The server's second addresses, one of a family at most.
+    pub alternates: Vec<IpAddr>,
     /// How many of one source may be under way.
     pub running_per_source: usize,
     /// How many in all.
@@ -52,7 +54,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// Two mappings that are made, found dead, healed and looked at again take 24 probes.
+    /// Two mappings that are made, found dead, healed and looked at again take 24 probes; a check
+    /// has five under way at a time.
     fn default() -> Self {
         Self {
             policy: PeerPolicy::new(),
@@ -64,7 +67,8 @@ impl Default for Config {
                 count: 500,
                 per: Duration::from_secs(10),
             },
-            running_per_source: 4,
+            alternates: Vec::new(),
+            running_per_source: 6,
             running: 128,
             patience: Duration::from_secs(2),
         }
@@ -84,6 +88,8 @@ pub struct Probe {
     pub target: SocketAddr,
     /// What was asked.
     pub request: Request,
+    /// The address from which to do it, if not from that to which the request came.
+    pub from: Option<IpAddr>,
     /// How long to wait.
     pub patience: Duration,
 }
@@ -168,12 +174,17 @@ impl Server {
             return Err(Refusal::Address);
         }
         let avoided: &[u16] = match request {
-            Request::Tcp { .. } => &NOT_OVER_TCP,
+            Request::Tcp { .. } | Request::TcpAlternate { .. } | Request::TcpCrossing { .. } => {
+                &NOT_OVER_TCP
+            }
             Request::Udp { .. } => &NOT_OVER_UDP,
         };
-        if avoided.contains(&request.port()) {
+        let at_service =
+            matches!(request, Request::TcpCrossing { from, .. } if !CROSSING_PORTS.contains(&from));
+        if at_service || avoided.contains(&request.port()) {
             return Err(Refusal::Port);
         }
+        let from = self.source_of(client, request)?;
         let source = Source::from(client);
         self.meter(now, source)?;
         let id = ProbeId(self.next);
@@ -183,8 +194,18 @@ impl Server {
             id,
             target: SocketAddr::new(client, request.port()),
             request,
+            from,
             patience: self.config.patience,
         })
+    }
+
+    fn source_of(&self, client: IpAddr, request: Request) -> Result<Option<IpAddr>, Refusal> {
+        let Request::TcpAlternate { .. } = request else {
+            return Ok(None);
+        };
+        let mut known = self.config.alternates.iter();
+        let from = known.find(|ip| ip.is_ipv4() == client.is_ipv4());
+        from.copied().map(Some).ok_or(Refusal::Alternate)
     }
 
     fn meter(&mut self, now: Instant, source: Source) -> Result<(), Refusal> {
@@ -311,6 +332,38 @@ mod tests {
     }
 
     #[test]
+    fn the_second_address_probes_clients_of_its_family() {
+        let (now, mut server) = start();
+        let alternate = Some(Request::TcpAlternate { port: 4001 });
+        let refused = server.handle_request(now, ALICE, alternate);
+        assert_eq!(refused, Err(Refusal::Alternate));
+        let second: IpAddr = [45, 45, 1, 3].into();
+        server.config.alternates = vec![second];
+        let probe = server.handle_request(now, ALICE, alternate).unwrap();
+        assert_eq!(probe.from, Some(second));
+        assert_eq!(probe.target, SocketAddr::new(ALICE, 4001));
+        let six = "2a45::1".parse().unwrap();
+        let refused = server.handle_request(now, six, alternate);
+        assert_eq!(refused, Err(Refusal::Alternate));
+    }
+
+    #[test]
+    fn both_ends_call_from_dynamic_ports_only() {
+        let (now, mut server) = start();
+        for (from, allowed) in [
+            (443, false),
+            (49_151, false),
+            (49_152, true),
+            (65_535, true),
+        ] {
+            let crossing = Some(Request::TcpCrossing { port: 4001, from });
+            let probe = server.handle_request(now, ALICE, crossing);
+            assert_eq!(probe.is_ok(), allowed, "{from}");
+            assert!(allowed || probe == Err(Refusal::Port));
+        }
+    }
+
+    #[test]
     fn a_source_has_its_share_and_earns_it_again() {
         let (now, mut server) = start();
         assert_eq!(admitted(&mut server, now, ALICE, 100), 24);
@@ -342,13 +395,13 @@ mod tests {
     #[test]
     fn few_are_under_way_at_a_time() {
         let (now, mut server) = start();
-        let probes = [(); 4].map(|()| server.handle_request(now, ALICE, TCP).unwrap());
+        let probes = [(); 6].map(|()| server.handle_request(now, ALICE, TCP).unwrap());
         assert_eq!(server.handle_request(now, ALICE, TCP), Err(Refusal::Busy));
         server.handle_outcome(probes[0].id, None);
         assert!(server.handle_request(now, ALICE, TCP).is_ok());
         let of = |n: u8| IpAddr::from([45, 46, 1, n]);
         let all = (0..=255).filter(|n| server.handle_request(now, of(*n), TCP).is_ok());
-        assert_eq!(all.count(), 124);
+        assert_eq!(all.count(), 122);
     }
 
     #[test]

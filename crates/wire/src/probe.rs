@@ -15,6 +15,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use data_encoding::HEXLOWER;
 use serde::de::Error as _;
@@ -28,6 +29,9 @@ pub const PATH: &str = "/probe";
 pub const CONTENT_TYPE: &str = "application/json";
 /// The most bytes of a request, and of an answer.
 pub const MAX_BODY: usize = 1024;
+/// The server's ports from which [`Request::TcpCrossing`] may come: the dynamic ones (RFC 6335
+/// section 6), at which no service of it is.
+pub const CROSSING_PORTS: RangeInclusive<u16> = 49_152..=65_535;
 /// What the datagram of a probe begins with: no message of another protocol, so that who gets
 /// it by mistake has nothing to do with it.
 const DATAGRAM: &[u8] = b"postern-probe ";
@@ -75,6 +79,22 @@ pub enum Request {
         /// The port.
         port: u16,
     },
+    /// The same from the second address that the server has for RFC 5780.
+    #[serde(rename = "tcp-alternate")]
+    TcpAlternate {
+        /// The port.
+        port: u16,
+    },
+    /// Whether a connection comes to be that both ends open at the same time (RFC 9293 section
+    /// 3.5, figure 7): the server tries it a few times.
+    #[serde(rename = "tcp-crossing")]
+    TcpCrossing {
+        /// The port.
+        port: u16,
+        /// The server's own port, at the address to which the request came, to which the client
+        /// opens its side; see [`CROSSING_PORTS`].
+        from: u16,
+    },
     /// Whether [`Nonce::datagram`] arrives and comes back.
     Udp {
         /// The port.
@@ -89,7 +109,10 @@ impl Request {
     #[must_use]
     pub const fn port(&self) -> u16 {
         match self {
-            Self::Tcp { port } | Self::Udp { port, .. } => *port,
+            Self::Tcp { port }
+            | Self::TcpAlternate { port }
+            | Self::TcpCrossing { port, .. }
+            | Self::Udp { port, .. } => *port,
         }
     }
 
@@ -97,7 +120,9 @@ impl Request {
     #[must_use]
     pub const fn transport(&self) -> Transport {
         match self {
-            Self::Tcp { .. } => Transport::Tcp,
+            Self::Tcp { .. } | Self::TcpAlternate { .. } | Self::TcpCrossing { .. } => {
+                Transport::Tcp
+            }
             Self::Udp { .. } => Transport::Udp,
         }
     }
@@ -189,6 +214,9 @@ pub enum Refusal {
     /// A port at which probes could be taken for abuse.
     #[error("the server does not probe this port")]
     Port,
+    /// The server has no second address of this family.
+    #[error("the server has no second address to probe from")]
+    Alternate,
     /// This client has asked too often, or all clients together have.
     #[error("too many probes were asked for")]
     Rate,
@@ -209,6 +237,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Address => "address",
             Self::Port => "port",
+            Self::Alternate => "alternate",
             Self::Rate => "rate",
             Self::Busy => "busy",
             Self::Unknown => "unknown",
@@ -221,6 +250,7 @@ impl Refusal {
         match self {
             Self::Malformed => 400,
             Self::Address | Self::Port => 403,
+            Self::Alternate => 501,
             Self::Rate => 429,
             Self::Busy | Self::Unknown => 503,
         }
@@ -277,11 +307,17 @@ mod tests {
 
     const NONCE: Nonce = Nonce([0xab; 16]);
 
-    fn requests() -> [Request; 2] {
+    fn requests() -> [Request; 4] {
         let nonce = NONCE;
+        let crossing = Request::TcpCrossing {
+            port: 4001,
+            from: 50_000,
+        };
         [
             Request::Tcp { port: 4001 },
             Request::Udp { port: 53, nonce },
+            Request::TcpAlternate { port: 4001 },
+            crossing,
         ]
     }
 
@@ -297,6 +333,7 @@ mod tests {
             Refusal::Malformed,
             Refusal::Address,
             Refusal::Port,
+            Refusal::Alternate,
             Refusal::Rate,
             Refusal::Busy,
         ];
@@ -329,6 +366,8 @@ mod tests {
         }
         let udp = r#"{"transport":"udp","port":53,"nonce":"abababababababababababababababab"}"#;
         assert_eq!(requests()[1].to_json(), udp);
+        let crossing = r#"{"transport":"tcp-crossing","port":4001,"from":50000}"#;
+        assert_eq!(requests()[3].to_json(), crossing);
     }
 
     #[test]

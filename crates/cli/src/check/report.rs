@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postern::check::{
     Allocation, Facts, Filtering, Findings, Interface, Mapping, NatReport, Odds, Passage, Relayed,
-    Relaying, Unsolicited, Verdict, Way,
+    Relaying, Verdict, Way,
 };
 use serde::Serialize;
 
@@ -26,6 +26,10 @@ pub(super) struct Report {
     external_address: Option<String>,
     layers: Option<u8>,
     double_nat: Option<bool>,
+    /// Bytes of the largest IP packet that gets to the STUN server.
+    path_mtu: Option<u16>,
+    /// Whether larger ones disappear without a word.
+    mtu_black_hole: Option<bool>,
     server: Server,
     ways: Vec<ShownWay>,
     relays: Option<Vec<ShownRelay>>,
@@ -107,6 +111,10 @@ pub(super) struct Transport {
     pub(super) parity: Option<bool>,
     /// What becomes of packets from another port of the server.
     pub(super) unsolicited: Option<&'static str>,
+    /// Whether a connection that both ends open comes to be; of TCP.
+    pub(super) simultaneous_open: Option<bool>,
+    /// Routers to the outermost one that filters.
+    pub(super) distance: Option<u8>,
     pub(super) hairpin: Option<bool>,
     pub(super) paired: Option<bool>,
     pub(super) fragments: Option<bool>,
@@ -143,6 +151,8 @@ impl Report {
             external_address: external.map(|external| external.to_string()),
             layers: facts.layers(),
             double_nat: facts.double_nat(),
+            path_mtu: facts.path_mtu.map(|mtu| mtu.bytes),
+            mtu_black_hole: facts.path_mtu.map(|mtu| mtu.black_hole),
             server: Server {
                 reachable: facts.server.reachable,
                 after_ms: facts.server.after.map(milliseconds),
@@ -239,6 +249,7 @@ impl Transport {
             hairpin: findings.hairpin,
             paired: findings.paired,
             fragments: findings.fragments,
+            distance: findings.distance,
             public: findings.mapped.clone(),
             round_trip_ms: findings.round_trip.map(milliseconds),
             loss: findings.loss,
@@ -270,12 +281,7 @@ impl Transport {
         let tcp = &facts.tcp;
         Self {
             unsolicited: tcp.unsolicited.map(|other| other.as_str()),
-            filtering: match tcp.unsolicited {
-                None | Some(Unsolicited::Accept) => None,
-                Some(Unsolicited::Drop | Unsolicited::Reset | Unsolicited::Icmp) => {
-                    filtering(Filtering::AddressAndPortDependent)
-                }
-            },
+            simultaneous_open: tcp.simultaneous_open,
             public: tcp.mapped.clone(),
             ..Self::new(Some(facts.tcp_gets_out()), tcp.translated, tcp.nat)
         }

@@ -1,6 +1,6 @@
 //! What `postern check` prints for people.
 
-use postern::check::{Facts, Reach, Verdict};
+use postern::check::{Facts, PathMtu, Reach, Verdict};
 
 use super::report::{self, Transport};
 use super::ways;
@@ -137,6 +137,7 @@ fn protocols(names: &[&str]) -> String {
 
 /// Where the machine is.
 fn surroundings(rows: &mut Vec<(&'static str, String)>, facts: &Facts) {
+    rows.extend(facts.path_mtu.map(|mtu| ("largest packet", largest(mtu))));
     if let Some(layers) = facts.layers() {
         rows.push(("translators", layers.to_string()));
     }
@@ -183,6 +184,14 @@ fn surroundings(rows: &mut Vec<(&'static str, String)>, facts: &Facts) {
     }
 }
 
+fn largest(mtu: PathMtu) -> String {
+    let more = match mtu.black_hole {
+        true => "; larger ones disappear without a word",
+        false => "",
+    };
+    format!("{} bytes{more}", mtu.bytes)
+}
+
 fn transport(transport: &Transport) -> String {
     match transport.reachable {
         None => return "not known: no server with such an address is known".to_owned(),
@@ -225,6 +234,10 @@ fn details(rows: &mut Vec<(&'static str, String)>, transport: &Transport) {
         _ => "refused by a router",
     });
     add("  unsolicited", unsolicited.map(str::to_owned));
+    add(
+        "  opened by both ends",
+        transport.simultaneous_open.map(yes),
+    );
     add("  hairpin", transport.hairpin.map(yes));
     add("  fragments", transport.fragments.map(yes));
 }

@@ -84,7 +84,6 @@ fn each_router_reads_its_own_sentence() {
             ("/tcp/reachable", json!(true)),
             ("/ipv6/reachable", Value::Null),
             ("/port_mapping", json!([])),
-            ("/double_nat", Value::Null),
             ("/server/reachable", json!(true)),
             ("/relays", json!([])),
             ("/router", json!("192.168.1.1")),

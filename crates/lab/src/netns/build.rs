@@ -179,6 +179,10 @@ pub(super) fn veth(near_name: &str, far_name: &str, far: &Namespace) -> String {
 }
 
 fn forward(router: &Namespace) -> Result<(), BuildError> {
+    // Where the machine has bridges filter like routers, they translate, too, and then send nothing
+    // back to where it came from: a host would not reach itself through the router. Other machines
+    // do not know the setting.
+    let _ = router.set("bridge/bridge-nf-call-iptables", "0");
     router.set("ipv4/ip_forward", "1")?;
     router.set("ipv6/conf/all/forwarding", "1")?;
     Ok(())

@@ -5,6 +5,8 @@
     reason = "each test file uses its own part; a test may panic"
 )]
 
+pub(crate) mod behaviour;
+
 use postern_lab::sim::{
     Delivery, Gate, HostId, Link, Nat, NetworkId, Router, RouterId, World, seed,
 };

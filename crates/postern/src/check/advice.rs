@@ -137,9 +137,12 @@ fn about_ports(facts: &Facts) -> Option<String> {
     }
     let gateway = facts.gateway.as_ref()?;
     if facts.double_nat() == Some(true) {
-        let external = gateway.external?;
+        let inner = gateway.external.map_or_else(
+            || "the inner one".to_owned(),
+            |external| external.to_string(),
+        );
         return Some(format!(
-            "Set the inner router to work as a bridge or access point, or let the outer one send everything to {external} (\"exposed host\" or \"DMZ\")."
+            "Set the inner router to work as a bridge or access point, or let the outer one send everything to {inner} (\"exposed host\" or \"DMZ\")."
         ));
     }
     let router = match gateway.router {

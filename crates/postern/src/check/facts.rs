@@ -6,7 +6,7 @@ use std::time::Duration;
 use postern_proto::connect::RelayTransport;
 use postern_proto::portmap::is_public;
 use postern_proto::punch::{Filtering, NatReport};
-use postern_proto::stun::behaviour::Findings;
+use postern_proto::stun::behaviour::{Findings, PathMtu};
 
 use super::network::Network;
 use super::relays::Relayed;
@@ -34,6 +34,8 @@ pub struct Facts {
     pub pinholes: Option<Vec<Found>>,
     /// What becomes of a datagram from another port of the postern server.
     pub other_port: Option<Unsolicited>,
+    /// How large packets may be on the way to the first STUN server, over IPv4.
+    pub path_mtu: Option<PathMtu>,
     /// The same over IPv6: what its firewall does.
     pub other_port_v6: Option<Unsolicited>,
     /// Where this machine is.
@@ -124,6 +126,9 @@ pub struct TcpFacts {
     /// What becomes of a connection from outside that nobody here has asked for; `None` if no
     /// server has tried.
     pub unsolicited: Option<Unsolicited>,
+    /// Whether a connection comes to be that both ends open at the same time; `None` if no server
+    /// has tried, and where the port outside cannot be told beforehand.
+    pub simultaneous_open: Option<bool>,
 }
 
 /// What becomes of packets from another port of a server that this machine speaks with.
@@ -220,13 +225,17 @@ impl Facts {
     }
 
     /// Whether the router's address outside is one of a provider's own network (RFC 6598), or
-    /// this machine's own is.
+    /// this machine's own is, or that of the router after the first.
     #[must_use]
     pub fn is_behind_carrier(&self) -> bool {
         let external = self.gateway.as_ref().and_then(|gateway| gateway.external);
         let translated = self.udp.translated == Some(true);
         let own = self.own_ipv4().filter(|_| translated);
-        [external, own].into_iter().flatten().any(is_carriers)
+        let second = self.udp.hops.get(1).copied().flatten();
+        [external, own, second]
+            .into_iter()
+            .flatten()
+            .any(is_carriers)
     }
 
     /// Whether a relay has carried a datagram; `None` if none could be tried.
@@ -236,10 +245,15 @@ impl Facts {
         Some(relays.iter().any(|relay| relay.outcome.works()))
     }
 
-    /// Whether there is another translator behind the router that was asked: its address
-    /// outside is no public one, or not the one that servers see. `None` if no router told one.
+    /// Whether there is more than one translator; `None` if that cannot be told.
     #[must_use]
     pub fn double_nat(&self) -> Option<bool> {
+        self.layers().map(|layers| layers > 1)
+    }
+
+    /// Whether there is another translator behind the router that was asked: its address
+    /// outside is no public one, or not the one that servers see. `None` if no router told one.
+    fn double_nat_at_router(&self) -> Option<bool> {
         let external = self.gateway.as_ref()?.external?;
         if !is_public(external) {
             return Some(true);
@@ -248,15 +262,19 @@ impl Facts {
         Some(public != external)
     }
 
-    /// How many translators there are, as far as that can be told: 0 without one, and 2 where
-    /// there is more than the router that was asked.
+    /// How many translators there are, as far as that can be told: 0 without one. The router
+    /// that was asked knows whether there is another one behind it; the routers on the way may be
+    /// in private networks of their own, each behind a translator.
     #[must_use]
     pub fn layers(&self) -> Option<u8> {
-        match (self.udp.translated, self.double_nat()) {
-            (Some(false), _) => Some(0),
-            (Some(true), Some(true)) => Some(2),
-            (Some(true), Some(false)) => Some(1),
-            (Some(true), None) | (None, _) => None,
+        if !self.udp.translated? {
+            return Some(0);
+        }
+        let seen = self.own_ipv4().and_then(|own| self.udp.layers(own));
+        match self.double_nat_at_router() {
+            Some(true) => Some(seen.map_or(2, |seen| seen.max(2))),
+            Some(false) => Some(1),
+            None => seen,
         }
     }
 

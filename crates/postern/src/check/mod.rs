@@ -17,7 +17,9 @@
 //! which looks at nothing but the facts.
 
 mod advice;
+mod binding;
 mod facts;
+mod mtu;
 mod network;
 mod odds;
 mod outside;
@@ -33,7 +35,7 @@ pub use facts::{Facts, Gateways, ServerFacts, TcpFacts, Trouble, Unsolicited};
 pub use network::{Interface, Network, Router};
 pub use odds::{Odds, Peer};
 pub use postern_proto::punch::{Allocation, Filtering, Mapping, NatReport, PortRange};
-pub use postern_proto::stun::behaviour::{Findings, LifetimeEvent};
+pub use postern_proto::stun::behaviour::{Findings, LifetimeEvent, PathMtu};
 pub use relays::{Relayed, Relaying};
 pub use stranger::{Certificate, Heard, Portal};
 pub use verdict::{Reach, Verdict};
@@ -183,10 +185,11 @@ async fn ask(
     };
     let look_back = options.outside && well && options.proxy.is_none();
     let tcp = async {
-        let mut tcp = tcp::look(&v4, options.proxy.is_some()).await;
-        if look_back && tcp.reachable {
-            tcp.unsolicited = outside::over_tcp(&options.server, &v4).await;
-        }
+        let looked = tcp::look(&v4, options.proxy.is_some()).await;
+        let tcp = match look_back {
+            true => outside::over_tcp(&options.server, &v4, &looked).await,
+            false => looked.facts(),
+        };
         progress(Progress::Tcp);
         tcp
     };
@@ -206,7 +209,7 @@ async fn ask(
         progress(Progress::Relays);
         (greeting.facts, relays)
     };
-    let ((udp, ipv6), tcp, other_port, other_port_v6, (server, relays), mut ways, heard) = tokio::join!(
+    let ((udp, ipv6), tcp, other_port, other_port_v6, (server, relays), mut ways, heard, path_mtu) = tokio::join!(
         udp,
         tcp,
         other_port(options, &v4, look_back),
@@ -214,6 +217,7 @@ async fn ask(
         meeting,
         ways::look(&stun),
         stranger::look(options, &stun, well),
+        mtu::search(&v4),
     );
     if options.proxy.is_none() {
         let own = addresses.await.first().copied();
@@ -228,6 +232,7 @@ async fn ask(
         tcp,
         other_port,
         other_port_v6,
+        path_mtu,
         ways,
         relays,
         heard,

@@ -1,23 +1,21 @@
 //! What NATs do with TCP connections: STUN over TCP (RFC 8489 section 6.2.2) from one port to
 //! several servers, and from several ports to one.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use postern_proto::punch::{Classifier, Sample};
-use postern_proto::stun::behaviour::is_other;
-use postern_wire::stun::{
-    Builder, Class, Message, Method, OtherAddress, TransactionId, XorMappedAddress,
-};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::binding::{Binding, Seen};
 use super::facts::TcpFacts;
 use super::udp::route_to;
 use crate::clock;
-use crate::entropy;
+use crate::turn::MessageReader;
 
 /// A connection and its answer may take so long.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -25,26 +23,33 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// Ports besides the first one, which tell how the ports of connections are given.
 const SAMPLES: usize = 8;
 
-/// The longest answer of a STUN server that is read.
-const LONGEST_ANSWER: usize = 1024;
-
 /// One connection's answer.
-struct Answer {
-    sample: Sample,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    pub(super) sample: Sample,
     other: Option<SocketAddr>,
+    round_trip: Duration,
+}
+
+/// What servers saw of connections.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// The port from which all of them were asked; `None` if nobody was.
+    pub(super) main: Option<SocketAddr>,
+    answers: Vec<Answer>,
 }
 
 /// Asks the servers, all of one family. Through a proxy TCP is the proxy's, and nothing is
 /// known.
-pub(super) async fn look(servers: &[SocketAddr], proxied: bool) -> TcpFacts {
-    let Some(ip) = route_to(servers).await else {
-        return TcpFacts::default();
-    };
+pub(super) async fn look(servers: &[SocketAddr], proxied: bool) -> Looked {
     if proxied {
-        return TcpFacts::default();
+        return Looked::default();
     }
+    let Some(ip) = route_to(servers).await else {
+        return Looked::default();
+    };
     let Some(port) = free_port(ip) else {
-        return TcpFacts::default();
+        return Looked::default();
     };
     let main = SocketAddr::new(ip, port);
     let first = join_all(servers.iter().map(|server| ask(main, *server))).await;
@@ -52,7 +57,7 @@ pub(super) async fn look(servers: &[SocketAddr], proxied: bool) -> TcpFacts {
     // The one that knows more, as with UDP.
     let best = answers.iter().find(|answer| answer.other.is_some());
     let Some(first) = best.or_else(|| answers.first()) else {
-        return TcpFacts::default();
+        return Looked::default();
     };
     let server = first.sample.server;
     let others: Vec<SocketAddr> = match first.other {
@@ -67,24 +72,45 @@ pub(super) async fn look(servers: &[SocketAddr], proxied: bool) -> TcpFacts {
     let samples = join_all((0..SAMPLES).map(|_| ask(SocketAddr::new(ip, 0), server)));
     let (others, samples) = tokio::join!(others, samples);
     answers.extend(others.into_iter().chain(samples).flatten());
-    facts(main, &answers)
+    Looked {
+        main: Some(main),
+        answers,
+    }
 }
 
-fn facts(main: SocketAddr, answers: &[Answer]) -> TcpFacts {
-    let mut classifier = Classifier::default();
-    let mut mapped = Vec::new();
-    for Answer { sample, .. } in answers {
-        classifier.add(*sample);
-        if sample.local == main && !mapped.contains(&sample.mapped) {
-            mapped.push(sample.mapped);
-        }
+impl Looked {
+    /// What the main port is mapped to, by who saw it.
+    pub(super) fn of_main(&self) -> impl Iterator<Item = &Sample> {
+        let samples = self.answers.iter().map(|answer| &answer.sample);
+        samples.filter(|sample| Some(sample.local) == self.main)
     }
-    TcpFacts {
-        reachable: true,
-        nat: classifier.report(),
-        translated: mapped.first().map(|mapped| *mapped != main),
-        mapped,
-        unsolicited: None,
+
+    /// The shortest time in which a connection was made.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.answers.iter().map(|answer| answer.round_trip).min()
+    }
+
+    /// What that tells.
+    pub(super) fn facts(&self) -> TcpFacts {
+        let Some(main) = self.main else {
+            return TcpFacts::default();
+        };
+        let mut classifier = Classifier::default();
+        let mut mapped = Vec::new();
+        for Answer { sample, .. } in &self.answers {
+            classifier.add(*sample);
+            if sample.local == main && !mapped.contains(&sample.mapped) {
+                mapped.push(sample.mapped);
+            }
+        }
+        TcpFacts {
+            reachable: true,
+            nat: classifier.report(),
+            translated: mapped.first().map(|mapped| *mapped != main),
+            mapped,
+            unsolicited: None,
+            simultaneous_open: None,
+        }
     }
 }
 
@@ -94,7 +120,7 @@ fn free_port(ip: IpAddr) -> Option<u16> {
     Some(socket.local_addr().ok()?.port())
 }
 
-fn socket(local: SocketAddr) -> std::io::Result<TcpSocket> {
+pub(super) fn socket(local: SocketAddr) -> io::Result<TcpSocket> {
     let socket = match local {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -131,64 +157,30 @@ pub(super) async fn listen_and_connect(
     None
 }
 
-async fn exchange(local: SocketAddr, server: SocketAddr) -> std::io::Result<Option<Answer>> {
+async fn exchange(local: SocketAddr, server: SocketAddr) -> io::Result<Option<Answer>> {
     let (_, answer) = connect(local, server).await?;
     Ok(answer)
 }
 
-async fn connect(
-    local: SocketAddr,
-    server: SocketAddr,
-) -> std::io::Result<(TcpStream, Option<Answer>)> {
+async fn connect(local: SocketAddr, server: SocketAddr) -> io::Result<(TcpStream, Option<Answer>)> {
     let socket = socket(local)?;
     let local = socket.local_addr()?;
     let sent = clock::now();
     let mut stream = socket.connect(server).await?;
-    let seed = entropy::seed().map_err(std::io::Error::other)?;
-    let mut id = [0; 12];
-    id.copy_from_slice(seed.get(..12).unwrap_or(&[0; 12]));
-    let id = TransactionId(id);
-    let request = Builder::new(Class::Request, Method::BINDING, id).build();
-    stream.write_all(&request).await?;
-    let mut answer = vec![0; 20];
-    stream.read_exact(&mut answer).await?;
-    let length = usize::from(u16::from_be_bytes([
-        answer.get(2).copied().unwrap_or(0),
-        answer.get(3).copied().unwrap_or(0),
-    ]));
-    if length > LONGEST_ANSWER {
-        return Ok((stream, None));
-    }
-    answer.resize(20_usize.saturating_add(length), 0);
-    if let Some(rest) = answer.get_mut(20..) {
-        stream.read_exact(rest).await?;
-    }
-    let answer = parse(&answer, id, local, server, sent);
+    let round_trip = clock::now().saturating_duration_since(sent);
+    let binding = Binding::new()?;
+    stream.write_all(&binding.request).await?;
+    let message = MessageReader::new(&mut stream).next().await?;
+    let seen = message.and_then(|message| binding.read(server, &message));
+    let answer = seen.map(|Seen { mapped, other }| Answer {
+        sample: Sample {
+            local,
+            server,
+            mapped,
+            sent,
+        },
+        other,
+        round_trip,
+    });
     Ok((stream, answer))
-}
-
-fn parse(
-    answer: &[u8],
-    id: TransactionId,
-    local: SocketAddr,
-    server: SocketAddr,
-    sent: Instant,
-) -> Option<Answer> {
-    let message = Message::parse(answer).ok()?;
-    if message.transaction_id() != id || message.class() != Class::Success {
-        return None;
-    }
-    let XorMappedAddress(mapped) = message.get::<XorMappedAddress>().ok()??;
-    let other = message.get::<OtherAddress>().ok().flatten();
-    let other = other.map(|OtherAddress(other)| other);
-    let sample = Sample {
-        local,
-        server,
-        mapped,
-        sent,
-    };
-    Some(Answer {
-        sample,
-        other: other.filter(|other| is_other(server, *other)),
-    })
 }

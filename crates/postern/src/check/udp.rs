@@ -3,24 +3,29 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use postern_proto::stun::behaviour::{Discovery, Event, Findings, Lifetime, LifetimeEvent};
 use postern_proto::{Datagram, Transmit};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{CheckError, LONGEST};
 use crate::clock::{self, until};
 use crate::entropy;
+use crate::ice::send_limited;
+use crate::os::trains::{self, IcmpError};
 
 /// The longest datagram that a STUN server sends: fragments test.
 const LARGEST: usize = 4096;
 
 /// Datagrams that wait to be looked at.
 const QUEUE: usize = 128;
+
+/// Routers take so much longer to say that a packet has died than to forward one.
+const SLOW_ROUTER: Duration = Duration::from_millis(100);
 
 /// Sockets of a measurement of lifetimes.
 const PATIENT_SOCKETS: usize = 10;
@@ -40,11 +45,27 @@ pub(super) async fn discover(
     let Some(ip) = route_to(servers).await else {
         return Ok(Findings::default());
     };
-    let sockets = Sockets::bind(ip, sockets).await?;
+    let mut sockets = Sockets::bind(ip, sockets).await?;
     let discovery = Discovery::new(clock::now(), entropy::seed()?, sockets.addresses(), servers);
     let mut discovery = discovery;
-    let found = timeout(LONGEST, sockets.drive(&mut discovery)).await;
-    Ok(found.unwrap_or_else(|_| discovery.findings()))
+    if timeout(LONGEST, sockets.drive(&mut discovery))
+        .await
+        .is_err()
+    {
+        tracing::debug!("a discovery has taken too long");
+    }
+    sleep(
+        discovery
+            .findings()
+            .round_trip
+            .unwrap_or_default()
+            .max(SLOW_ROUTER),
+    )
+    .await;
+    for (local, router) in sockets.hops() {
+        discovery.handle_hop(local, router);
+    }
+    Ok(discovery.findings())
 }
 
 /// How long an idle mapping lives, by this server; see [`Lifetime`].
@@ -55,7 +76,7 @@ pub(super) async fn lifetime(
     let Some(ip) = route_to(&[server]).await else {
         return Ok(LifetimeEvent::Failed);
     };
-    let sockets = Sockets::bind(ip, PATIENT_SOCKETS).await?;
+    let mut sockets = Sockets::bind(ip, PATIENT_SOCKETS).await?;
     let seed = entropy::seed()?;
     let machine = Lifetime::new(clock::now(), seed, sockets.addresses(), server);
     Ok(sockets.drive(&mut Patient { machine, waited }).await)
@@ -67,12 +88,15 @@ trait Ends {
     fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>);
     fn handle_timeout(&mut self, now: Instant);
     fn poll_transmit(&mut self) -> Option<Transmit>;
+    fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        None
+    }
     fn poll_end(&mut self) -> Option<Self::End>;
     fn poll_timeout(&self) -> Option<Instant>;
 }
 
 impl Ends for Discovery {
-    type End = Findings;
+    type End = ();
 
     fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) {
         Self::handle_input(self, now, datagram);
@@ -86,10 +110,14 @@ impl Ends for Discovery {
         Self::poll_transmit(self)
     }
 
-    fn poll_end(&mut self) -> Option<Findings> {
+    fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        Self::poll_limited(self)
+    }
+
+    fn poll_end(&mut self) -> Option<()> {
         while let Some(event) = self.poll_event() {
-            if let Event::Done(findings) = event {
-                return Some(*findings);
+            if matches!(event, Event::Done(_)) {
+                return Some(());
             }
         }
         None
@@ -169,6 +197,8 @@ impl Sockets {
         for _ in 0..count {
             let socket = Arc::new(UdpSocket::bind((ip, 0)).await?);
             let local = socket.local_addr()?;
+            // Who cannot, sees no routers.
+            let _ = trains::keep_errors(&socket);
             readers.spawn(read(local, socket.clone(), sender.clone()));
             sockets.push((local, socket));
         }
@@ -183,8 +213,24 @@ impl Sockets {
         self.sockets.iter().map(|(local, _)| *local).collect()
     }
 
-    async fn drive<M: Ends>(mut self, machine: &mut M) -> M::End {
+    /// The routers that said that a packet has lived its time, and the socket that sent it.
+    fn hops(&self) -> Vec<(SocketAddr, IpAddr)> {
+        let mut hops = Vec::new();
+        for (local, socket) in &self.sockets {
+            while let Some(error) = trains::next_error(socket) {
+                if is_expiry(&error, local.is_ipv4()) {
+                    hops.extend(error.by.map(|router| (*local, router)));
+                }
+            }
+        }
+        hops
+    }
+
+    async fn drive<M: Ends>(&mut self, machine: &mut M) -> M::End {
         loop {
+            while let Some((transmit, ttl)) = machine.poll_limited() {
+                self.send_limited(&transmit, ttl);
+            }
             while let Some(transmit) = machine.poll_transmit() {
                 self.send(&transmit).await;
             }
@@ -206,16 +252,46 @@ impl Sockets {
         }
     }
 
-    /// A refusal shows as silence.
-    async fn send(&self, transmit: &Transmit) {
+    fn socket(&self, local: SocketAddr) -> Option<&UdpSocket> {
         let mut sockets = self.sockets.iter();
-        let socket = sockets.find(|(address, _)| *address == transmit.local);
-        if let Some((_, socket)) = socket
-            && let Err(error) = socket.send_to(&transmit.payload, transmit.remote).await
-        {
-            tracing::debug!(%error, remote = %transmit.remote, "a test was not sent");
+        let (_, socket) = sockets.find(|(address, _)| *address == local)?;
+        Some(socket)
+    }
+
+    /// A refusal shows as silence; the first may be about an earlier packet, of which a router
+    /// has told.
+    async fn send(&self, transmit: &Transmit) {
+        let Some(socket) = self.socket(transmit.local) else {
+            return;
+        };
+        for _ in 0..2 {
+            match socket.send_to(&transmit.payload, transmit.remote).await {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!(%error, remote = %transmit.remote, "a test was not sent");
+                }
+            }
         }
     }
+
+    fn send_limited(&self, transmit: &Transmit, ttl: u8) {
+        if let Some(socket) = self.socket(transmit.local)
+            && let Err(error) = send_limited(socket, transmit, ttl)
+        {
+            tracing::debug!(%error, ttl, "a packet that is to die was not sent");
+        }
+    }
+}
+
+fn is_expiry(error: &IcmpError, ipv4: bool) -> bool {
+    const TIME_EXCEEDED: u8 = 11;
+    const TIME_EXCEEDED_V6: u8 = 3;
+    error.kind
+        == if ipv4 {
+            TIME_EXCEEDED
+        } else {
+            TIME_EXCEEDED_V6
+        }
 }
 
 async fn read(local: SocketAddr, socket: Arc<UdpSocket>, sender: mpsc::Sender<Arrived>) {

@@ -24,6 +24,8 @@ use std::net::SocketAddr;
 use postern_proto::ice::{Agent, Candidate, Event as Happened, NamedCandidate};
 use postern_proto::{Datagram, Verdict};
 
+pub(crate) use sockets::send_limited;
+
 pub use options::{Description, DescriptionError, GatherError, Options};
 pub use postern_proto::ice::{CandidateKind, Credentials, MAX_COMPONENTS, Path, Role};
 

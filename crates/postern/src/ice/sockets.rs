@@ -157,7 +157,12 @@ impl Sockets {
     }
 }
 
-fn send_limited(socket: &UdpSocket, transmit: &Transmit, ttl: u8) -> std::io::Result<()> {
+/// Sends with a time to live of its own.
+pub(crate) fn send_limited(
+    socket: &UdpSocket,
+    transmit: &Transmit,
+    ttl: u8,
+) -> std::io::Result<()> {
     let socket = SockRef::from(socket);
     let to = transmit.remote.into();
     if transmit.remote.is_ipv4() {

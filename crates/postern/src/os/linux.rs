@@ -1,6 +1,6 @@
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use mio::net::UdpSocket;
 use rustix::net::sockopt::{
@@ -11,7 +11,15 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::LocalTime;
 
 pub(super) fn set_may_fragment(socket: &UdpSocket, may: bool) -> io::Result<()> {
-    if socket.local_addr()?.is_ipv4() {
+    set_fragments(socket, socket.local_addr()?.is_ipv4(), may)
+}
+
+pub(super) fn keep_whole(socket: &tokio::net::UdpSocket) -> io::Result<()> {
+    set_fragments(socket, socket.local_addr()?.is_ipv4(), false)
+}
+
+fn set_fragments(socket: impl AsFd, is_ipv4: bool, may: bool) -> io::Result<()> {
+    if is_ipv4 {
         let mode = if may {
             Ipv4PathMtuDiscovery::DONT
         } else {

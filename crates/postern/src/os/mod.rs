@@ -30,6 +30,16 @@ pub(crate) fn set_may_fragment(socket: &mio::net::UdpSocket, may: bool) -> io::R
     system::set_may_fragment(socket, may)
 }
 
+/// What this socket sends is not cut into fragments, however little the system believes to fit:
+/// to find out how much does.
+///
+/// # Errors
+///
+/// What the system said; also when it knows no such option.
+pub(crate) fn keep_whole(socket: &tokio::net::UdpSocket) -> io::Result<()> {
+    system::keep_whole(socket)
+}
+
 /// A point in time, in the time zone of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalTime {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
@@ -12,13 +13,17 @@ use axum::response::{IntoResponse, Response};
 use postern_proto::probe::{Config, Probe, ProbeId, Server, Stats};
 use postern_proto::turn::server::PeerPolicy;
 use postern_wire::probe::{self as wire, Answer, Nonce, Outcome, Request, Verdict};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::time::{sleep, timeout};
 
 use super::ServerConfig;
 use super::turn::{Cidr, peer_policy};
 use super::web::{Guest, Web};
 use crate::clock;
+use crate::entropy;
+
+/// How often a connection that both ends open is tried.
+const CALLS: usize = 10;
 
 /// Whom a server probes at their wish.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +65,7 @@ impl Prober {
         };
         let settings = Config {
             policy: probe.policy(&own),
+            alternates: config.alternate_ips.clone(),
             ..Config::default()
         };
         let machine = Server::new(clock::now(), settings);
@@ -81,11 +87,12 @@ impl Prober {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer(&self, client: IpAddr, body: &[u8]) -> Answer {
+    /// `at` is where the request came to.
+    async fn answer(&self, client: IpAddr, at: IpAddr, body: &[u8]) -> Answer {
         let request = Request::parse(body).ok();
         let begun = self.machine().handle_request(clock::now(), client, request);
         let verdict = match begun {
-            Ok(probe) => Verdict::Outcome(self.carry_out(probe).await),
+            Ok(probe) => Verdict::Outcome(self.carry_out(probe, at.to_canonical()).await),
             Err(refusal) => Verdict::Error(refusal),
         };
         Answer {
@@ -94,14 +101,20 @@ impl Prober {
         }
     }
 
-    async fn carry_out(&self, probe: Probe) -> Outcome {
+    async fn carry_out(&self, probe: Probe, at: IpAddr) -> Outcome {
         let mut running = Running {
             prober: self,
             id: probe.id,
             outcome: None,
         };
+        let from = probe.from.unwrap_or(at);
         let outcome = match probe.request {
-            Request::Tcp { .. } => connect(probe).await,
+            Request::Tcp { .. } | Request::TcpAlternate { .. } => {
+                connect(probe, SocketAddr::new(from, 0)).await
+            }
+            Request::TcpCrossing { from: port, .. } => {
+                cross(probe, SocketAddr::new(from, port)).await
+            }
             Request::Udp { nonce, .. } => echo(probe, nonce).await,
         };
         running.outcome = Some(outcome);
@@ -138,7 +151,7 @@ pub(super) async fn answer(
     if told != Some(wire::CONTENT_TYPE.as_bytes()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    let answer = prober.answer(guest.address, &body).await;
+    let answer = prober.answer(guest.address, guest.at, &body).await;
     let status = match answer.verdict {
         Verdict::Outcome(_) => StatusCode::OK,
         Verdict::Error(refusal) => {
@@ -149,12 +162,49 @@ pub(super) async fn answer(
     (status, headers, answer.to_json()).into_response()
 }
 
-async fn connect(probe: Probe) -> Outcome {
-    match timeout(probe.patience, TcpStream::connect(probe.target)).await {
+async fn connect(probe: Probe, from: SocketAddr) -> Outcome {
+    match timeout(probe.patience, open(from, probe.target)).await {
         Ok(Ok(_)) => Outcome::Connected,
         Ok(Err(error)) => failed(&error),
         Err(_) => Outcome::Silent,
     }
+}
+
+/// Calls again and again, because whoever calls first may be turned away; after a while that
+/// nobody can foresee, so that two who call each other do not miss each other for ever.
+async fn cross(probe: Probe, from: SocketAddr) -> Outcome {
+    let mut last = Outcome::Silent;
+    let calling = async {
+        for pause in pauses() {
+            match open(from, probe.target).await {
+                Ok(_) => return true,
+                Err(error) => last = failed(&error),
+            }
+            sleep(pause).await;
+        }
+        false
+    };
+    match timeout(probe.patience, calling).await {
+        Ok(true) => Outcome::Connected,
+        Ok(false) | Err(_) => last,
+    }
+}
+
+/// Between one call and the next.
+fn pauses() -> impl Iterator<Item = Duration> {
+    let seed = entropy::seed().unwrap_or_default();
+    let random = seed.into_iter().take(CALLS);
+    random.map(|byte| Duration::from_millis(40 + u64::from(byte) / 2))
+}
+
+async fn open(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match from {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(from)?;
+    socket.connect(to).await
 }
 
 async fn echo(probe: Probe, nonce: Nonce) -> Outcome {
@@ -190,6 +240,9 @@ fn failed(error: &io::Error) -> Outcome {
         Outcome::Refused
     } else if error.kind() == E::TimedOut {
         Outcome::Silent
+    } else if matches!(error.kind(), E::AddrInUse | E::AddrNotAvailable) {
+        // It has nothing to do with the client.
+        Outcome::Unknown
     } else {
         Outcome::Unreachable
     }

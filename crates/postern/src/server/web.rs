@@ -70,6 +70,8 @@ pub(super) struct Web {
 #[derive(Debug, Clone)]
 pub(super) struct Guest {
     pub(super) address: IpAddr,
+    /// The address of ours that it came to.
+    pub(super) at: IpAddr,
     _slot: Arc<Slot>,
 }
 
@@ -94,8 +96,10 @@ pub(super) async fn serve(listener: TcpListener, web: Web) {
             tracing::debug!(%address, "too many connections from one source, refused");
             continue;
         };
+        let at = stream.local_addr().map_or(address, |local| local.ip());
         let guest = Guest {
             address,
+            at,
             _slot: Arc::new(slot),
         };
         tokio::spawn(set_up(stream, web.clone(), router.clone(), guest));

@@ -3,9 +3,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
-    AttributeType, BindingResponse, Builder, ChangeRequest, Class, ErrorCode, Message, Method,
-    OtherAddress, Padding, ResponseOrigin, ResponsePort, UnknownAttributes, XorMappedAddress,
-    bare_binding_request, is_stun,
+    AttributeType, BindingResponse, Builder, ChangeRequest, Class, ClassicRequest, ErrorCode,
+    Message, Method, OtherAddress, Padding, ResponseOrigin, ResponsePort, UnknownAttributes,
+    XorMappedAddress, bare_binding_request, is_stun,
 };
 
 use super::budget::SharedBudget;
@@ -129,10 +129,16 @@ impl BindingServer {
 
     /// Takes what arrived.
     ///
-    /// [`Verdict::Consumed`] for Binding requests and indications, answered or not.
+    /// [`Verdict::Consumed`] for Binding requests and indications, answered or not, those of
+    /// RFC 3489 among them.
     /// [`Verdict::NotMine`] for everything else, so that responses reach a client and
     /// other methods a TURN server on the same socket.
     pub fn handle_input(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
+        if let Some(request) = ClassicRequest::parse(datagram.payload) {
+            let response = self.respond_classic(now, &datagram, &request);
+            self.transmits.extend(response);
+            return Verdict::Consumed;
+        }
         let Some(message) = binding(&datagram) else {
             return Verdict::NotMine;
         };
@@ -213,6 +219,33 @@ impl BindingServer {
         let (source, received) = (datagram.remote.ip(), datagram.payload.len());
         self.budget
             .allow(now, source, received, payload.len())
+            .then_some(Transmit {
+                local,
+                remote,
+                payload,
+            })
+    }
+
+    /// RFC 3489 section 8.1.
+    fn respond_classic(
+        &self,
+        now: Instant,
+        datagram: &Datagram<'_>,
+        request: &ClassicRequest,
+    ) -> Option<Transmit> {
+        let remote = datagram.remote;
+        if !can_be_answered(remote) || self.transmits.len() >= MAX_QUEUED {
+            return None;
+        }
+        let changes = request.change.ip || request.change.port;
+        let (local, changed) = match self.sockets(datagram.local, request.change) {
+            Some((local, changed)) => (local, Some(changed)),
+            None if changes => return None,
+            None => (datagram.local, None),
+        };
+        let payload = request.response(remote, local, changed)?;
+        self.budget
+            .allow(now, remote.ip(), datagram.payload.len(), payload.len())
             .then_some(Transmit {
                 local,
                 remote,

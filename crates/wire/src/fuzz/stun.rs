@@ -11,6 +11,11 @@ const STUN_ROOM: usize = 60_000;
 /// Reads a STUN message in every way there is, and writes it again from what was read.
 pub fn stun(data: &[u8]) {
     let looks_like_stun = stun::is_stun(data);
+    if let Some(classic) = stun::ClassicRequest::parse(data) {
+        assert!(!looks_like_stun, "one of the two has the magic cookie");
+        let here = ([45, 0, 0, 1], 3478).into();
+        assert!(classic.response(here, here, Some(here)).is_some());
+    }
     let Ok(message) = Message::parse(data) else {
         return;
     };

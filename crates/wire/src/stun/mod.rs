@@ -38,13 +38,14 @@
 //! # Ok::<(), postern_wire::stun::ValueError>(())
 //! ```
 //!
-//! Out of scope: classic STUN without the magic cookie (RFC 3489), and the preparation of
-//! user names, realms and passwords as OpaqueString (RFC 8265): strings are used as they
+//! Out of scope: classic STUN without the magic cookie (RFC 3489) beyond [`ClassicRequest`], and
+//! the preparation of user names, realms and passwords as OpaqueString (RFC 8265): strings are used as they
 //! are given, so callers with non-ASCII credentials prepare them first.
 
 pub(crate) mod attribute;
 mod binding;
 mod builder;
+mod classic;
 mod error;
 mod header;
 mod integrity;
@@ -63,6 +64,7 @@ pub use binding::{BindingResponse, bare_binding_request};
 pub use builder::{
     BeforeFingerprint, BeforeSha256, Builder, Fingerprinted, Open, Signed, SignedSha256,
 };
+pub use classic::ClassicRequest;
 pub use error::{IntegrityError, ParseError, ValueError};
 pub use header::{Class, HEADER_LEN, MAGIC_COOKIE, Method, TransactionId};
 pub use integrity::{long_term_key_md5, long_term_key_sha256, short_term_key};

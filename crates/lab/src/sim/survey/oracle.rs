@@ -4,7 +4,7 @@
 //! and its ports are given by the outermost that does not preserve them. From two such the chance
 //! of a path follows, within the packets and sockets that an agent may use.
 
-use super::super::nat::{Allocation, Filtering, Gate, Hairpin, Mapping, Nat};
+use super::super::nat::{Allocation, Filtering, Gate, Hairpin, Mapping, Nat, Unsolicited};
 use super::super::scenario::{Home, Outlet, TwoHomes};
 use postern_proto::punch::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, NARROW_PORTS};
 
@@ -169,9 +169,15 @@ impl Forecast {
         let independent = |home: &Home| Side::of(home).mapping == Mapping::EndpointIndependent;
         let all_independent =
             nat.mapping == Mapping::EndpointIndependent && independent(left) && independent(right);
+        // The first packet of either side is taken for the carrier's own there, whatever its time to
+        // live, and may spoil the flow that the other's answer needs.
+        let spoils = nat.unsolicited == Unsolicited::Accept
+            && nat.filtering != Filtering::EndpointIndependent;
         match nat.hairpin {
             Hairpin::Off => Self::never(Class::CarrierWithoutHairpin),
-            Hairpin::ExternalSource if all_independent => Self::certain(Class::CarrierWithHairpin),
+            Hairpin::ExternalSource if all_independent && !spoils => {
+                Self::certain(Class::CarrierWithHairpin)
+            }
             Hairpin::ExternalSource | Hairpin::InternalSource => Self::open(Class::OddCarrier),
         }
     }

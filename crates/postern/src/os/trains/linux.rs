@@ -199,19 +199,15 @@ impl TrainSocket {
         socket.set_nonblocking(true)?;
         // An old kernel gives datagrams one by one.
         let _ = set_option(fd, libc::SOL_UDP, libc::UDP_GRO, 1);
-        let (level, errors, info) = match bound {
-            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR, libc::IP_PKTINFO),
-            SocketAddr::V6(_) => (
-                libc::IPPROTO_IPV6,
-                libc::IPV6_RECVERR,
-                libc::IPV6_RECVPKTINFO,
-            ),
+        let (level, info) = match bound {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
         };
         if bound.ip().is_unspecified() {
             set_option(fd, level, info, 1)?;
         }
         if role == Role::Relay {
-            set_option(fd, level, errors, 1)?;
+            keep_errors_of(fd, bound)?;
         }
         let socket = UdpSocket::from_std(socket);
         // Who does not ask for it expects no DF bit: RFC 8656 section 14.
@@ -286,14 +282,34 @@ impl TrainSocket {
 
     /// The next ICMP error about a datagram that this socket sent.
     pub(crate) fn next_error(&self) -> Option<IcmpError> {
-        // Also other errors are in the queue; each call takes one out.
-        while let Some(error) = take_error(self.socket.as_raw_fd()) {
-            if error.is_some() {
-                return error;
-            }
-        }
-        None
+        next_error_of(self.socket.as_raw_fd())
     }
+}
+
+pub(super) fn keep_errors(socket: &tokio::net::UdpSocket) -> io::Result<()> {
+    keep_errors_of(socket.as_raw_fd(), socket.local_addr()?)
+}
+
+fn keep_errors_of(socket: RawFd, bound: SocketAddr) -> io::Result<()> {
+    let (level, errors) = match bound {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+    };
+    set_option(socket, level, errors, 1)
+}
+
+pub(super) fn next_error(socket: &tokio::net::UdpSocket) -> Option<IcmpError> {
+    next_error_of(socket.as_raw_fd())
+}
+
+/// Also other errors are in the queue; each call takes one out.
+fn next_error_of(socket: RawFd) -> Option<IcmpError> {
+    while let Some(error) = take_error(socket) {
+        if error.is_some() {
+            return error;
+        }
+    }
+    None
 }
 
 /// How many of the first trains the kernel took; the error if it was none.
@@ -417,11 +433,13 @@ fn take_error(socket: RawFd) -> Option<Option<IcmpError>> {
         ];
         is_error.contains(&(level, kind)).then_some(data)
     });
-    let error = told.and_then(read::<libc::sock_extended_err>);
-    Some(error.and_then(|error| icmp(&error, address(&name)?)))
+    Some(told.and_then(|told| icmp(told, address(&name)?)))
 }
 
-fn icmp(error: &libc::sock_extended_err, to: SocketAddr) -> Option<IcmpError> {
+/// Behind the error is the address of whoever reports it.
+fn icmp(told: &[u8], to: SocketAddr) -> Option<IcmpError> {
+    let error = read::<libc::sock_extended_err>(told)?;
+    let by = told.get(size_of_val(&error)..).and_then(address_in);
     let is_icmp = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6].contains(&error.ee_origin);
     let is_about_mtu = error.ee_errno == libc::EMSGSIZE.unsigned_abs();
     is_icmp.then_some(IcmpError {
@@ -429,6 +447,7 @@ fn icmp(error: &libc::sock_extended_err, to: SocketAddr) -> Option<IcmpError> {
         kind: error.ee_type,
         code: error.ee_code,
         mtu: if is_about_mtu { error.ee_info } else { 0 },
+        by: by.map(|by| by.ip()),
     })
 }
 
@@ -452,6 +471,7 @@ fn control_messages(
 /// Plain data that the kernel writes: any bytes are one.
 trait Plain: Copy {}
 impl Plain for libc::c_int {}
+impl Plain for libc::sa_family_t {}
 impl Plain for libc::in_pktinfo {}
 impl Plain for libc::in6_pktinfo {}
 impl Plain for libc::sock_extended_err {}
@@ -483,7 +503,11 @@ fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     let start = ptr::from_ref(name).cast::<u8>();
     // SAFETY: a sockaddr_storage is plain bytes.
     let bytes = unsafe { std::slice::from_raw_parts(start, size_of_val(name)) };
-    match libc::c_int::from(name.ss_family) {
+    address_in(bytes)
+}
+
+fn address_in(bytes: &[u8]) -> Option<SocketAddr> {
+    match libc::c_int::from(read::<libc::sa_family_t>(bytes)?) {
         libc::AF_INET => {
             let name: libc::sockaddr_in = read(bytes)?;
             let ip = Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes());

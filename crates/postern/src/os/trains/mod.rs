@@ -5,6 +5,7 @@
 //! there: a train is sent as slices, so that a header in front of each datagram can be
 //! left out or put in without moving the data.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
@@ -115,6 +116,22 @@ pub(crate) struct IcmpError {
     pub(crate) code: u8,
     /// The next hop's MTU if it is about that, else 0.
     pub(crate) mtu: u32,
+    /// Who says so, if the system tells.
+    pub(crate) by: Option<IpAddr>,
+}
+
+/// Has the system keep the ICMP errors about what this socket sends, for [`next_error`].
+///
+/// # Errors
+///
+/// What the system said; also when it cannot.
+pub(crate) fn keep_errors(socket: &tokio::net::UdpSocket) -> io::Result<()> {
+    system::keep_errors(socket)
+}
+
+/// The next ICMP error about a datagram that this socket sent.
+pub(crate) fn next_error(socket: &tokio::net::UdpSocket) -> Option<IcmpError> {
+    system::next_error(socket)
 }
 
 #[cfg(test)]

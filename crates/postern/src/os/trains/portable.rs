@@ -158,3 +158,11 @@ impl TrainSocket {
         None
     }
 }
+
+pub(super) fn keep_errors(_socket: &tokio::net::UdpSocket) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) const fn next_error(_socket: &tokio::net::UdpSocket) -> Option<IcmpError> {
+    None
+}

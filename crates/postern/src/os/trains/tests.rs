@@ -40,7 +40,7 @@ fn receive(socket: &TrainSocket, inbox: &mut Inbox) -> usize {
         match socket.receive(inbox) {
             Ok((0, _)) => {}
             Ok((received, _)) => return received,
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
         }
         assert!(started.elapsed() < PATIENCE, "nothing arrived");
         std::thread::sleep(Duration::from_millis(1));
@@ -110,6 +110,7 @@ fn a_refused_datagram_is_told_of_and_breaks_nothing() {
         kind: 3,
         code: 3,
         mtu: 0,
+        by: Some(gone.ip()),
     };
     assert_eq!(socket.next_error(), Some(refusal));
     assert_eq!(socket.next_error(), None);

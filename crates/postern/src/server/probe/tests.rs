@@ -24,11 +24,17 @@ impl Drop for Running {
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn start(probe: Option<ProbeConfig>) -> Running {
+    start_with(probe, Vec::new())
+}
+
+fn start_with(probe: Option<ProbeConfig>, alternate_ips: Vec<IpAddr>) -> Running {
     let config = ServerConfig {
         listen: vec![HERE],
         port: 0,
         stun_port: 0,
         probe,
+        alternate_ips,
+        alternate_port: Some(0),
         ..ServerConfig::default()
     };
     let server = WholeServer::bind(config).unwrap();
@@ -39,11 +45,14 @@ fn start(probe: Option<ProbeConfig>) -> Running {
 }
 
 fn for_loopback() -> Running {
-    let allow = vec!["127.0.0.0/8".parse().unwrap()];
-    start(Some(ProbeConfig {
-        allow,
+    start(Some(loopback()))
+}
+
+fn loopback() -> ProbeConfig {
+    ProbeConfig {
+        allow: vec!["127.0.0.0/8".parse().unwrap()],
         ..ProbeConfig::default()
-    }))
+    }
 }
 
 async fn outcome(server: &Running, request: Request) -> Outcome {
@@ -149,8 +158,45 @@ async fn a_client_that_goes_away_leaves_its_place() {
             answer = asking => panic!("nothing came back: {answer:?}"),
             arrived = socket.recv_from(&mut buffer) => drop(arrived.unwrap()),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
     }
     let answer = ask(&server.url, None, &Request::Tcp { port: 1 }).await;
     assert_eq!(answer.unwrap().outcome(), Some(Outcome::Refused));
+}
+
+#[tokio::test]
+async fn the_second_address_calls_if_there_is_one() {
+    let second: IpAddr = [127, 0, 0, 2].into();
+    let server = start_with(Some(loopback()), vec![second]);
+    let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (request, from) in [
+        (Request::Tcp { port }, HERE),
+        (Request::TcpAlternate { port }, second),
+    ] {
+        assert_eq!(outcome(&server, request).await, Outcome::Connected);
+        let (_, caller) = listener.accept().await.unwrap();
+        assert_eq!(caller.ip(), from);
+    }
+    let server = for_loopback();
+    let refused = ask(&server.url, Some(HERE), &Request::TcpAlternate { port }).await;
+    let expected = Verdict::Error(Refusal::Alternate);
+    assert_eq!(refused.unwrap().verdict, expected);
+}
+
+/// That both open it takes a way on which packets can meet, which loopback is not.
+#[tokio::test]
+async fn the_server_calls_from_the_port_that_the_client_names_and_calls_again() {
+    let server = for_loopback();
+    let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let from = 49_152 + port % 16_000;
+    let request = Request::TcpCrossing { port, from };
+    assert_eq!(outcome(&server, request).await, Outcome::Connected);
+    let (_, caller) = listener.accept().await.unwrap();
+    assert_eq!(caller, SocketAddr::new(HERE, from));
+    drop(listener);
+    let from = from + 1;
+    let request = Request::TcpCrossing { port, from };
+    assert_eq!(outcome(&server, request).await, Outcome::Refused);
 }

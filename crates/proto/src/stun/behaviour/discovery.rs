@@ -1,21 +1,19 @@
 //! The machine.
 
+mod asking;
+
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use postern_wire::stun::{
-    Builder, ChangeRequest, Class, Message, Method, OtherAddress, Padding, TransactionId,
-    XorMappedAddress, is_stun,
-};
+use postern_wire::stun::{Class, Message, OtherAddress, XorMappedAddress, is_stun};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::findings::Findings;
-use super::probes::{Probe, Probes, Running};
+use super::probes::{Probes, Running};
 use crate::portmap::is_public;
-use crate::punch::{Classifier, Filtering, Mapping, NatReport, Sample};
-use crate::stun::random_transaction_id;
+use crate::punch::{Classifier, Filtering, NatReport, Sample};
 use crate::{Datagram, Transmit, Verdict};
 
 /// The most servers that are asked; more are ignored.
@@ -24,8 +22,11 @@ pub const MAX_SERVERS: usize = 4;
 /// After the first answer the others have so long to show that they know more.
 const GRACE: Duration = Duration::from_millis(150);
 
-/// Larger than a frame of Ethernet, and than what any tunnel adds to it.
-const LARGE: u16 = 2000;
+/// Routers between this host and the internet that are looked for.
+const MAX_HOPS: u8 = 8;
+
+/// The socket from which a packet is sent that may pass no router; the next one's may pass one.
+const FIRST_LIMITED: usize = 3;
 
 /// What a request is to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,10 @@ enum Test {
     Hairpin,
     /// A request larger than a frame.
     Fragments,
+    /// Whether a packet that lives no longer than this opens the filter that is furthest away.
+    Distance(u8),
+    /// Which router a packet that lives no longer than this reaches.
+    Hop(u8),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +59,8 @@ enum Stage {
     Choosing(Instant),
     /// The tests with the server that was chosen are under way.
     Testing,
-    /// The last one.
-    Hairpin,
+    /// Those that take what the others have found.
+    Last,
     Done,
 }
 
@@ -91,6 +96,9 @@ pub struct Discovery {
     third: Option<SocketAddr>,
     hairpin: Option<bool>,
     fragments: Option<bool>,
+    /// The least time to live with which a packet has opened the filter.
+    opened: Option<u8>,
+    hops: Vec<Option<IpAddr>>,
     round_trip: Option<Duration>,
     lost: u32,
     asked: u32,
@@ -132,6 +140,8 @@ impl Discovery {
             third: None,
             hairpin: None,
             fragments: None,
+            opened: None,
+            hops: Vec::new(),
             round_trip: None,
             lost: 0,
             asked: 0,
@@ -162,6 +172,22 @@ impl Discovery {
         verdict
     }
 
+    /// A router said that a datagram of [`Self::poll_limited`] from this socket has lived its
+    /// time.
+    pub fn handle_hop(&mut self, local: SocketAddr, router: IpAddr) {
+        let index = self.locals.iter().position(|known| *known == local);
+        let hop = index.and_then(|index| index.checked_sub(FIRST_LIMITED));
+        let Some(hop) = hop.filter(|hop| *hop < usize::from(MAX_HOPS)) else {
+            return;
+        };
+        if self.hops.len() <= hop {
+            self.hops.resize(hop.saturating_add(1), None);
+        }
+        if let Some(known) = self.hops.get_mut(hop) {
+            *known = Some(router);
+        }
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.work(now);
@@ -170,6 +196,12 @@ impl Discovery {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.probes.poll_transmit()
+    }
+
+    /// The next datagram to send with a time to live of its own, before those of
+    /// [`Self::poll_transmit`].
+    pub fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        self.probes.poll_limited()
     }
 
     /// What happened.
@@ -182,7 +214,7 @@ impl Discovery {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let choosing = match self.stage {
             Stage::Choosing(until) => Some(until),
-            Stage::Asking | Stage::Testing | Stage::Hairpin | Stage::Done => None,
+            Stage::Asking | Stage::Testing | Stage::Last | Stage::Done => None,
         };
         let probes = self.probes.poll_timeout();
         [choosing, probes].into_iter().flatten().min()
@@ -211,6 +243,8 @@ impl Discovery {
             hairpin: self.hairpin,
             paired: self.classifier.is_paired(),
             fragments: self.fragments,
+            distance: self.opened.and_then(|ttl| ttl.checked_sub(1)),
+            hops: self.hops.clone(),
             two_addresses,
             samples: self.classifier.len(),
         }
@@ -245,14 +279,19 @@ impl Discovery {
         if running.probe.local != datagram.local || test == Test::Hairpin {
             return Verdict::NotMine;
         }
-        let from_elsewhere = matches!(test, Test::FilterAddress | Test::FilterPort);
+        let from_elsewhere = matches!(
+            test,
+            Test::FilterAddress | Test::FilterPort | Test::Distance(_)
+        );
         if !from_elsewhere && datagram.remote != asked {
             return Verdict::NotMine;
         }
         let Some(running) = self.probes.take(id) else {
             return Verdict::NotMine;
         };
-        self.learn_round_trip(now, &running);
+        if !from_elsewhere {
+            self.learn_round_trip(now, &running);
+        }
         let success = message.class() == Class::Success;
         match test {
             Test::Map => self.on_mapped(now, &running, message),
@@ -266,8 +305,16 @@ impl Discovery {
                 self.filtering.from_port = other.then_some(true);
             }
             Test::Fragments if success => self.fragments = Some(true),
+            Test::Distance(ttl) if success && datagram.remote.ip() != asked.ip() => {
+                self.opened = Some(self.opened.map_or(ttl, |least| least.min(ttl)));
+            }
             // The server does not do what it was asked for.
-            Test::FilterAddress | Test::FilterPort | Test::Fragments | Test::Hairpin => {}
+            Test::FilterAddress
+            | Test::FilterPort
+            | Test::Fragments
+            | Test::Distance(_)
+            | Test::Hop(_)
+            | Test::Hairpin => {}
         }
         if test == Test::FilterBase && success {
             self.filtering.base = true;
@@ -338,169 +385,27 @@ impl Discovery {
     }
 }
 
-/// What is asked next.
-impl Discovery {
-    fn work(&mut self, now: Instant) {
-        for given_up in self.probes.work(now) {
-            self.on_silence(given_up.probe.test);
-        }
-        loop {
-            let before = self.stage;
-            self.step(now);
-            if self.stage == before {
-                break;
-            }
-        }
-        // What the step has asked for goes out at once.
-        for given_up in self.probes.work(now) {
-            self.on_silence(given_up.probe.test);
-        }
-    }
-
-    fn step(&mut self, now: Instant) {
-        match self.stage {
-            Stage::Asking if self.probes.is_idle() => self.finish(),
-            Stage::Choosing(until) if until <= now || self.all_have_answered() => {
-                self.begin_tests();
-            }
-            Stage::Testing if self.probes.is_idle() => self.begin_hairpin(),
-            Stage::Hairpin if self.hairpin == Some(true) || self.probes.is_idle() => self.finish(),
-            Stage::Asking | Stage::Choosing(_) | Stage::Testing | Stage::Hairpin | Stage::Done => {}
-        }
-    }
-
-    fn all_have_answered(&self) -> bool {
-        !self.probes.tests().any(|test| *test == Test::Map)
-            || self.answers.iter().any(|(_, other)| other.is_some())
-    }
-
-    fn on_silence(&mut self, test: Test) {
-        if !self.answers.is_empty() && matches!(test, Test::Sample | Test::FilterBase) {
-            self.asked = self.asked.saturating_add(1);
-            self.lost = self.lost.saturating_add(1);
-        }
-        match test {
-            Test::FilterAddress => self.filtering.from_address = Some(false),
-            Test::FilterPort => self.filtering.from_port = Some(false),
-            Test::Fragments => self.fragments = Some(false),
-            Test::Hairpin => self.on_hairpin_silence(),
-            Test::Map | Test::FilterBase | Test::Sample => {}
-        }
-    }
-
-    /// All tests with the best of the servers that have answered.
-    fn begin_tests(&mut self) {
-        self.stage = Stage::Testing;
-        let mut answers = self.answers.iter();
-        let best = answers.clone().find(|(_, other)| other.is_some());
-        let Some(&(server, other)) = best.or_else(|| answers.next()) else {
-            return;
-        };
-        self.chosen = Some((server, other));
-        if let Some(other) = other {
-            let ends = [
-                SocketAddr::new(other.ip(), server.port()),
-                other,
-                SocketAddr::new(server.ip(), other.port()),
-            ];
-            for end in ends {
-                self.ask(0, end, Test::Map);
-            }
-        }
-        if self.locals.len() > 1 {
-            self.ask(1, server, Test::FilterBase);
-            if other.is_some() {
-                self.ask(1, server, Test::FilterAddress);
-                self.ask(1, server, Test::FilterPort);
-            }
-        }
-        for index in 2..self.locals.len() {
-            self.ask(index, server, Test::Sample);
-        }
-        if other.is_some() {
-            self.ask(0, server, Test::Fragments);
-        }
-    }
-
-    /// The packets that the NAT is to turn round go both ways: what the filter of one mapping
-    /// does not let in, because that one has sent to another mapped address, the other may.
-    fn begin_hairpin(&mut self) {
-        self.stage = Stage::Hairpin;
-        let (Some(main), Some(third)) = (self.mapped.first().copied(), self.third) else {
-            return;
-        };
-        if self.locals.first() == Some(&main) {
-            return;
-        }
-        self.ask(0, third, Test::Hairpin);
-        self.ask(2, main, Test::Hairpin);
-    }
-
-    /// Silence means that nothing is turned round only if it could have come in: where each
-    /// endpoint has a mapping of its own that lets in only whom it has sent to, it could not.
-    fn on_hairpin_silence(&mut self) {
-        let nat = self.findings().nat;
-        let could = nat.is_some_and(|nat| {
-            nat.mapping == Mapping::EndpointIndependent
-                || nat.filtering == Filtering::EndpointIndependent
-        });
-        if self.hairpin.is_none() && could {
-            self.hairpin = Some(false);
-        }
-    }
-
-    fn finish(&mut self) {
-        self.stage = Stage::Done;
-        self.probes = Probes::default();
-        let findings = Box::new(self.findings());
-        self.events.push_back(Event::Done(findings));
-    }
-
-    fn ask(&mut self, socket: usize, remote: SocketAddr, test: Test) {
-        let Some(local) = self.locals.get(socket).copied() else {
-            return;
-        };
-        if local.is_ipv4() != remote.is_ipv4() {
-            return;
-        }
-        let id = random_transaction_id(&mut self.rng);
-        let payload = request(id, test);
-        let probe = Probe {
-            test,
-            local,
-            remote,
-            payload,
-        };
-        self.probes.add(id, probe);
-    }
-}
-
 impl Filters {
-    /// Section 4.4 of RFC 5780. That nothing came in means something only where an answer from
-    /// the server itself did.
-    const fn behaviour(self) -> Filtering {
-        let dependent = matches!(self.from_address, Some(false)) && self.other_address && self.base;
-        match (self.from_address, self.from_port) {
-            (Some(true), _) => Filtering::EndpointIndependent,
-            (_, Some(true)) if dependent => Filtering::AddressDependent,
-            (_, Some(false)) if dependent && self.other_port => Filtering::AddressAndPortDependent,
-            _ => Filtering::Unknown,
-        }
+    /// That nothing came in means something only where an answer from the server itself did.
+    fn behaviour(self) -> Filtering {
+        let told = self.other_address && self.base;
+        let from_address = self.from_address.filter(|came| *came || told);
+        let dependent = from_address == Some(false);
+        let told = dependent && (self.other_port || self.from_port == Some(true));
+        filtering(from_address, self.from_port.filter(|_| told))
     }
 }
 
-fn request(id: TransactionId, test: Test) -> Vec<u8> {
-    let from = |ip| ChangeRequest { ip, port: true };
-    let (change, padding) = match test {
-        Test::FilterAddress => (Some(from(true)), None),
-        Test::FilterPort => (Some(from(false)), None),
-        Test::Fragments => (None, Padding::new(LARGE).ok()),
-        Test::Map | Test::FilterBase | Test::Sample | Test::Hairpin => (None, None),
-    };
-    Builder::new(Class::Request, Method::BINDING, id)
-        .maybe_attribute(change.as_ref())
-        .maybe_attribute(padding.as_ref())
-        .build()
+/// Section 4.4 of RFC 5780: from whom packets come in, by whether one came from another address
+/// than was sent to, and one from another port of the same.
+#[must_use]
+pub const fn filtering(from_address: Option<bool>, from_port: Option<bool>) -> Filtering {
+    match (from_address, from_port) {
+        (Some(true), _) => Filtering::EndpointIndependent,
+        (_, Some(false)) => Filtering::AddressAndPortDependent,
+        (Some(false), Some(true)) => Filtering::AddressDependent,
+        (None, Some(true)) | (_, None) => Filtering::Unknown,
+    }
 }
 
 /// Whether an OTHER-ADDRESS can be what it says: another address and another port of the same

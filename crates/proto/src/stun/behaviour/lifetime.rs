@@ -330,6 +330,7 @@ impl Lifetime {
             local,
             remote: self.server,
             payload: request(id, port),
+            ahead: None,
         };
         self.probes.add(id, probe);
     }

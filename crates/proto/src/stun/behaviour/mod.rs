@@ -11,20 +11,24 @@
 //! | hairpinning (section 4.5) | between the main and the third, over their mapped addresses | the third |
 //! | fragments (section 4.6) | a request and an answer larger than a frame | the main one |
 //! | how ports are given | one request from each | all others |
+//! | how far the outermost filter is, and which routers are on the way | packets that die after so many | the fourth to the eleventh |
 //!
 //! A server with one address, which does not speak RFC 5780, tells only what one address can
 //! see: the rest stays unknown, and several such servers together tell the mapping.
 //!
-//! [`Lifetime`] measures how long an idle mapping lives (section 4.6), which takes minutes.
+//! [`Lifetime`] measures how long an idle mapping lives (section 4.6), which takes minutes, and
+//! [`MtuSearch`] how large packets may be.
 
 mod discovery;
 mod findings;
 mod lifetime;
+mod mtu;
 mod probes;
 
-pub use discovery::{Discovery, Event, MAX_SERVERS, is_other};
+pub use discovery::{Discovery, Event, MAX_SERVERS, filtering, is_other};
 pub use findings::Findings;
 pub use lifetime::{Lifetime, LifetimeEvent};
+pub use mtu::{MtuSearch, PathMtu};
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ const PACE: Duration = Duration::from_millis(10);
 
 /// How long to wait after the first, the second and the last time that a request is sent, at
 /// least. A test that is to be silent must be sent more than once, and not for long.
-const WAITS: [Duration; 3] = [
+const WAITS: &[Duration] = &[
     Duration::from_millis(250),
     Duration::from_millis(400),
     Duration::from_millis(500),
@@ -27,6 +27,16 @@ pub(super) struct Probe<T> {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) payload: Vec<u8>,
+    /// What goes before it each time.
+    pub(super) ahead: Option<Ahead>,
+}
+
+/// A datagram that does not get far: for what the routers on its way make of it.
+#[derive(Debug, Clone)]
+pub(super) struct Ahead {
+    pub(super) remote: SocketAddr,
+    pub(super) payload: Vec<u8>,
+    pub(super) ttl: u8,
 }
 
 /// A request that is under way, or just was.
@@ -48,21 +58,30 @@ pub(super) struct Probes<T> {
     /// Added to every wait: networks with long round trips.
     patience: Duration,
     transmits: VecDeque<Transmit>,
+    limited: VecDeque<(Transmit, u8)>,
+    waits: &'static [Duration],
 }
 
 impl<T> Default for Probes<T> {
     fn default() -> Self {
+        Self::with_waits(WAITS)
+    }
+}
+
+impl<T> Probes<T> {
+    /// Each is sent as often as there are waits.
+    pub(super) const fn with_waits(waits: &'static [Duration]) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
             next_slot: None,
             patience: Duration::ZERO,
             transmits: VecDeque::new(),
+            limited: VecDeque::new(),
+            waits,
         }
     }
-}
 
-impl<T> Probes<T> {
     pub(super) fn add(&mut self, id: TransactionId, probe: Probe<T>) {
         self.waiting.push_back((id, probe));
     }
@@ -118,7 +137,7 @@ impl<T> Probes<T> {
             let Some(mut running) = self.running.remove(&id) else {
                 continue;
             };
-            if running.sent >= WAITS.len() {
+            if running.sent >= self.waits.len() {
                 given_up.push(running);
                 continue;
             }
@@ -131,12 +150,20 @@ impl<T> Probes<T> {
     }
 
     fn wait(&self, now: Instant, sent: usize) -> Instant {
-        let wait = WAITS.get(sent.saturating_sub(1)).copied();
+        let wait = self.waits.get(sent.saturating_sub(1)).copied();
         let wait = wait.unwrap_or_default().saturating_add(self.patience);
         now.checked_add(wait).unwrap_or(now)
     }
 
     fn transmit(&mut self, probe: &Probe<T>) {
+        if let Some(ahead) = &probe.ahead {
+            let transmit = Transmit {
+                local: probe.local,
+                remote: ahead.remote,
+                payload: ahead.payload.clone(),
+            };
+            self.limited.push_back((transmit, ahead.ttl));
+        }
         self.transmits.push_back(Transmit {
             local: probe.local,
             remote: probe.remote,
@@ -146,6 +173,11 @@ impl<T> Probes<T> {
 
     pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// A datagram and its time to live, to be sent before those of [`Self::poll_transmit`].
+    pub(super) fn poll_limited(&mut self) -> Option<(Transmit, u8)> {
+        self.limited.pop_front()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

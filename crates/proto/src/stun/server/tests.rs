@@ -328,3 +328,41 @@ fn a_stream_is_answered_where_it_is_or_not_at_all() {
         assert_eq!(error.code(), 400);
     }
 }
+
+/// RFC 3489, which has no magic cookie.
+fn classic(change: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(change.len()).unwrap();
+    [&[0, 1, 0, length], &[0xab; 16][..], change].concat()
+}
+
+#[test]
+fn a_client_of_rfc_3489_is_told_three_addresses_from_the_socket_that_it_names() {
+    for (flags, from) in [
+        (0, "192.0.2.1:3478"),
+        (2, "192.0.2.1:3479"),
+        (6, "192.0.2.2:3479"),
+    ] {
+        let request = classic(&[0, 3, 0, 4, 0, 0, 0, flags]);
+        let transmit = discovered("192.0.2.1:3478", &request);
+        assert_eq!(transmit.local, from.parse().unwrap());
+        let port = transmit.local.port().to_be_bytes();
+        let host = if from.starts_with("192.0.2.2") { 2 } else { 1 };
+        let source = [0, 4, 0, 8, 0, 1, port[0], port[1], 192, 0, 2, host];
+        assert_eq!(transmit.payload.len(), 56);
+        assert_eq!(transmit.payload[4..20], [0xab; 16]);
+        assert_eq!(transmit.payload[32..44], source);
+        assert_eq!(transmit.payload[48..], [0, 1, 0x0d, 0x97, 192, 0, 2, 2]);
+    }
+}
+
+#[test]
+fn without_a_second_address_a_client_of_rfc_3489_is_told_its_own() {
+    let (verdict, transmit) = answer("203.0.113.9:40001", &classic(&[]));
+    assert_eq!(verdict, Verdict::Consumed);
+    assert_eq!(transmit.unwrap().payload.len(), 44);
+    let other = classic(&[0, 3, 0, 4, 0, 0, 0, 6]);
+    assert_eq!(
+        answer("203.0.113.9:40001", &other),
+        (Verdict::Consumed, None)
+    );
+}

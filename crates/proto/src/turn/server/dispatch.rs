@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use postern_wire::stun::{
-    AttributeType, Builder, Class, ErrorCode, Message, Method, TransactionId, is_stun,
+    AttributeType, Builder, Class, ClassicRequest, ErrorCode, Message, Method, TransactionId,
+    is_stun,
 };
 use postern_wire::turn::ChannelData;
 
@@ -67,6 +68,9 @@ impl Server {
         match payload.first() {
             Some(0x40..=0x7f) => self.on_channel_data(now, client, payload),
             _ if is_stun(payload) => self.on_stun(now, client, payload),
+            _ if !client.transport.is_stream() && ClassicRequest::parse(payload).is_some() => {
+                self.on_binding(now, client, payload)
+            }
             _ => Handled::NotMine,
         }
     }

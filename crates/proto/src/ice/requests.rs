@@ -152,14 +152,18 @@ impl Agent {
     ) {
         self.counts.checks_received = self.counts.checks_received.saturating_add(1);
         self.tcp.prove(check.pair.local);
+        let remote = check.pair.remote;
+        if self.peer.is_none() {
+            self.remember(check);
+        } else if !self.accept(now, &check) {
+            // An answer would make a pair valid for the peer that is none for us, and the peer might
+            // nominate it.
+            tracing::debug!(%remote, "a check from one address too many");
+            return;
+        }
         let mapped = XorMappedAddress(datagram.remote);
         let response = response(Class::Success, message.transaction_id()).attribute(&mapped);
         self.reply(datagram, self.signed(response));
-        if self.peer.is_some() {
-            self.accept(now, &check);
-        } else {
-            self.remember(check);
-        }
     }
 
     fn reject(&mut self, datagram: &Datagram<'_>, message: &Message<'_>, reject: &Reject) {
@@ -224,23 +228,26 @@ impl Agent {
         }
     }
 
-    /// Sections 7.3.1.3 to 7.3.1.5, and the user is told of a path that is seen first.
-    fn accept(&mut self, now: Instant, check: &Check) {
+    /// Sections 7.3.1.3 to 7.3.1.5, and the user is told of a path that is seen first. False if there is
+    /// no room for the pair.
+    fn accept(&mut self, now: Instant, check: &Check) -> bool {
         let seen = self.list.get(check.pair).is_some_and(|pair| pair.seen);
         if !seen && self.is_at_rest(now) && self.may_be_news(check.pair) {
             self.on_new_remote(now, check.pair.remote);
         }
-        self.accept_quietly(now, check);
+        if !self.accept_quietly(now, check) {
+            return false;
+        }
         if !seen && let Some(pair) = self.list.get(check.pair) {
             self.events.push_back(Event::PeerSeen(pair.path()));
             self.suspect(now, check.pair);
         }
+        true
     }
 
-    fn accept_quietly(&mut self, now: Instant, check: &Check) {
+    fn accept_quietly(&mut self, now: Instant, check: &Check) -> bool {
         if !self.learn_pair(check) {
-            tracing::debug!("a check from one address too many");
-            return;
+            return false;
         }
         self.peer_began();
         let controlled = self.role == Role::Controlled;
@@ -248,7 +255,7 @@ impl Agent {
         let relayed = known.is_some_and(super::pair::Pair::is_relayed);
         let component = self.component(check.pair);
         let Some(pair) = self.list.get_mut(check.pair) else {
-            return;
+            return false;
         };
         pair.seen = true;
         pair.use_candidate = controlled && (pair.use_candidate || check.use_candidate);
@@ -261,6 +268,7 @@ impl Agent {
             (false, true) => {}
             (_, false) => self.trigger(now, check.pair),
         }
+        true
     }
 
     /// Section 7.3.1.3: an unknown source is a peer-reflexive candidate.

@@ -29,7 +29,8 @@ pub enum Class {
     OddCarrier,
     /// Plain ICE is enough.
     Plain,
-    /// Plain ICE is enough unless the inside was first ([`TwoHomes::plain_ice_connects`]).
+    /// Plain ICE is enough unless the inside was first ([`TwoHomes::plain_ice_connects`]), or, where a
+    /// router takes strangers' packets for its own, unless one side's beginning is lost.
     Racing,
     /// One side maps endpoint-dependently and gives ports that can be told.
     OneInOrder,
@@ -127,6 +128,7 @@ impl Forecast {
             return Self::never(Class::NoWay);
         }
         match plain {
+            Some(true) if may_be_spoilt(homes) => Self::new(Class::Racing, 0.98, 1.0),
             Some(true) => Self::certain(Class::Plain),
             None => Self::open(Class::Racing),
             Some(false) => Self::beyond_plain(Side::of(left), Side::of(right), homes),
@@ -260,6 +262,20 @@ fn loss(homes: &TwoHomes) -> f64 {
             .max(home.access.loss)
     };
     1.0 - (1.0 - worse(left)) * (1.0 - worse(right))
+}
+
+/// Whether a side that begins late, because what would have told it to begin was lost, may find the
+/// other's first packet in its router's own table, where its mapping should have been.
+fn may_be_spoilt(homes: &TwoHomes) -> bool {
+    let mut layers = homes.homes.iter().flat_map(|home| &home.routers);
+    let accepts = layers.any(|layer| match &layer.v4 {
+        Gate::Nat(nat) => {
+            nat.unsolicited == Unsolicited::Accept
+                && nat.filtering != Filtering::EndpointIndependent
+        }
+        Gate::Open | Gate::Firewall(_) | Gate::Nat64(_) | Gate::Closed => false,
+    });
+    accepts && (loss(homes) > 0.0 || homes.server.loss > 0.0)
 }
 
 /// All routers of a home together.

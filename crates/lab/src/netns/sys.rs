@@ -11,7 +11,7 @@ use std::sync::Arc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// Makes `command` start inside the network namespace `namespace`, and end when the
 /// thread that starts it ends: a program left over would keep the namespace alive.
@@ -24,6 +24,7 @@ pub(super) fn start_inside(command: &mut Command, namespace: Arc<File>) {
     let inside = move || {
         setns(&*namespace, CloneFlags::CLONE_NEWNET)?;
         set_pdeathsig(Signal::SIGKILL)?;
+        hear_interrupts()?;
         show_own_interfaces();
         Ok(())
     };
@@ -31,6 +32,20 @@ pub(super) fn start_inside(command: &mut Command, namespace: Arc<File>) {
     unsafe {
         command.pre_exec(inside);
     }
+}
+
+/// Undoes what a shell does to what it starts in the background: an interrupt that is ignored until
+/// the program asks for it is lost if it comes before.
+#[expect(
+    unsafe_code,
+    reason = "handlers may only do what is async-signal-safe, and the default ones are no code at all"
+)]
+fn hear_interrupts() -> nix::Result<()> {
+    for number in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: see the reason above.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    Ok(())
 }
 
 /// Sets a variable of the environment. There must be no other thread.

@@ -171,13 +171,9 @@ impl Forecast {
         let independent = |home: &Home| Side::of(home).mapping == Mapping::EndpointIndependent;
         let all_independent =
             nat.mapping == Mapping::EndpointIndependent && independent(left) && independent(right);
-        // The first packet of either side is taken for the carrier's own there, whatever its time to
-        // live, and may spoil the flow that the other's answer needs.
-        let spoils = nat.unsolicited == Unsolicited::Accept
-            && nat.filtering != Filtering::EndpointIndependent;
         match nat.hairpin {
             Hairpin::Off => Self::never(Class::CarrierWithoutHairpin),
-            Hairpin::ExternalSource if all_independent && !spoils => {
+            Hairpin::ExternalSource if all_independent && !spoils(nat) => {
                 Self::certain(Class::CarrierWithHairpin)
             }
             Hairpin::ExternalSource | Hairpin::InternalSource => Self::open(Class::OddCarrier),
@@ -264,15 +260,18 @@ fn loss(homes: &TwoHomes) -> f64 {
     1.0 - (1.0 - worse(left)) * (1.0 - worse(right))
 }
 
+/// Whether a stranger's first packet is taken for the router's own, whatever its time to live, and may
+/// spoil the flow that the answer to it needs.
+fn spoils(nat: &Nat) -> bool {
+    nat.unsolicited == Unsolicited::Accept && nat.filtering != Filtering::EndpointIndependent
+}
+
 /// Whether a side that begins late, because what would have told it to begin was lost, may find the
 /// other's first packet in its router's own table, where its mapping should have been.
 fn may_be_spoilt(homes: &TwoHomes) -> bool {
     let mut layers = homes.homes.iter().flat_map(|home| &home.routers);
     let accepts = layers.any(|layer| match &layer.v4 {
-        Gate::Nat(nat) => {
-            nat.unsolicited == Unsolicited::Accept
-                && nat.filtering != Filtering::EndpointIndependent
-        }
+        Gate::Nat(nat) => spoils(nat),
         Gate::Open | Gate::Firewall(_) | Gate::Nat64(_) | Gate::Closed => false,
     });
     accepts && (loss(homes) > 0.0 || homes.server.loss > 0.0)

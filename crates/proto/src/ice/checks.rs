@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
     AttributeType, Builder, Class, ErrorCode, IceControlled, IceControlling, Message, Method,
-    Priority, TransactionId, UseCandidate, Username, XorMappedAddress,
+    Priority, Punched, TransactionId, UseCandidate, Username, XorMappedAddress,
 };
 
 use super::agent::Agent;
@@ -86,7 +86,10 @@ impl Agent {
         let policy = if stream { once() } else { policy };
         let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
-        if let Some(payload) = self.check_message_as(id, pair.local, nominate, credentials) {
+        let punched = self.is_peer_of_ours().then(Punched::default);
+        if let Some(payload) =
+            self.check_message_as(id, pair.local, (nominate, punched), credentials)
+        {
             let request = Request {
                 local: pair.local,
                 remote: pair.remote,
@@ -102,17 +105,17 @@ impl Agent {
         &self,
         id: TransactionId,
         base: SocketAddr,
-        nominate: bool,
+        punched: Option<Punched>,
     ) -> Option<Vec<u8>> {
         let peer = self.peer.as_ref()?;
-        self.check_message_as(id, base, nominate, (&self.credentials, peer))
+        self.check_message_as(id, base, (false, punched), (&self.credentials, peer))
     }
 
     fn check_message_as(
         &self,
         id: TransactionId,
         base: SocketAddr,
-        nominate: bool,
+        (nominate, punched): (bool, Option<Punched>),
         (ours, peer): (&Credentials, &Credentials),
     ) -> Option<Vec<u8>> {
         let username = format!("{}:{}", peer.ufrag, ours.ufrag);
@@ -128,6 +131,7 @@ impl Agent {
             .maybe_attribute(controlling.as_ref())
             .maybe_attribute(controlled.as_ref())
             .maybe_attribute(nominate.then_some(UseCandidate).as_ref())
+            .maybe_attribute(punched.as_ref())
             .message_integrity(peer.pwd.as_bytes())
             .fingerprint();
         Some(message.build())

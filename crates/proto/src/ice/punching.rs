@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
-    Builder, ChangeRequest, Class, Message, Method, OtherAddress, TransactionId, XorMappedAddress,
+    Builder, ChangeRequest, Class, Message, Method, OtherAddress, Punched, TransactionId,
+    XorMappedAddress,
 };
 use rand_core::RngCore;
 
@@ -102,6 +103,12 @@ impl Agent {
         self.punching.puncher.as_ref()?.running(now)
     }
 
+    /// What was spent beyond plain checks until now: probes sent and sockets opened.
+    pub fn punch_spent(&self) -> (u32, u32) {
+        let puncher = self.punching.puncher.as_ref();
+        puncher.map(Puncher::spent).unwrap_or_default()
+    }
+
     /// Whether our NAT has been classified, or cannot be.
     pub fn is_classified(&self) -> bool {
         let puncher = self.punching.puncher.as_ref();
@@ -135,11 +142,7 @@ impl Agent {
         if let Some(puncher) = &self.punching.puncher
             && self.locals.is_socket(path.local)
         {
-            let last = puncher.tried().last().map(|tried| tried.technique);
-            return puncher
-                .trying()
-                .or(last)
-                .unwrap_or(Technique::PeerReflexive);
+            return puncher.technique().unwrap_or(Technique::PeerReflexive);
         }
         if self.is_assisted(path) {
             return Technique::Mapped;
@@ -262,7 +265,11 @@ impl Agent {
 
     pub(super) fn send_probe(&mut self, pair: PairKey, ttl: Option<u8>) {
         let id = random_transaction_id(&mut self.rng);
-        let Some(payload) = self.check_message(id, pair.local, false) else {
+        let punched = self.is_peer_of_ours().then(|| Punched {
+            guessed: !self.is_told(pair.remote),
+            asymmetric: false,
+        });
+        let Some(payload) = self.check_message(id, pair.local, punched) else {
             return;
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
@@ -355,24 +362,52 @@ impl Agent {
         }
     }
 
+    /// Whether the peer's agent is of our make: it has told what its NAT does.
+    pub(super) fn is_peer_of_ours(&self) -> bool {
+        let puncher = self.punching.puncher.as_ref();
+        puncher.is_some_and(|puncher| puncher.remote().is_some())
+    }
+
+    /// Whether signalling has told the address of the peer's.
+    fn is_told(&self, remote: SocketAddr) -> bool {
+        let told = |remote: &Candidate| remote.kind != CandidateKind::PeerReflexive;
+        self.remotes.find(remote).is_some_and(told)
+    }
+
+    /// A check of the peer has arrived: because one of us guessed the other's port, if we have
+    /// probed that one, or the peer says so. It may be used before our own check is answered, so it
+    /// gets its name now.
+    pub(super) fn note_guess(&mut self, key: PairKey, guessed: bool) {
+        let new = |pair: &Pair| pair.is_direct() && pair.valid.is_none();
+        if !self.list.get(key).is_some_and(new) {
+            return;
+        }
+        let probed = || self.punching.probes.values().any(|probe| *probe == key);
+        let met = guessed || !self.is_told(key.remote) && probed();
+        let puncher = self.punching.puncher.as_ref().filter(|_| met);
+        if let Some(technique) = puncher.and_then(Puncher::technique) {
+            self.punching.found.entry(key).or_insert(technique);
+        }
+    }
+
     /// A pair has become valid: if it is direct, no more is to be punched.
     pub(super) fn punch_valid(&mut self, now: Instant, key: PairKey) {
-        let direct = self.list.get(key).is_some_and(Pair::is_direct);
-        let Some(puncher) = self.punching.puncher.as_mut().filter(|_| direct) else {
+        if !self.list.get(key).is_some_and(Pair::is_direct) {
+            return;
+        }
+        let told = self.is_told(key.remote);
+        let Some(puncher) = &mut self.punching.puncher else {
             return;
         };
         let probed = || self.punching.probes.values().any(|probe| *probe == key);
-        let trying = puncher.trying();
         // The first hit ends the attempt; the next ones are its fruits as well.
-        let last = puncher.tried().last().filter(|_| trying.is_none());
-        let last = last.filter(|tried| tried.succeeded);
-        let last = last.map(|tried| tried.technique);
-        let told = |remote: &Candidate| remote.kind != CandidateKind::PeerReflexive;
-        let told = self.remotes.find(key.remote).is_some_and(told);
-        let punched = self.locals.is_socket(key.local) || !told && (last.is_some() || probed());
-        if let Some(technique) = trying.or(last).filter(|_| punched) {
-            self.punching.found.insert(key, technique);
+        let fruit = !told && (puncher.has_succeeded() || probed());
+        if self.locals.is_socket(key.local) || fruit {
+            let technique = puncher.technique();
+            let found = &mut self.punching.found;
+            technique.map(|technique| *found.entry(key).or_insert(technique));
         }
+        let punched = self.punching.found.contains_key(&key);
         puncher.on_direct(now, punched);
     }
 

@@ -10,6 +10,7 @@ mod lite;
 mod matrix;
 mod net;
 mod properties;
+mod punching;
 mod relayed;
 mod restart;
 mod start;

@@ -101,6 +101,16 @@ impl Attempt {
         }
     }
 
+    /// Datagrams sent so far.
+    pub(super) const fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Sockets opened so far.
+    pub(super) const fn opened(&self) -> u32 {
+        self.opened
+    }
+
     pub(super) fn timeout(&self) -> Option<Instant> {
         let next = self.next?;
         let next = Some(next).filter(|_| self.has_more());

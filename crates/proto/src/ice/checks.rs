@@ -86,7 +86,10 @@ impl Agent {
         let policy = if stream { once() } else { policy };
         let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
-        let punched = self.is_peer_of_ours().then(Punched::default);
+        let punched = self.is_peer_of_ours().then(|| Punched {
+            guessed: false,
+            asymmetric: self.is_heard_elsewhere(pair),
+        });
         if let Some(payload) =
             self.check_message_as(id, pair.local, (nominate, punched), credentials)
         {
@@ -171,7 +174,18 @@ impl Agent {
                 self.transactions.complete(now, id, datagram);
                 self.on_sampled(now, base, Some(message));
             }
-            Purpose::Check { pair, .. } if !symmetric => self.on_asymmetric(now, pair, message),
+            Purpose::Check { pair, .. }
+                if !symmetric && !self.hears_elsewhere(now, pair, datagram, message) =>
+            {
+                self.on_asymmetric(now, pair, message);
+            }
+            Purpose::Check { pair, .. } if !symmetric => {
+                let datagram = Datagram {
+                    remote: pair.remote,
+                    ..*datagram
+                };
+                self.on_peer_response(now, purpose, &datagram, message);
+            }
             Purpose::Check { .. } | Purpose::Consent { .. } if symmetric => {
                 self.on_peer_response(now, purpose, datagram, message);
             }
@@ -208,6 +222,7 @@ impl Agent {
         };
         let id = message.transaction_id();
         let rtt = self.transactions.complete(now, id, datagram);
+        self.note_answer(now, purpose, &outcome, message);
         match purpose {
             Purpose::Check {
                 pair,
@@ -223,6 +238,20 @@ impl Agent {
             },
             Purpose::Consent { pair } => self.on_consent(now, pair, &outcome, rtt),
             Purpose::Gather { .. } | Purpose::Sample { .. } | Purpose::Kept { .. } => {}
+        }
+    }
+
+    /// What a peer of ours says about a way with its answer.
+    fn note_answer(
+        &mut self,
+        now: Instant,
+        purpose: Purpose,
+        outcome: &Outcome,
+        message: &Message<'_>,
+    ) {
+        if let (Purpose::Check { pair, .. }, Outcome::Success { .. }) = (purpose, outcome) {
+            let punched = message.get::<Punched>().ok().flatten();
+            self.note_asymmetric(now, pair, punched);
         }
     }
 

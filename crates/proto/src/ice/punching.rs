@@ -2,7 +2,7 @@
 //! wishes are events ([`crate::punch`]).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
@@ -195,8 +195,22 @@ impl Agent {
         };
         puncher.set_gathering(gathering);
         puncher.handle_timeout(now);
+        if let Some(address) = puncher.awaits_port_at() {
+            self.look_for_port(now, address);
+        }
         while let Some(action) = self.punching.next_action() {
             self.perform(now, action);
+        }
+    }
+
+    /// From where the peer's checks come that get no answer through: one that nobody has told.
+    fn look_for_port(&mut self, now: Instant, address: IpAddr) {
+        let here = |pair: &&Pair| pair.seen && pair.valid.is_none() && pair.is_direct();
+        let seen = self.list.iter().filter(here).map(|pair| pair.key.remote);
+        let seen = seen.filter(|remote| remote.ip() == address && !self.is_told(*remote));
+        let first = seen.min_by_key(|remote| self.remotes.place(*remote));
+        if let (Some(first), Some(puncher)) = (first, &mut self.punching.puncher) {
+            puncher.on_port(now, first);
         }
     }
 
@@ -229,6 +243,7 @@ impl Agent {
             self.transactions
                 .cancel(|p| matches!(p, Purpose::Sample { base, .. } if base == socket));
             self.locals.remove_socket(*socket);
+            self.forget_asymmetric_of(*socket);
             self.drop_pairs_of(now, *socket);
         }
         self.events.push_back(Event::CloseSockets(sockets));
@@ -274,6 +289,7 @@ impl Agent {
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
         self.punching.probes.insert(id, pair);
+        self.note_opened(pair);
         let transmit = Transmit {
             local: pair.local,
             remote: pair.remote,
@@ -298,9 +314,11 @@ impl Agent {
         };
         let came = PairKey::new(unscoped(datagram.local), datagram.remote);
         if let Some(Outcome::Success { mapped }) = self.read_response(message)
-            && came == pair
+            && (came == pair || self.hears_elsewhere(now, pair, datagram, message))
         {
             if self.pair_up(pair) {
+                let punched = message.get::<Punched>().ok().flatten();
+                self.note_asymmetric(now, pair, punched);
                 self.on_check_success(now, pair, mapped, None, false);
             }
             self.punching.probes.remove(&message.transaction_id());
@@ -317,6 +335,27 @@ impl Agent {
                 (Some(base), Some(remote)) => self.list.add_seen(base, remote),
                 _ => false,
             }
+    }
+
+    /// Whether our NAT gives each port of an address a mapping of its own, or may, as far as is known.
+    pub(super) fn maps_by_port(&self) -> bool {
+        let puncher = self.punching.puncher.as_ref();
+        let local = puncher.and_then(Puncher::local);
+        local.is_some_and(|nat| nat.mapping.may_depend_on_ports())
+    }
+
+    /// A pair turns out to have a port for each direction.
+    pub(super) fn call_asymmetric(&mut self, now: Instant, key: PairKey) {
+        let asked = self.plain_technique(key);
+        self.punching.found.insert(key, Technique::Asymmetric);
+        if let Some(asked) = asked {
+            self.tallies.renamed(now, asked, Technique::Asymmetric);
+        }
+    }
+
+    /// Whether a pair has a port for each direction: others that work are preferred.
+    pub(super) fn is_asymmetric(&self, key: PairKey) -> bool {
+        self.punching.found.get(&key) == Some(&Technique::Asymmetric)
     }
 
     /// A STUN server has answered the main socket.

@@ -156,7 +156,10 @@ impl Agent {
         self.counts.checks_received = self.counts.checks_received.saturating_add(1);
         self.tcp.prove(check.pair.local);
         let remote = check.pair.remote;
-        let answer = check.punched.map(|_| Punched::default());
+        let answer = check.punched.map(|_| Punched {
+            guessed: false,
+            asymmetric: self.is_heard_elsewhere(check.pair),
+        });
         if self.peer.is_none() {
             self.remember(check);
         } else if !self.accept(now, &check) {
@@ -257,6 +260,7 @@ impl Agent {
         }
         self.peer_began();
         self.note_guess(check.pair, check.punched.is_some_and(|p| p.guessed));
+        self.note_asymmetric(now, check.pair, check.punched);
         let controlled = self.role == Role::Controlled;
         let known = self.list.get(check.pair);
         let relayed = known.is_some_and(super::pair::Pair::is_relayed);

@@ -1,6 +1,7 @@
 //! Two agents and a clock.
 
 mod assisted;
+mod asymmetric;
 mod components;
 mod connecting;
 mod consent;

@@ -1,4 +1,8 @@
 //! What a path is called that was punched.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks at one kind of event"
+)]
 
 use std::net::SocketAddr;
 

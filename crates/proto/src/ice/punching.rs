@@ -421,12 +421,20 @@ impl Agent {
         if !self.list.get(key).is_some_and(new) {
             return;
         }
-        let probed = || self.punching.probes.values().any(|probe| *probe == key);
-        let met = guessed || !self.is_told(key.remote) && probed();
-        let puncher = self.punching.puncher.as_ref().filter(|_| met);
-        if let Some(technique) = puncher.and_then(Puncher::technique) {
+        if let Some(puncher) = &self.punching.puncher
+            && (guessed || self.is_fruit(puncher, key))
+            && let Some(technique) = puncher.technique()
+        {
             self.punching.found.entry(key).or_insert(technique);
         }
+    }
+
+    /// Whether an attempt is to thank for a pair. The first hit ends it; the next ones are its fruits
+    /// as well.
+    fn is_fruit(&self, puncher: &Puncher, key: PairKey) -> bool {
+        let probed = || self.punching.probes.values().any(|probe| *probe == key);
+        let met = || puncher.has_succeeded() || probed();
+        self.locals.is_socket(key.local) || !self.is_told(key.remote) && met()
     }
 
     /// A pair has become valid: if it is direct, no more is to be punched.
@@ -434,20 +442,15 @@ impl Agent {
         if !self.list.get(key).is_some_and(Pair::is_direct) {
             return;
         }
-        let told = self.is_told(key.remote);
-        let Some(puncher) = &mut self.punching.puncher else {
-            return;
-        };
-        let probed = || self.punching.probes.values().any(|probe| *probe == key);
-        // The first hit ends the attempt; the next ones are its fruits as well.
-        let fruit = !told && (puncher.has_succeeded() || probed());
-        if self.locals.is_socket(key.local) || fruit {
-            let technique = puncher.technique();
-            let found = &mut self.punching.found;
-            technique.map(|technique| *found.entry(key).or_insert(technique));
+        let puncher = self.punching.puncher.as_ref();
+        let fruit = puncher.filter(|puncher| self.is_fruit(puncher, key));
+        if let Some(technique) = fruit.and_then(Puncher::technique) {
+            self.punching.found.entry(key).or_insert(technique);
         }
         let punched = self.punching.found.contains_key(&key);
-        puncher.on_direct(now, punched);
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_direct(now, punched);
+        }
     }
 
     pub(super) fn punch_selected(&mut self, key: PairKey) {

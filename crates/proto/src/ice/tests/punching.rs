@@ -7,7 +7,8 @@
 use std::net::SocketAddr;
 
 use postern_wire::stun::{
-    Builder, Class, IceControlled, Method, Priority, Punched, TransactionId, Username,
+    Builder, Class, IceControlled, Message, Method, Priority, Punched, TransactionId, Username,
+    XorMappedAddress,
 };
 
 use super::super::*;
@@ -15,7 +16,7 @@ use super::ms;
 use super::net::Pair;
 use crate::Verdict;
 use crate::punch::{
-    Allocation, Filtering, Mapping, Message, NatReport, PortRange, Technique, Techniques,
+    self, Allocation, Filtering, Mapping, NatReport, PortRange, Technique, Techniques,
 };
 
 const OURS: &str = "45.45.1.1:1000";
@@ -49,7 +50,9 @@ fn probing() -> Pair {
         parity: false,
     };
     pair.link_a();
-    pair.a.agent.handle_punch(pair.now, Message::Nat(nat));
+    pair.a
+        .agent
+        .handle_punch(pair.now, punch::Message::Nat(nat));
     pair.run(ms(300));
     let asked = |event: &Event| matches!(event, Event::OpenSockets { attempt: true, .. });
     assert!(pair.a.first(asked).is_some());
@@ -92,6 +95,19 @@ fn called(pair: &mut Pair, port: u16, guessed: bool) -> Technique {
     pair.a.agent.technique(&seen.unwrap())
 }
 
+/// The peer answers the probe of a port.
+fn answer(pair: &mut Pair, port: u16) {
+    let mut sent = pair.a.sent.iter();
+    let probe = sent.find(|(_, t)| t.remote == theirs(port)).unwrap();
+    let id = Message::parse(&probe.1.payload).unwrap().transaction_id();
+    let answer = Builder::new(Class::Success, Method::BINDING, id)
+        .attribute(&XorMappedAddress(OURS.parse().unwrap()))
+        .message_integrity(pair.b.agent.local_credentials().pwd.as_bytes())
+        .fingerprint()
+        .build();
+    pair.inject(&theirs(port).to_string(), OURS, answer);
+}
+
 fn probed(pair: &Pair, port: u16) -> bool {
     pair.a.sent.iter().any(|(_, t)| t.remote == theirs(port))
 }
@@ -118,4 +134,15 @@ fn a_path_that_the_peer_has_guessed_has_its_name_and_one_that_nobody_has_is_a_pl
     let (one, another) = (others.next().unwrap(), others.next().unwrap());
     assert_eq!(called(&mut pair, one, true), Technique::Birthday);
     assert_eq!(called(&mut pair, another, false), Technique::PeerReflexive);
+}
+
+/// The peer's first valid pair may be another one than ours.
+#[test]
+fn what_an_attempt_has_met_last_is_its_fruit_as_well() {
+    let mut pair = probing();
+    let mut ports = (PORTS.first..=PORTS.last).filter(|port| probed(&pair, *port));
+    let (first, second) = (ports.next().unwrap(), ports.next().unwrap());
+    answer(&mut pair, first);
+    assert!(pair.a.valid_at().is_some());
+    assert_eq!(called(&mut pair, second, false), Technique::Birthday);
 }

@@ -33,6 +33,8 @@ mod bench {
 
     const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
     const MINIUPNPD: &str = "miniupnpd";
+    /// As on a router: it puts itself into the background.
+    const DAEMON: &str = r#"rm -f "$2"; "$0" -f "$1" -P "$2" && exec sleep infinity"#;
     /// Where it describes itself.
     const URL: &str = "http://192.168.1.1:5000/rootDesc.xml";
 
@@ -92,9 +94,20 @@ mod bench {
         fn launch(&mut self) -> Result<()> {
             self.daemon = None;
             self.world.nft("router", miniupnpd::RULES)?;
-            let mut command = self.world.command("router", MINIUPNPD)?;
-            command.arg("-d").arg("-f").arg(self.path("miniupnpd.conf"));
-            command.arg("-P").arg(self.path("miniupnpd.pid"));
+            // In the foreground it would write each of its steps to a console, which is slow.
+            // What it leaves in the background ends with its namespace of processes.
+            let mut command = self.world.command("router", "unshare")?;
+            command.args([
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                DAEMON,
+                MINIUPNPD,
+            ]);
+            command.arg(self.path("miniupnpd.conf"));
+            command.arg(self.path("miniupnpd.pid"));
             command.current_dir(self.directory.path());
             self.daemon = Some(Program::start(command)?);
             Ok(())

@@ -22,6 +22,7 @@ pub mod connect;
 pub mod fuzz;
 pub mod gateway;
 pub mod ice;
+pub mod mdns;
 pub mod portmap;
 pub mod probe;
 pub mod punch;

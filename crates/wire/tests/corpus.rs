@@ -17,6 +17,7 @@ const TARGETS: &[Target] = &[
     ("signal", fuzz::signal),
     ("transfer", fuzz::transfer),
     ("turn", fuzz::turn),
+    ("mdns", fuzz::mdns),
     ("natpmp", fuzz::natpmp),
     ("pcp", fuzz::pcp),
     ("probe", fuzz::probe),

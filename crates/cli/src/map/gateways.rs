@@ -1,15 +1,12 @@
 //! Gateways that answered before. They spare the search, and are asked before they are
 //! believed: what is written here may be out of date, and costs nothing then.
-//!
-//! One file beside that of the mappings, replaced as a whole.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use postern::portmap::{Found, Known, Link, PortMapping, Protocol, Ticket};
 use serde::{Deserialize, Serialize};
 
+use super::records::{Durability, Records};
 use super::state;
 
 /// The most networks that are remembered.
@@ -43,19 +40,21 @@ impl Entry {
 /// The file.
 #[derive(Debug, Clone)]
 pub(super) struct Gateways {
-    path: Option<PathBuf>,
+    file: Option<Records>,
 }
 
 impl Gateways {
     /// The file of this user; without a home directory nothing is remembered.
     pub(super) fn of_user() -> Self {
-        let path = state::directory().map(|directory| directory.join("gateways.json"));
-        Self { path }
+        Self {
+            file: state::file_of_user("gateways.jsonl"),
+        }
     }
 
     /// All of them. A file that cannot be read counts as empty.
     pub(super) fn known(&self) -> Vec<Known> {
-        self.entries().iter().filter_map(Entry::known).collect()
+        let entries: Vec<Entry> = self.file.as_ref().map(Records::read).unwrap_or_default();
+        entries.iter().filter_map(Entry::known).collect()
     }
 
     /// Notes what made a mapping.
@@ -75,33 +74,22 @@ impl Gateways {
 
     /// Who cannot write it down searches the next time.
     fn note(&self, link: &Link, protocol: Protocol, location: Option<String>) {
-        let Some(path) = &self.path else {
+        let Some(file) = &self.file else {
             return;
         };
-        let mut entries = self.entries();
-        let known = entries.iter().position(|entry| entry.is_about(link));
-        let known = known.map(|index| entries.remove(index));
-        let before = known.as_ref().and_then(|entry| entry.location.clone());
-        let entry = Entry {
-            interface: link.interface.clone(),
-            router: link.gateway,
-            protocol: protocol.to_string(),
-            location: location.or(before),
-        };
-        if known.as_ref() == Some(&entry) {
-            return;
-        }
-        entries.push(entry);
-        let excess = entries.len().saturating_sub(MAX_NETWORKS);
-        entries.drain(..excess);
-        let text = serde_json::to_vec(&entries).unwrap_or_default();
-        let _ = state::replace(path, &text, false);
-    }
-
-    fn entries(&self) -> Vec<Entry> {
-        let text = self.path.as_ref().and_then(|path| fs::read(path).ok());
-        text.and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default()
+        let _ = file.change(|entries: &mut Vec<Entry>| {
+            let known = entries.iter().position(|entry| entry.is_about(link));
+            let before = known.and_then(|index| entries.remove(index).location);
+            entries.push(Entry {
+                interface: link.interface.clone(),
+                router: link.gateway,
+                protocol: protocol.to_string(),
+                location: location.or(before),
+            });
+            let excess = entries.len().saturating_sub(MAX_NETWORKS);
+            entries.drain(..excess);
+            Durability::Later
+        });
     }
 }
 
@@ -113,7 +101,7 @@ mod tests {
     fn a_network_is_known_by_its_interface_and_router() {
         let directory = tempfile::tempdir().unwrap();
         let gateways = Gateways {
-            path: Some(directory.path().join("a/gateways.json")),
+            file: Some(Records::new(directory.path().join("gateways.jsonl"))),
         };
         let link = |last: u8| Link {
             interface: "eth0".to_owned(),

@@ -1,6 +1,7 @@
 //! `postern map`: ports of the home router that lead to this machine.
 
 mod gateways;
+mod records;
 mod show;
 mod state;
 

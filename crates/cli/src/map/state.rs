@@ -1,17 +1,14 @@
 //! Mappings that were made by this program and left standing: NAT-PMP and PCP cannot list, and
 //! PCP deletes by a nonce that only its maker knows.
-//!
-//! One file, readable by its owner only, replaced as a whole.
 
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use postern::portmap::{Nonce, PortMapping, Protocol, Ticket, Transport, Wish};
 use serde::{Deserialize, Serialize};
+
+use super::records::{Durability, Records};
 
 /// The most mappings that are remembered.
 const MAX_RECORDS: usize = 1024;
@@ -140,23 +137,20 @@ fn seconds() -> u64 {
 /// The file.
 #[derive(Debug, Clone)]
 pub(super) struct State {
-    path: Option<PathBuf>,
+    file: Option<Records>,
 }
 
 impl State {
     /// The file of this user; without a home directory nothing is remembered.
     pub(super) fn of_user() -> Self {
         Self {
-            path: directory().map(|directory| directory.join("mappings.json")),
+            file: file_of_user("mappings.jsonl"),
         }
     }
 
     /// What may stand still. A file that cannot be read counts as empty.
     pub(super) fn records(&self) -> Vec<Record> {
-        let text = self.path.as_ref().and_then(|path| fs::read(path).ok());
-        let records: Vec<Record> = text
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
+        let records: Vec<Record> = self.file.as_ref().map(Records::read).unwrap_or_default();
         records.into_iter().filter(Record::stands).collect()
     }
 
@@ -180,67 +174,47 @@ impl State {
     /// Remembers a mapping.
     pub(super) fn add(&self, mapping: &PortMapping) -> io::Result<()> {
         let record = Record::new(mapping);
-        let mut records = self.records();
-        records.retain(|known| !known.is_same(&record));
-        records.push(record);
-        let excess = records.len().saturating_sub(MAX_RECORDS);
-        records.drain(..excess);
-        self.write(&records)
+        self.change(|records| {
+            records.retain(|known| !known.is_same(&record));
+            records.push(record);
+            let excess = records.len().saturating_sub(MAX_RECORDS);
+            records.drain(..excess);
+        })
     }
 
     /// Forgets one.
     pub(super) fn remove(&self, record: &Record) -> io::Result<()> {
-        let mut records = self.records();
-        records.retain(|known| !known.is_same(record));
-        self.write(&records)
+        self.change(|records| records.retain(|known| !known.is_same(record)))
     }
 
-    fn write(&self, records: &[Record]) -> io::Result<()> {
-        let Some(path) = &self.path else {
+    fn change(&self, change: impl FnOnce(&mut Vec<Record>)) -> io::Result<()> {
+        let Some(file) = &self.file else {
             return Ok(());
         };
-        let text = serde_json::to_vec(records).map_err(io::Error::other)?;
-        // What a lease ends may be forgotten when the power fails; the disk takes its time.
-        let lasting = records.iter().any(|record| record.lifetime == 0);
-        replace(path, &text, lasting)
+        file.change(|records: &mut Vec<Record>| {
+            records.retain(Record::stands);
+            change(records);
+            // What a lease ends may be forgotten when the power fails; the disk takes its time.
+            if records.iter().any(|record| record.lifetime == 0) {
+                Durability::Now
+            } else {
+                Durability::Later
+            }
+        })
     }
 }
 
-/// Where this user's state is.
-pub(super) fn directory() -> Option<PathBuf> {
+/// A file in the directory where this user's state is.
+pub(super) fn file_of_user(name: &str) -> Option<Records> {
     let directories = directories::ProjectDirs::from("", "", "postern")?;
     let state = directories.state_dir();
-    Some(
-        state
-            .unwrap_or_else(|| directories.data_local_dir())
-            .to_owned(),
-    )
-}
-
-/// Replaces a file that its owner alone may read. If it is `lasting`, it is on the disk when
-/// this returns.
-pub(super) fn replace(path: &Path, text: &[u8], lasting: bool) -> io::Result<()> {
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    fs::create_dir_all(directory)?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let new = directory.join(format!(".{name}.{}", std::process::id()));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(text)?;
-    if lasting {
-        file.sync_all()?;
-    }
-    fs::rename(new, path)
+    let directory = state.unwrap_or_else(|| directories.data_local_dir());
+    Some(Records::new(directory.join(name)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn mapping(ticket: Ticket, protocol: Protocol) -> PortMapping {
         PortMapping {
@@ -262,7 +236,7 @@ mod tests {
     fn every_kind_of_mapping_is_remembered_and_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let state = State {
-            path: Some(directory.path().join("a/b.json")),
+            file: Some(Records::new(directory.path().join("b.jsonl"))),
         };
         let url: postern::portmap::HttpUrl = "http://192.168.1.1:5000/r.xml".parse().unwrap();
         for (ticket, protocol) in [
@@ -285,11 +259,6 @@ mod tests {
         }
         // The pinhole is another place than the mapping; the three others are one.
         assert_eq!(state.records().len(), 2);
-        let mode = fs::metadata(state.path.as_ref().unwrap())
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
         for record in state.records() {
             state.remove(&record).unwrap();
         }

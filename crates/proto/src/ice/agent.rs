@@ -448,7 +448,9 @@ impl Agent {
                 let same = base.component == remote.component;
                 let direct = ![base.kind, remote.kind].contains(&CandidateKind::Relayed);
                 let new = direct && exploring.has(base.address, remote.address);
-                if same && (new || !settled) && can_pair(base.address, remote.address) {
+                let hidden = self.names.hide(base.kind, remote.address);
+                let wanted = same && !hidden && (new || !settled);
+                if wanted && can_pair(base.address, remote.address) {
                     self.list.add(base, remote);
                 }
             }

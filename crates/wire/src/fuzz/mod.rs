@@ -3,6 +3,7 @@
 //! `fuzz/` calls them with libFuzzer; `tests/corpus.rs` replays the committed corpora on
 //! stable Rust.
 
+mod mdns;
 mod portmap;
 mod probe;
 mod signal;
@@ -11,6 +12,7 @@ mod transfer;
 mod turn;
 mod uri;
 
+pub use mdns::mdns;
 pub use portmap::{natpmp, pcp, upnp};
 pub use probe::probe;
 pub use signal::signal;

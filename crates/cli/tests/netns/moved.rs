@@ -9,7 +9,7 @@ use postern_lab::netns::{Case, Home, Topology};
 use postern_lab::sim::Nat;
 
 use crate::mapped::{Upnpd, random};
-use crate::roaming::{assert_ends_at, film, roam, scene, slow};
+use crate::roaming::{assert_ends_at, film, roam, slow};
 use crate::scene::Scene;
 
 pub(crate) const CASES: &[Case] = postern_lab::cases!(

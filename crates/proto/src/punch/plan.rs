@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Technique;
 use super::budget::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, NARROW_PORTS, PROBES_PER_SECOND};
-use super::nat::{Allocation, Mapping, NatReport, PortRange};
+use super::nat::{Allocation, Filtering, Mapping, NatReport, PortRange};
 
 /// The fewest sockets of a birthday: with fewer, chance varies too much.
 const MIN_SOCKETS: u32 = 16;
@@ -63,6 +63,19 @@ pub enum Part {
         /// Which ports.
         ports: PortRange,
         /// How many checks.
+        probes: u32,
+        /// The peer has one port for all of ours: once a check of it has come from there, all
+        /// sockets send to that port, so that its next hit is one in both directions.
+        answers: bool,
+    },
+    /// First open so many mappings towards the one address of the peer, then check random ports of it,
+    /// all from the main socket: the peer [answers](Self::Spray::answers) the port that it sees.
+    OpenThenProbe {
+        /// How many mappings to open.
+        sockets: u32,
+        /// Which ports to check.
+        ports: PortRange,
+        /// How many datagrams in all.
         probes: u32,
     },
     /// Both [`Open`](Self::Open) and [`Probe`](Self::Probe), in turn: it is not known which
@@ -130,6 +143,7 @@ impl Plan {
             Part::Open { .. } => MAX_PROBES,
             Part::Probe { probes, .. }
             | Part::Spray { probes, .. }
+            | Part::OpenThenProbe { probes, .. }
             | Part::OpenAndProbe { probes, .. } => probes,
         };
         let sending = Duration::from_secs(1).saturating_mul(datagrams);
@@ -144,6 +158,7 @@ impl Plan {
             Part::Predict { .. } | Part::Renew { .. } | Part::Follow | Part::Probe { .. } => 0,
             Part::Open { sockets }
             | Part::Spray { sockets, .. }
+            | Part::OpenThenProbe { sockets, .. }
             | Part::OpenAndProbe { sockets, .. } => sockets,
         }
     }
@@ -180,10 +195,26 @@ impl Plan {
     fn with_both_dependent(local: &NatReport, remote: &NatReport) -> Self {
         let widest = ports_of(local).count().max(ports_of(remote).count());
         if widest <= NARROW_PORTS {
-            Self::from_both_sides(local, remote, NARROW_SOCKETS, MAX_NARROW_PROBES)
-        } else {
-            Self::from_both_sides(local, remote, max_sockets(), MAX_PROBES)
+            return Self::from_both_sides(local, remote, NARROW_SOCKETS, MAX_NARROW_PROBES);
         }
+        let plan = Self::from_both_sides(local, remote, max_sockets(), MAX_PROBES);
+        let (ports, probes) = (surest_of(remote), MAX_PROBES);
+        let one_port = |nat: &NatReport| nat.mapping == Mapping::AddressDependent;
+        let part = if one_port(local) && remote.mapping.may_depend_on_ports() {
+            Part::OpenThenProbe {
+                sockets: openings(local, remote),
+                ports,
+                probes,
+            }
+        } else {
+            Part::Spray {
+                sockets: max_sockets(),
+                ports,
+                probes,
+                answers: one_port(remote) && local.mapping.may_depend_on_ports(),
+            }
+        };
+        Self { part, ..plan }
     }
 
     fn from_both_sides(local: &NatReport, remote: &NatReport, sockets: u32, probes: u32) -> Self {
@@ -194,6 +225,7 @@ impl Plan {
                 sockets,
                 ports: surest_of(remote),
                 probes,
+                answers: false,
             },
             probability: two_sided(ours, ports.count(), probes),
             grace: GRACE,
@@ -278,6 +310,15 @@ fn ahead_of(step: i16, last: u16) -> PortRange {
         first: last.min(end),
         last: last.max(end),
     }
+}
+
+/// Mappings that the peer may guess at, where its guesses can get in and ours cannot: none where it
+/// is known that this is not so.
+fn openings(local: &NatReport, remote: &NatReport) -> u32 {
+    let strict = Filtering::AddressAndPortDependent;
+    let useless =
+        local.filtering == strict || ![strict, Filtering::Unknown].contains(&remote.filtering);
+    if useless { 0 } else { max_sockets() }
 }
 
 fn max_sockets() -> u32 {

@@ -238,6 +238,9 @@ impl Session {
             && established.follower.nudge()
         {
             established.to_carry = MAX_CARRIED;
+            if let Some(held) = established.held.take() {
+                self.carry(held);
+            }
         }
     }
 

@@ -186,12 +186,12 @@ impl Agent {
         let address = candidate.address;
         let (components, loopback) = (self.config.components, self.config.allow_loopback);
         let relayed = candidate.kind == CandidateKind::Relayed;
-        let rests = self.is_at_rest(now);
+        let news = self.is_told_as_news(now, &candidate);
         if self.has_begun() {
             self.make_room_for_news();
         }
         let added = self.remotes.add(candidate, components, loopback);
-        if rests && !relayed && self.remotes.find(address).is_some() {
+        if news && !relayed && self.remotes.find(address).is_some() {
             self.on_new_remote(now, address);
         }
         match added {

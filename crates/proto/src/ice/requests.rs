@@ -241,7 +241,7 @@ impl Agent {
     /// no room for the pair.
     fn accept(&mut self, now: Instant, check: &Check) -> bool {
         let seen = self.list.get(check.pair).is_some_and(|pair| pair.seen);
-        if !seen && self.is_at_rest(now) && self.may_be_news(check.pair) {
+        if !seen && self.takes_news(now) && self.may_be_news(check.pair) {
             self.on_new_remote(now, check.pair.remote);
         }
         if !self.accept_quietly(now, check) {

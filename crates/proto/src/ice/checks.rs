@@ -87,7 +87,7 @@ impl Agent {
         let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
         let punched = self.is_peer_of_ours().then(|| Punched {
-            guessed: false,
+            guessed: self.locals.is_socket(pair.local),
             asymmetric: self.is_heard_elsewhere(pair),
         });
         if let Some(payload) =
@@ -251,6 +251,7 @@ impl Agent {
     ) {
         if let (Purpose::Check { pair, .. }, Outcome::Success { .. }) = (purpose, outcome) {
             let punched = message.get::<Punched>().ok().flatten();
+            self.note_guess(pair, punched.is_some_and(|punched| punched.guessed));
             self.note_asymmetric(now, pair, punched);
         }
     }

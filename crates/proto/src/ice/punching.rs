@@ -281,7 +281,7 @@ impl Agent {
     pub(super) fn send_probe(&mut self, pair: PairKey, ttl: Option<u8>) {
         let id = random_transaction_id(&mut self.rng);
         let punched = self.is_peer_of_ours().then(|| Punched {
-            guessed: !self.is_told(pair.remote),
+            guessed: self.locals.is_socket(pair.local) || !self.is_told(pair.remote),
             asymmetric: false,
         });
         let Some(payload) = self.check_message(id, pair.local, punched) else {
@@ -413,9 +413,10 @@ impl Agent {
         self.remotes.find(remote).is_some_and(told)
     }
 
-    /// A check of the peer has arrived: because one of us guessed the other's port, if we have
-    /// probed that one, or the peer says so. It may be used before our own check is answered, so it
-    /// gets its name now.
+    /// A check of the peer has arrived, or an answer: because one of us guessed the other's port, if we
+    /// have probed that one, or the peer says so. A socket of its attempt may have got a port that it
+    /// had told of another, and then a plain check of ours has met it. The path may be used before our
+    /// own check is answered, so it gets its name now.
     pub(super) fn note_guess(&mut self, key: PairKey, guessed: bool) {
         let new = |pair: &Pair| pair.is_direct() && pair.valid.is_none();
         if !self.list.get(key).is_some_and(new) {

@@ -157,7 +157,7 @@ impl Agent {
         self.tcp.prove(check.pair.local);
         let remote = check.pair.remote;
         let answer = check.punched.map(|_| Punched {
-            guessed: false,
+            guessed: self.locals.is_socket(check.pair.local),
             asymmetric: self.is_heard_elsewhere(check.pair),
         });
         if self.peer.is_none() {

@@ -95,13 +95,17 @@ fn called(pair: &mut Pair, port: u16, guessed: bool) -> Technique {
     pair.a.agent.technique(&seen.unwrap())
 }
 
-/// The peer answers the probe of a port.
-fn answer(pair: &mut Pair, port: u16) {
+/// The peer answers the check of a port, perhaps from a socket of its attempt.
+fn answer(pair: &mut Pair, port: u16, guessed: bool) {
     let mut sent = pair.a.sent.iter();
     let probe = sent.find(|(_, t)| t.remote == theirs(port)).unwrap();
     let id = Message::parse(&probe.1.payload).unwrap().transaction_id();
     let answer = Builder::new(Class::Success, Method::BINDING, id)
         .attribute(&XorMappedAddress(OURS.parse().unwrap()))
+        .attribute(&Punched {
+            guessed,
+            asymmetric: false,
+        })
         .message_integrity(pair.b.agent.local_credentials().pwd.as_bytes())
         .fingerprint()
         .build();
@@ -142,7 +146,28 @@ fn what_an_attempt_has_met_last_is_its_fruit_as_well() {
     let mut pair = probing();
     let mut ports = (PORTS.first..=PORTS.last).filter(|port| probed(&pair, *port));
     let (first, second) = (ports.next().unwrap(), ports.next().unwrap());
-    answer(&mut pair, first);
+    answer(&mut pair, first, false);
     assert!(pair.a.valid_at().is_some());
     assert_eq!(called(&mut pair, second, false), Technique::Birthday);
+}
+
+/// Of 256 random ports one is a told one in one of 126 meetings, where flows to different endpoints
+/// share ports,
+/// and then it is a plain check that has met it.
+#[test]
+fn a_plain_check_that_a_socket_of_the_peers_attempt_answers_has_met_by_chance() {
+    for (guessed, technique) in [(true, Technique::Birthday), (false, Technique::Host)] {
+        let mut pair = probing();
+        let line = "candidate:1 1 udp 2130706431 45.45.2.2 2000 typ host";
+        let candidate = line.parse().unwrap();
+        pair.a.agent.add_remote_candidate(pair.now, candidate);
+        pair.drain();
+        pair.run(ms(100));
+        answer(&mut pair, 2000, guessed);
+        let path = pair.a.events.iter().find_map(|(_, event)| match event {
+            Event::Valid { path, .. } => Some(*path),
+            _ => None,
+        });
+        assert_eq!(pair.a.agent.technique(&path.unwrap()), technique);
+    }
 }

@@ -25,7 +25,7 @@ pub struct IceControlling(pub u64);
 /// of those given by expert review (RFC 8489 section 18.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Punched {
-    /// The port that this is sent to was guessed.
+    /// The port that this is sent to was guessed, or it leaves from a socket that was opened to punch.
     pub guessed: bool,
     /// The sender sends on this path to one port and hears from another.
     pub asymmetric: bool,

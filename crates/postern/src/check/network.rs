@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::net::prefix_of_resolver;
+use crate::net::Advertised;
 use crate::portmap::default_routers;
 
 use super::udp::route_to;
@@ -80,8 +80,9 @@ impl Network {
     }
 }
 
-/// Looks around, and asks the resolver about NAT64.
+/// Looks around, and asks routers and the resolver about NAT64.
 pub(super) async fn look(proxy: Option<String>) -> Network {
+    let nat64 = Advertised::listen().find_any().await;
     let routers = default_routers();
     let routers = routers
         .into_iter()
@@ -90,7 +91,7 @@ pub(super) async fn look(proxy: Option<String>) -> Network {
         interfaces: interfaces(),
         routers: routers.take(MAX_TOLD).collect(),
         way_out: None,
-        nat64: prefix_of_resolver().await.map(|prefix| prefix.to_string()),
+        nat64: nat64.map(|prefix| prefix.to_string()),
         proxy,
     }
 }

@@ -1,9 +1,11 @@
 //! Routers that advertise the prefix of a NAT64 (RFC 8781), to a host whose resolver knows none.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::net::{Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use postern_lab::netns::{Case, Program, World};
@@ -15,6 +17,7 @@ use crate::house::House;
 
 pub(crate) const CASES: &[Case] = postern_lab::cases![
     a_prefix_that_the_router_advertises_is_told,
+    servers_of_ipv4_are_asked_through_the_nat64,
     an_ipv4_candidate_is_reached_through_the_prefix_once_the_router_advertises_it,
 ];
 
@@ -35,6 +38,103 @@ fn a_prefix_that_the_router_advertises_is_told() {
     assert_eq!(nat64(&house), "64:ff9b::/96");
     router.advertise(0);
     assert_eq!(nat64(&house), Value::Null);
+}
+
+fn servers_of_ipv4_are_asked_through_the_nat64() {
+    let mut house = House::with_ipv6();
+    house.serve_with_both_addresses();
+    house
+        .world
+        .ip("alice", "addr del 192.168.1.10/24 dev eth0\n")
+        .unwrap();
+    let _router = Router::of(&house.world);
+    translate(&house.world);
+    let told = house.check_on("alice", &["--json"]).json();
+    assert_eq!(told["nat64"], "64:ff9b::/96", "{told}");
+    let udp = &told["udp"];
+    assert_eq!(udp["mapping"], "endpoint-independent", "{told}");
+    // By the firewall of the router, and found by the server's second address.
+    let filtering = "address-and-port-dependent";
+    assert_eq!(udp["filtering"], filtering, "{told}");
+    assert_eq!(told["reach"], "direct", "{told}");
+    let mapped = udp["public"][0].as_str().unwrap();
+    assert!(mapped.starts_with("45.45.2.2:"), "{told}");
+}
+
+/// Lets `red` carry UDP between its home and the server under the prefix: each socket inside has one
+/// port outside.
+fn translate(world: &World) {
+    let addresses = world.addresses("server").unwrap();
+    let servers: Vec<Ipv4Addr> = addresses.iter().filter_map(v4).collect();
+    for server in servers.iter().copied() {
+        let inside = synthesised(server);
+        let add = format!("addr add {inside}/128 dev lan nodad\n");
+        world.ip("red", &add).unwrap();
+    }
+    let bind = || {
+        let ports = [3478, 3479];
+        let all = servers
+            .iter()
+            .flat_map(|ip| ports.map(|port| SocketAddrV4::new(*ip, port)));
+        let listen = |outside: SocketAddrV4| {
+            let inside = (synthesised(*outside.ip()), outside.port());
+            (outside, Arc::new(UdpSocket::bind(inside).unwrap()))
+        };
+        Arc::new(all.map(listen).collect::<Doors>())
+    };
+    let doors = world.run("red", bind).unwrap();
+    let mapped = Arc::new(Mutex::new(BTreeMap::new()));
+    for outside in doors.keys().copied() {
+        let (doors, mapped) = (doors.clone(), mapped.clone());
+        let thread = world.spawn("red", move || carry_out(outside, &doors, &mapped));
+        thread.unwrap();
+    }
+}
+
+/// The sockets that stand for the server's, by these.
+type Doors = BTreeMap<SocketAddrV4, Arc<UdpSocket>>;
+type Mapped = Mutex<BTreeMap<SocketAddr, Arc<UdpSocket>>>;
+
+/// What comes for one of the server's sockets leaves from the port of who has sent it.
+fn carry_out(outside: SocketAddrV4, doors: &Arc<Doors>, mapped: &Mapped) {
+    let mut buffer = [0; 4096];
+    while let Ok((length, from)) = doors[&outside].recv_from(&mut buffer) {
+        let port = mapped
+            .lock()
+            .unwrap()
+            .entry(from)
+            .or_insert_with(|| {
+                let port = Arc::new(UdpSocket::bind("45.45.2.2:0").unwrap());
+                let (doors, answered) = (doors.clone(), port.clone());
+                thread::spawn(move || carry_in(&answered, from, &doors));
+                port
+            })
+            .clone();
+        let _ = port.send_to(&buffer[..length], outside);
+    }
+}
+
+fn carry_in(port: &UdpSocket, inside: SocketAddr, doors: &Doors) {
+    let mut buffer = [0; 4096];
+    while let Ok((length, from)) = port.recv_from(&mut buffer) {
+        if let SocketAddr::V4(from) = from
+            && let Some(door) = doors.get(&from)
+        {
+            let _ = door.send_to(&buffer[..length], inside);
+        }
+    }
+}
+
+fn synthesised(ip: Ipv4Addr) -> Ipv6Addr {
+    let [.., high, low] = ip.to_ipv6_mapped().segments();
+    Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low)
+}
+
+fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    }
 }
 
 fn nat64(house: &House) -> Value {

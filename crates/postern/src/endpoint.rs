@@ -493,7 +493,8 @@ impl Shared {
         let hosts = self.find_addresses();
         let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
         let port = hosts.iter().find(private)?.port();
-        let keeper = self.keeper.get_or_init(|| Keeper::start(port));
+        let start = || Keeper::start(port, self.host_addresses());
+        let keeper = self.keeper.get_or_init(start);
         Some(keeper.subscribe())
     }
 
@@ -502,7 +503,7 @@ impl Shared {
     pub(crate) fn mapped_tcp(&self, hosts: &[SocketAddr]) -> Option<watch::Receiver<Mapped>> {
         let private = |host: &&SocketAddr| host.is_ipv4() && !is_public(host.ip());
         let port = hosts.iter().find(private)?.port();
-        Some(self.keeper.get()?.map_tcp(port))
+        Some(self.keeper.get()?.map_tcp(port, hosts))
     }
 
     /// What this host allows in attempts to punch.

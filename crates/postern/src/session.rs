@@ -93,6 +93,8 @@ struct Established {
     aside: Aside,
     /// What QUIC sends on paths that are lost.
     late: mpsc::Receiver<Late>,
+    /// The latest of that, as long as no path carries it.
+    held: Option<Late>,
     /// How many more of these are carried.
     to_carry: u32,
     /// For meeting the peer again.

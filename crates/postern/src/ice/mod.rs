@@ -292,6 +292,7 @@ impl Session {
             Happened::SendLimited { transmit, ttl } => self.sockets.send_limited(&transmit, ttl),
             // The description is told once; the others come with punching only.
             Happened::LocalCandidate(_)
+            | Happened::Heard { .. }
             | Happened::OpenSockets { .. }
             | Happened::CloseSockets(_)
             | Happened::AttemptEnded

@@ -6,6 +6,7 @@
 
 mod delivery;
 mod interfaces;
+mod latest;
 mod link;
 mod multicast;
 mod mux;

@@ -83,16 +83,23 @@ impl Session {
         }
     }
 
-    /// The path of this datagram is lost: the peer gets it by another one, if there is one.
-    pub(super) fn carry(&mut self, (address, datagram): Late) {
+    /// The path of this datagram is lost: the peer gets it by another one, as soon as there is one. The
+    /// latest says most.
+    pub(super) fn carry(&mut self, late: Late) {
         let Some(established) = &mut self.established else {
             return;
         };
+        let (address, datagram) = &late;
         let follower = &established.follower;
-        let is_older = follower.older().any(|(older, _)| older == address);
-        if is_older && follower.is_alive() && established.to_carry > 0 {
+        let is_older = follower.older().any(|(older, _)| older == *address);
+        if !is_older {
+            return;
+        }
+        if follower.is_alive() && established.to_carry > 0 {
             established.to_carry -= 1;
-            established.aside.say(Said::Late(datagram));
+            established.aside.say(Said::Late(datagram.clone()));
+        } else {
+            established.held = Some(late);
         }
     }
 
@@ -231,6 +238,7 @@ impl Session {
             quic: quic.weak_handle(),
             aside,
             late,
+            held: None,
             to_carry: 0,
             secret: quic::meeting_secret(&quic),
             follower,

@@ -83,6 +83,19 @@ fn whatever_cargo_starts_is_guarded() {
     }
 }
 
+/// Names of candidates are told by multicast, which is no different.
+#[test]
+#[cfg(feature = "lab")]
+fn names_are_not_told_in_the_machines_own_network() {
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    command.args(["lab", "ice", "--controlling", "--mdns", "--json"]);
+    let output = command.env(GUARD, &own).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["kind"], "guarded", "{told}");
+}
+
 /// The harness of namespaces sets the same variable.
 #[test]
 #[cfg(feature = "lab")]

@@ -265,11 +265,13 @@ impl PathFollower {
         }
     }
 
-    /// The paths before the one in use: the addresses by which QUIC knows them, and what they are.
+    /// The paths before the one in use, or the only one if the next is not known yet: the addresses by
+    /// which QUIC knows them, and what they are.
     pub(crate) fn older(&self) -> impl Iterator<Item = (SocketAddr, AddressPair)> {
         let newest = self.open.last().map(|(_, address)| *address);
+        let only = self.open.len() == 1;
         let older = self.open.iter().map(|(_, address)| *address);
-        let older = older.filter(move |address| Some(*address) != newest);
+        let older = older.filter(move |address| only || Some(*address) != newest);
         older.filter_map(|address| Some((address, self.table.pair_at(address)?)))
     }
 

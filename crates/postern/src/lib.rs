@@ -34,6 +34,7 @@ pub mod gateway;
 pub mod ice;
 mod links;
 mod mapped;
+mod mdns;
 mod metrics;
 mod net;
 mod os;

@@ -14,6 +14,7 @@ type Target = (&'static str, fn(&[u8]));
 /// `fuzz/corpus/`.
 const TARGETS: &[Target] = &[
     ("machine_gateway", fuzz::machine_gateway),
+    ("machine_mdns", fuzz::machine_mdns),
     ("machine_portmap", fuzz::machine_portmap),
     ("machine_turn_client", fuzz::machine_turn_client),
     ("machine_turn_server", fuzz::machine_turn_server),

@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Args;
 use postern::Trust;
-use postern::ice::{Description, Event, Options, Path, Role, Session};
+use postern::ice::{Description, Event, GatherError, NamesError, Options, Path, Role, Session};
 use postern::turn::{self, Credentials, Resolver, Server, ServerUri, Transport};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,10 @@ pub(crate) struct Ice {
     /// Offer loopback addresses as well
     #[arg(long)]
     loopback: bool,
+    /// Tell random multicast DNS names in place of private addresses, as browsers do, and answer for them on
+    /// the local network while this runs
+    #[arg(long)]
+    mdns: bool,
     /// Print and read JSON objects, one a line (docs/json.md). There is no other form
     #[arg(long, required = true)]
     json: bool,
@@ -92,7 +96,10 @@ pub(super) async fn run(arguments: &Ice) -> Result<(), Failure> {
 async fn echo(arguments: &Ice) -> Result<(), Failure> {
     let output = Output::new(arguments.json);
     let gathered = Session::gather(arguments.options().await?).await;
-    let mut session = gathered.map_err(|error| Failure::failed("system", chain(&error)))?;
+    let mut session = gathered.map_err(|error| {
+        let guarded = matches!(error, GatherError::Names(NamesError::Guarded));
+        Failure::failed(if guarded { "guarded" } else { "system" }, chain(&error))
+    })?;
     let local = Local {
         event: "local".to_owned(),
         description: session.description().clone(),
@@ -166,6 +173,7 @@ impl Ice {
             turn: self.servers().await?,
             relay,
             loopback: self.loopback,
+            mdns: self.mdns,
             ..Options::new(role)
         })
     }

@@ -25,13 +25,14 @@ pub(crate) const CASES: &[Case] = &[
     },
 ];
 
-const PLAIN: Means = Means {
+pub(crate) const PLAIN: Means = Means {
     stun: false,
     turn: false,
     components: 1,
+    mdns: false,
 };
 
-const ROLES: [bool; 2] = [true, false];
+pub(crate) const ROLES: [bool; 2] = [true, false];
 
 fn hosts_connect_in_both_roles() {
     let scene = Scene::public();
@@ -92,6 +93,6 @@ fn two_components_connect_in_both_roles() {
     }
 }
 
-fn kinds(pair: &Value) -> [&str; 2] {
+pub(crate) fn kinds(pair: &Value) -> [&str; 2] {
     ["local_kind", "remote_kind"].map(|side| pair[side].as_str().unwrap())
 }

@@ -11,6 +11,8 @@
 #[cfg(target_os = "linux")]
 mod cases;
 #[cfg(target_os = "linux")]
+mod names;
+#[cfg(target_os = "linux")]
 mod scene;
 
 #[cfg(not(target_os = "linux"))]
@@ -21,7 +23,10 @@ fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
 
     match scene::python() {
-        scene::Python::Works => postern_lab::netns::run_cases(cases::CASES),
+        scene::Python::Works => {
+            let cases = cases::CASES.iter().chain(names::CASES);
+            postern_lab::netns::run_cases(&cases.copied().collect::<Vec<_>>())
+        }
         scene::Python::Broken(why) => {
             eprintln!("\nscripts/setup has installed aioice, and it does not work: {why}\n");
             ExitCode::FAILURE

@@ -6,10 +6,12 @@ exchanges datagrams on each component: those it sends have to come back.
 
 import argparse
 import asyncio
+import copy
 import json
 import sys
 
 import aioice
+import aioice.mdns
 
 DATAGRAMS = 20
 PATIENCE = 20
@@ -24,13 +26,28 @@ def say(**line: object) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def describe(connection: aioice.Connection) -> None:
+async def publish(connection: aioice.Connection) -> list[aioice.Candidate]:
+    """The candidates with names in place of the addresses of hosts, which are answered for."""
+    names = await aioice.mdns.create_mdns_protocol()
+    candidates = []
+    for candidate in connection.local_candidates:
+        if candidate.type == "host":
+            name = aioice.mdns.create_mdns_hostname()
+            await names.publish(name, candidate.host)
+            candidate = copy.copy(candidate)
+            candidate.host = name
+        candidates.append(candidate)
+    return candidates
+
+
+async def describe(connection: aioice.Connection, mdns: bool) -> None:
     await connection.gather_candidates()
+    candidates = await publish(connection) if mdns else connection.local_candidates
     say(
         event="local",
         ufrag=connection.local_username,
         pwd=connection.local_password,
-        candidates=["candidate:" + c.to_sdp() for c in connection.local_candidates],
+        candidates=["candidate:" + c.to_sdp() for c in candidates],
     )
 
 
@@ -64,6 +81,7 @@ async def main() -> None:
     parser.add_argument("--stun", type=address)
     parser.add_argument("--turn", type=address)
     parser.add_argument("--user", default=":")
+    parser.add_argument("--mdns", action="store_true")
     parser.add_argument("--components", type=int, default=1)
     options = parser.parse_args()
     name, password = options.user.split(":", 1)
@@ -75,7 +93,7 @@ async def main() -> None:
         turn_username=name,
         turn_password=password,
     )
-    await describe(connection)
+    await describe(connection, options.mdns)
     await listen(connection)
     await asyncio.wait_for(connection.connect(), PATIENCE)
     say(event="connected")

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use postern_lab::netns::{Program, Server, Topology, World};
+use postern_lab::netns::{Home, Ipv6, Program, Server, Topology, World};
 use postern_lab::sim::Nat;
 use serde_json::Value;
 
@@ -48,6 +48,8 @@ pub(crate) struct Means {
     pub(crate) stun: bool,
     pub(crate) turn: bool,
     pub(crate) components: u16,
+    /// Whether names are told in place of addresses.
+    pub(crate) mdns: bool,
 }
 
 /// Where the agents are: ours on `alice`, the other on `bob`.
@@ -68,6 +70,19 @@ impl Scene {
     /// Both at home behind such routers.
     pub(crate) fn homes(nat: Nat) -> Self {
         Self::of(&Topology::two_homes(nat, nat))
+    }
+
+    /// Both in one home, which may have IPv6.
+    pub(crate) fn one_home(ipv6: Ipv6) -> Self {
+        let home = Home {
+            ipv6,
+            ..Home::new("red", &["alice", "bob"], 1, Nat::default())
+        };
+        Self::of(&Topology {
+            servers: vec![Server::new("server")],
+            homes: vec![home],
+            ..Topology::default()
+        })
     }
 
     fn of(topology: &Topology) -> Self {
@@ -105,8 +120,22 @@ impl Scene {
         pairs
     }
 
+    /// An agent of ours on a node, and what it tells.
+    pub(crate) fn start_ours(&self, node: &str, controlling: bool, means: Means) -> (Agent, Value) {
+        Agent::told(self.ours_on(node, controlling, means))
+    }
+
+    /// One of the other make on `bob`, and what it tells.
+    pub(crate) fn start_theirs(&self, controlling: bool, means: Means) -> (Agent, Value) {
+        Agent::told(self.theirs(controlling, means))
+    }
+
     fn ours(&self, controlling: bool, means: Means) -> (Command, u16) {
-        let mut command = self.world.command("alice", POSTERN).unwrap();
+        self.ours_on("alice", controlling, means)
+    }
+
+    fn ours_on(&self, node: &str, controlling: bool, means: Means) -> (Command, u16) {
+        let mut command = self.world.command(node, POSTERN).unwrap();
         command.args(["lab", "ice", "--json"]);
         command.arg(match controlling {
             true => "--controlling",
@@ -139,11 +168,14 @@ fn with(mut command: Command, means: Means) -> Command {
     if means.turn {
         command.args(["--user", USER]);
     }
+    if means.mdns {
+        command.arg("--mdns");
+    }
     command.args(["--components", &means.components.to_string()]);
     command
 }
 
-struct Agent {
+pub(crate) struct Agent {
     program: Program,
     components: u16,
 }
@@ -156,7 +188,18 @@ impl Agent {
         }
     }
 
-    fn event(&mut self, name: &str) -> Value {
+    fn told(command: (Command, u16)) -> (Self, Value) {
+        let mut agent = Self::new(command);
+        let told = agent.event("local");
+        (agent, told)
+    }
+
+    /// Tells it what it has to know.
+    pub(crate) fn tell(&mut self, peer: &Value) {
+        self.program.tell(&peer.to_string()).unwrap();
+    }
+
+    pub(crate) fn event(&mut self, name: &str) -> Value {
         let event = self.program.event(name, LIMIT);
         event.unwrap_or_else(|| panic!("no {name}: {}", self.program.complaints()))
     }

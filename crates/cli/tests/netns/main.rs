@@ -24,6 +24,8 @@ mod garbage;
 #[cfg(target_os = "linux")]
 mod mapped;
 #[cfg(target_os = "linux")]
+mod moved;
+#[cfg(target_os = "linux")]
 mod outages;
 #[cfg(target_os = "linux")]
 mod paths;
@@ -39,6 +41,8 @@ mod roaming;
 mod scene;
 #[cfg(target_os = "linux")]
 mod servers;
+#[cfg(target_os = "linux")]
+mod silence;
 #[cfg(target_os = "linux")]
 mod tcp;
 #[cfg(target_os = "linux")]
@@ -59,6 +63,8 @@ fn main() -> std::process::ExitCode {
         tcp::CASES,
         roaming::CASES,
         outages::CASES,
+        silence::CASES,
+        moved::CASES,
         files::CASES,
         disks::CASES,
         codes::CASES,

@@ -29,7 +29,7 @@ const STARTING: Duration = Duration::from_secs(20);
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// A router that hole punching does not get through: not two of them.
-fn random() -> Nat {
+pub(crate) fn random() -> Nat {
     let strictest = Mapping::AddressAndPortDependent;
     Nat {
         allocation: Allocation::Random(Ports::ALL),
@@ -157,7 +157,7 @@ fn leases(scene: &Scene, router: &str) -> String {
 }
 
 /// Miniupnpd on a router, which goes on giving every destination another port.
-struct Upnpd(Child);
+pub(crate) struct Upnpd(Child);
 
 impl Drop for Upnpd {
     fn drop(&mut self) {
@@ -167,7 +167,7 @@ impl Drop for Upnpd {
 }
 
 impl Upnpd {
-    fn start(scene: &Scene, router: &str, lan: u8) -> Self {
+    pub(crate) fn start(scene: &Scene, router: &str, lan: u8) -> Self {
         let wan = scene.world.ipv4(router).unwrap();
         scene.world.nft(router, &rules(wan)).unwrap();
         let path = |name: &str| scene.path(&format!("{router}.{name}"));
@@ -190,7 +190,11 @@ impl Upnpd {
         command.arg("-P").arg(path("pid"));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let daemon = Self(command.spawn().unwrap());
-        let host = if router == "red" { "alice" } else { "bob" };
+        let host = match router {
+            "red" => "alice",
+            "blue" => "bob",
+            _ => "carol",
+        };
         let end = Instant::now() + STARTING;
         while !answers(scene.postern(host, "map")) {
             assert!(Instant::now() < end, "miniupnpd does not answer");
@@ -200,7 +204,7 @@ impl Upnpd {
     }
 
     /// How many ports are open.
-    fn mappings(scene: &Scene, router: &str) -> usize {
+    pub(crate) fn mappings(scene: &Scene, router: &str) -> usize {
         let mut command = scene.world.command(router, "nft").unwrap();
         let chain = ["list", "chain", "inet", "filter", "prerouting_miniupnpd"];
         let output = command.args(chain).output().unwrap();

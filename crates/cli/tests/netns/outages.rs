@@ -36,7 +36,7 @@ fn reboot(scene: &Scene, router: &str, outside: Ipv4Addr) {
 }
 
 /// How long after a moment more has arrived than before.
-fn resumed_after(receiver: &Program, moment: Instant) -> Duration {
+pub(crate) fn resumed_after(receiver: &Program, moment: Instant) -> Duration {
     let told = receiver.heard().iter().filter_map(|line| {
         let bytes = line.event()["bytes"].as_u64()?;
         Some((line.at, bytes))
@@ -155,8 +155,6 @@ fn a_better_interface_that_appears_during_a_transfer() {
     topology.homes[2].link = slow();
     let scene = Scene::of(&topology);
     let [sender, receiver] = film(&scene, "a better interface appears", || {
-        // What the other side tells while the session begins is no news.
-        thread::sleep(Duration::from_secs(2));
         let address = Ipv4Addr::new(192, 168, 3, 50);
         scene
             .world

@@ -91,6 +91,18 @@ impl Program {
         panic!("{} did not say \"{kind}\"", self.name);
     }
 
+    /// Listens for so long, whatever is said.
+    pub(crate) fn listen(&mut self, lasts: Duration) {
+        let end = Instant::now() + lasts;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.heard.push(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(left),
+            }
+        }
+    }
+
     /// Waits for the code of a sender.
     pub(crate) fn code(&mut self) -> String {
         self.event("code")["code"].as_str().unwrap().to_owned()

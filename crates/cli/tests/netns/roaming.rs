@@ -52,13 +52,22 @@ pub(crate) fn scene(relay: bool) -> Scene {
 
 /// Sends a film; when some of it has arrived, something happens. All of it arrives, and the same;
 /// the two programs, which have ended.
-#[expect(clippy::print_stderr, reason = "a test prints what it has measured")]
 pub(crate) fn film(scene: &Scene, what: &str, happens: impl FnOnce()) -> [Program; 2] {
+    film_with(scene, what, |_| happens())
+}
+
+/// The same with something that happens to the two programs, the sender first.
+#[expect(clippy::print_stderr, reason = "a test prints what it has measured")]
+pub(crate) fn film_with(
+    scene: &Scene,
+    what: &str,
+    happens: impl FnOnce([&Program; 2]),
+) -> [Program; 2] {
     let file = scene.file("film", FILM);
     let mut sender = scene.send(&[&file]);
     let mut receiver = scene.receive(&sender.code());
     while receiver.event("progress")["bytes"].as_u64().unwrap() < 2_000_000 {}
-    happens();
+    happens([&sender, &receiver]);
     receiver.succeeds();
     sender.succeeds();
     scene.assert_arrived(&[file]);
@@ -94,7 +103,7 @@ fn locals(program: &Program) -> Vec<String> {
         .collect()
 }
 
-fn roam(scene: &Scene, host: &str, router: &str, lan: u8) {
+pub(crate) fn roam(scene: &Scene, host: &str, router: &str, lan: u8) {
     let address = Ipv4Addr::new(192, 168, lan, 50);
     scene.world.roam(host, router, address).unwrap();
 }
@@ -135,7 +144,7 @@ fn both_sides_roam_at_once() {
     assert_ends_at(&receiver, "192.168.4.50:");
 }
 
-const WITHOUT_UDP: &str = "table inet block {
+pub(crate) const WITHOUT_UDP: &str = "table inet block {
 chain forward { type filter hook forward priority -10; meta l4proto udp drop; }
 }
 ";

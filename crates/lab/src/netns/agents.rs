@@ -340,7 +340,11 @@ impl<'a> Side<'a> {
             Event::Valid { .. } => _ = self.valid.get_or_insert_with(Instant::now),
             Event::Selected(path) => self.end = Some(Ok(path)),
             Event::Failed(report) => self.end = Some(Err(report)),
-            Event::PeerSeen(_) | Event::ResolveName(_) | Event::Lost(_) | Event::AttemptEnded => {}
+            Event::PeerSeen(_)
+            | Event::ResolveName(_)
+            | Event::Heard { .. }
+            | Event::Lost(_)
+            | Event::AttemptEnded => {}
         }
         Ok(())
     }

@@ -10,8 +10,12 @@
 //! 3. [`Session::next`] makes everything happen: call it again and again.
 //! 4. [`Session::send`] sends a datagram on a path that [`Event::Connected`] or [`Event::Data`] named.
 //!
+//! Candidates of the peer whose address is a multicast DNS name are looked up on the links of this
+//! machine; with [`Options::mdns`] its own private addresses are told by such names.
+//!
 //! What is sent is as open as the network: the data protocol encrypts.
 
+mod names;
 mod options;
 mod sockets;
 
@@ -21,16 +25,18 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use postern_proto::ice::{Agent, Candidate, Event as Happened, NamedCandidate};
+use postern_proto::ice::{Agent, Candidate, Event as Happened, NamedCandidate, Nat64Prefix};
 use postern_proto::{Datagram, Verdict};
 
 pub(crate) use sockets::send_limited;
 
+pub use crate::mdns::NamesError;
 pub use options::{Description, DescriptionError, GatherError, Options};
 pub use postern_proto::ice::{CandidateKind, Credentials, MAX_COMPONENTS, Path, Role};
 
 use crate::clock::{self, until};
-use crate::net::nat64_prefix;
+use crate::net::Advertised;
+use names::Names;
 use sockets::{Arrived, Sockets};
 
 /// One ICE session.
@@ -42,6 +48,10 @@ pub struct Session {
     events: VecDeque<Event>,
     /// From where the peer's data comes: ways that a check has taken. The agent bounds them.
     admitted: BTreeSet<(SocketAddr, SocketAddr)>,
+    names: Names,
+    /// What routers say about a NAT64, and the prefix of one that only the resolver knows.
+    advertised: Advertised,
+    resolved: Option<Nat64Prefix>,
     gathered: bool,
 }
 
@@ -94,6 +104,10 @@ impl Session {
     ///
     /// [`GatherError`].
     pub async fn gather(options: Options) -> Result<Self, GatherError> {
+        let names = match options.mdns {
+            true => Names::hiding()?,
+            false => Names::default(),
+        };
         let seed = crate::entropy::seed()?;
         let agent = Agent::new(clock::now(), seed, options.role, options.config());
         let description = Description {
@@ -108,8 +122,12 @@ impl Session {
             description,
             events: VecDeque::new(),
             admitted: BTreeSet::new(),
+            names,
+            advertised: Advertised::listen(),
+            resolved: None,
             gathered: false,
         };
+        session.names.hide(session.sockets.hosts())?;
         session.add_candidates(&options).await?;
         session.drain().await;
         while !session.gathered {
@@ -121,7 +139,8 @@ impl Session {
     async fn add_candidates(&mut self, options: &Options) -> Result<(), GatherError> {
         let hosts = self.sockets.hosts();
         let addresses: Vec<_> = hosts.iter().map(|(_, address)| *address).collect();
-        let prefix = nat64_prefix(&addresses).await;
+        let prefix = self.advertised.find(&addresses).await;
+        self.resolved = prefix.filter(|_| self.advertised.current().is_none());
         for (component, address) in hosts {
             self.agent.add_host_of(clock::now(), component, address);
         }
@@ -205,6 +224,12 @@ impl Session {
     async fn step(&mut self) {
         tokio::select! {
             Some(arrived) = self.sockets.next() => self.on_arrived(arrived),
+            (name, address) = self.names.next() => {
+                self.agent.name_resolved(clock::now(), &name, address);
+            }
+            prefix = self.advertised.changed() => {
+                self.agent.set_nat64_prefix(clock::now(), prefix.or(self.resolved));
+            }
             () = until(self.agent.poll_timeout()) => self.agent.handle_timeout(clock::now()),
         }
         self.drain().await;
@@ -243,7 +268,8 @@ impl Session {
     fn on_event(&mut self, event: Happened) {
         match event {
             Happened::LocalCandidate(candidate) if !self.gathered => {
-                self.description.candidates.push(candidate.to_string());
+                let line = self.names.line(candidate);
+                self.description.candidates.push(line);
             }
             Happened::EndOfLocalCandidates => self.gathered = true,
             Happened::PeerSeen(path) | Happened::Valid { path, .. } => {
@@ -258,13 +284,15 @@ impl Session {
                 self.events.push_back(Event::Lost(path));
             }
             Happened::Failed(_) => self.events.push_back(Event::Failed),
-            // Nobody here asks the local network for names: the candidate does not count.
             Happened::ResolveName(name) => {
-                self.agent.name_resolved(clock::now(), &name, None);
+                if !self.names.ask(&name) {
+                    self.agent.name_resolved(clock::now(), &name, None);
+                }
             }
             Happened::SendLimited { transmit, ttl } => self.sockets.send_limited(&transmit, ttl),
             // The description is told once; the others come with punching only.
             Happened::LocalCandidate(_)
+            | Happened::Heard { .. }
             | Happened::OpenSockets { .. }
             | Happened::CloseSockets(_)
             | Happened::AttemptEnded

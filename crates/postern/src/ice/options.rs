@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use postern_proto::ice::{Config, Credentials, Role};
 
+use crate::mdns::NamesError;
 use crate::turn::{self, AllocateError};
 
 /// What a session is made of.
@@ -22,6 +23,9 @@ pub struct Options {
     pub relay: turn::Options,
     /// Whether loopback addresses are candidates.
     pub loopback: bool,
+    /// Whether private addresses of this machine are told as random multicast DNS names, which are
+    /// answered for on their networks while the session lives.
+    pub mdns: bool,
 }
 
 impl Options {
@@ -35,6 +39,7 @@ impl Options {
             turn: Vec::new(),
             relay: turn::Options::default(),
             loopback: false,
+            mdns: false,
         }
     }
 
@@ -83,6 +88,9 @@ pub enum GatherError {
     /// This machine has no address that a peer could reach.
     #[error("this machine has no address on any network")]
     NoAddress,
+    /// Addresses cannot be told as names.
+    #[error(transparent)]
+    Names(#[from] NamesError),
     /// There is no relay.
     #[error(transparent)]
     Relay(#[from] AllocateError),

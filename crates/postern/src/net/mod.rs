@@ -6,7 +6,9 @@
 
 mod delivery;
 mod interfaces;
+mod latest;
 mod link;
+mod multicast;
 mod mux;
 mod nat64;
 mod paths;
@@ -19,8 +21,9 @@ pub(crate) mod watch;
 
 pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};
+pub(crate) use multicast::listener;
 pub(crate) use mux::{Inlets, Mux, StunDatagram};
-pub(crate) use nat64::{nat64_prefix, prefix as prefix_of_resolver};
+pub(crate) use nat64::{Advertised, has_ipv6_alone, of_resolver, solicit};
 pub(crate) use paths::{AddressPair, Found, Late, PathTable, SessionId};
 
 pub(crate) use punched::PunchedSockets;

@@ -13,6 +13,7 @@ use noq_udp::{RecvMeta, Transmit};
 use postern_proto::ice::tcp::is_base;
 use tokio::sync::mpsc;
 
+use super::latest::Latest;
 use super::link::TrainSender;
 use super::paths::{AddressPair, Destination, PathTable};
 use super::punched::PunchedSockets;
@@ -298,6 +299,7 @@ impl AsyncUdpSocket for Mux {
             punched: self.punched.clone(),
             punched_sender: None,
             streams: self.streams.clone(),
+            latest: Latest::default(),
         })
     }
 
@@ -370,9 +372,16 @@ struct MuxSender {
     /// For the punched path on which this one has sent last.
     punched_sender: Option<(SocketAddr, Pin<Box<dyn UdpSender>>)>,
     streams: Streams,
+    latest: Latest,
 }
 
 impl MuxSender {
+    /// One path may have been lost while another one was used.
+    fn remember(&mut self, transmit: &Transmit<'_>) {
+        self.latest.note(transmit);
+        self.latest.give_lost(&self.paths, transmit.destination);
+    }
+
     /// Sends a train from a socket that was opened to punch.
     fn poll_punched(
         &mut self,
@@ -425,6 +434,7 @@ impl UdpSender for MuxSender {
         let pair = match self.paths.destination(transmit.destination) {
             Some(Destination::Pair(pair)) => pair,
             Some(Destination::Limbo(late)) => {
+                self.latest.forget(transmit.destination);
                 let size = transmit.segment_size.unwrap_or(transmit.contents.len());
                 for datagram in transmit.contents.chunks(size.max(1)) {
                     // What does not fit is lost, as on any network.
@@ -435,6 +445,7 @@ impl UdpSender for MuxSender {
             }
             None => return Poll::Ready(Ok(())),
         };
+        self.remember(transmit);
         if let Some(way) = self.relays.way(pair) {
             return self.poll_relayed(way, pair, transmit, cx);
         }

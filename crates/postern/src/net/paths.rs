@@ -24,6 +24,9 @@ const PORT: u16 = 1;
 /// pairs, and forgets some for others.
 const MAX_PATHS_PER_SESSION: usize = 256;
 
+/// Sources of a session that count as others: an agent has as many.
+const MAX_HEARD_PER_SESSION: usize = 16;
+
 /// Lost pairs of a session whose synthetic addresses are kept: as many as QUIC has paths.
 const MAX_LOST_PER_SESSION: usize = 8;
 
@@ -53,6 +56,8 @@ struct Inner {
     /// How they came about.
     found: BTreeMap<AddressPair, Found>,
     by_pair: BTreeMap<AddressPair, Entry>,
+    /// What arrives as the first pair belongs to the second one, which sends elsewhere.
+    heard: BTreeMap<AddressPair, (AddressPair, SessionId)>,
     /// Pairs that are lost, while a connection may still have something under way there.
     limbo: BTreeMap<u64, (AddressPair, SessionId)>,
     /// Who takes what is sent there.
@@ -149,6 +154,9 @@ impl PathTable {
         let entry = inner.by_pair.get(&pair);
         let lost = entry.map(|entry| entry.id);
         inner.remove(session, |admitted| admitted == pair);
+        inner
+            .heard
+            .retain(|_, (known, of)| (*known, *of) != (pair, session));
         let last = !inner.by_pair.contains_key(&pair);
         if let (Some(id), true, true) = (lost, last, inner.late.contains_key(&session)) {
             inner.keep_lost(id, pair, session);
@@ -160,6 +168,7 @@ impl PathTable {
         let mut inner = self.write();
         inner.remove(session, |_| true);
         inner.limbo.retain(|_, (_, of)| *of != session);
+        inner.heard.retain(|_, (_, of)| *of != session);
         inner.late.remove(&session);
     }
 
@@ -184,12 +193,28 @@ impl PathTable {
         inner.late.get(session).cloned().map(Destination::Limbo)
     }
 
-    /// The synthetic address of an admitted pair.
+    /// From here on what arrives from `source`, too, belongs to a pair, once that is admitted: a
+    /// session's agent has proven it. Whoever is there still has to speak QUIC with the peer's keys.
+    pub(crate) fn hear(&self, pair: AddressPair, source: SocketAddr, session: SessionId) {
+        let mut inner = self.write();
+        let of_session = |known: &&(AddressPair, SessionId)| known.1 == session;
+        let count = inner.heard.values().filter(of_session).count();
+        let way = AddressPair {
+            remote: source,
+            ..pair
+        };
+        if count < MAX_HEARD_PER_SESSION && !inner.by_pair.contains_key(&way) {
+            inner.heard.insert(way, (pair, session));
+        }
+    }
+
+    /// The synthetic address of an admitted pair, as which data from there counts.
     pub(crate) fn address_of(&self, pair: AddressPair) -> Option<SocketAddr> {
-        self.read()
-            .by_pair
-            .get(&pair)
-            .map(|entry| synthetic(entry.id))
+        let inner = self.read();
+        let sends = || Some(inner.heard.get(&pair)?.0);
+        let entry = inner.by_pair.get(&pair);
+        let entry = entry.or_else(|| inner.by_pair.get(&sends()?));
+        entry.map(|entry| synthetic(entry.id))
     }
 
     /// The pair behind a synthetic address.
@@ -353,6 +378,49 @@ mod tests {
         table.forget(FIRST);
         assert!(table.destination(address).is_none());
         assert!(!table.is_lost(address));
+    }
+
+    #[test]
+    fn what_comes_from_another_port_belongs_to_the_pair_until_that_is_lost() {
+        let table = PathTable::default();
+        let path = pair("192.168.1.2:1000", "45.45.0.1:2000");
+        let other = pair("192.168.1.2:1000", "45.45.0.1:3000");
+        table.hear(path, other.remote, FIRST);
+        assert_eq!(table.address_of(other), None, "it is not admitted yet");
+        let address = table.admit(path, FIRST).unwrap();
+        assert_eq!(table.address_of(other), Some(address));
+        assert_eq!(
+            table.pair_at(address),
+            Some(path),
+            "it sends to one address"
+        );
+        table.revoke(path, FIRST);
+        assert_eq!(table.address_of(other), None);
+        table.admit(path, FIRST);
+        assert_eq!(table.address_of(other), None, "it has to be proven again");
+    }
+
+    #[test]
+    fn the_sources_of_a_session_are_few_and_take_no_pair_away() {
+        let table = PathTable::default();
+        let path = pair("192.168.1.2:1000", "45.45.0.1:2000");
+        let own = pair("192.168.1.2:1000", "45.45.0.1:3000");
+        let address = table.admit(path, FIRST).unwrap();
+        let before = table.admit(own, SECOND);
+        table.hear(path, own.remote, FIRST);
+        assert_eq!(table.address_of(own), before);
+        let source = |port: u16| SocketAddr::from(([45, 45, 0, 1], port));
+        for port in 4000..4100 {
+            table.hear(path, source(port), FIRST);
+        }
+        let heard = (4000..4100).filter(|port| {
+            let remote = source(*port);
+            table.address_of(AddressPair { remote, ..path }) == Some(address)
+        });
+        assert_eq!(heard.count(), MAX_HEARD_PER_SESSION);
+        table.forget(FIRST);
+        let remote = source(4000);
+        assert_eq!(table.address_of(AddressPair { remote, ..path }), None);
     }
 
     #[test]

@@ -19,6 +19,13 @@ pub struct Link {
     pub gateway: Option<IpAddr>,
 }
 
+impl Link {
+    /// The link of the best default route, as it is at present.
+    pub(crate) fn present() -> Result<Self, StartError> {
+        choose(&Config::default())
+    }
+}
+
 /// A default route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Route {

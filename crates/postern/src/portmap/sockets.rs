@@ -1,7 +1,7 @@
 //! The sockets of a client: its own, and two that hear what gateways tell everybody.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use postern_wire::natpmp::CLIENT_PORT;
 use postern_wire::upnp::ssdp;
@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::Link;
+use crate::net::listener;
 
 /// How far a search goes (UPnP Device Architecture 2.0 section 1.3.2).
 const HOPS: u32 = 2;
@@ -49,34 +50,13 @@ pub(super) fn heard(link: &Link) -> Vec<(SocketAddr, UdpSocket)> {
     };
     let mut sockets = Vec::new();
     for (group, port) in groups {
-        match listener(link, group, port) {
-            Ok(socket) => sockets.push((SocketAddr::new(group, port), socket)),
+        let group_at = SocketAddr::new(group, port);
+        match listener(group_at, link.address, link.index).and_then(ready) {
+            Ok(socket) => sockets.push((group_at, socket)),
             Err(error) => tracing::debug!(%group, port, %error, "announcements are not heard"),
         }
     }
     sockets
-}
-
-fn listener(link: &Link, group: IpAddr, port: u16) -> io::Result<UdpSocket> {
-    let socket = new(link)?;
-    socket.set_reuse_address(true)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
-    let place = match (group, link.address) {
-        (IpAddr::V4(group), IpAddr::V4(address)) => {
-            // All hosts are members of the group of all hosts.
-            if !group.octets().starts_with(&[224, 0, 0]) {
-                socket.join_multicast_v4(&group, &address)?;
-            }
-            SocketAddr::new(group.into(), port)
-        }
-        (IpAddr::V6(group), _) => {
-            socket.join_multicast_v6(&group, link.index)?;
-            SocketAddrV6::new(group, port, 0, link.index).into()
-        }
-        (IpAddr::V4(_), IpAddr::V6(_)) => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    bound(socket, place)
 }
 
 fn new(link: &Link) -> io::Result<Socket> {
@@ -94,6 +74,10 @@ fn new(link: &Link) -> io::Result<Socket> {
 
 fn bound(socket: Socket, place: SocketAddr) -> io::Result<UdpSocket> {
     socket.bind(&place.into())?;
+    ready(socket)
+}
+
+fn ready(socket: Socket) -> io::Result<UdpSocket> {
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket.into())
 }

@@ -29,6 +29,14 @@ impl Session {
             Event::MeetAgain => self.meet_again(),
             Event::CodeReady(code) => self.show(code),
             Event::Admit(path) => drop(self.admit(path)),
+            Event::Heard {
+                local,
+                remote,
+                source,
+            } => {
+                let pair = AddressPair { local, remote };
+                self.shared.paths().hear(pair, source, self.inbox.id);
+            }
             Event::Revoke(path) => self.revoke(path),
             Event::Accept(peer) => self.accept(peer)?,
             Event::Connect { path, peer } => self.connect(path, peer)?,
@@ -230,6 +238,9 @@ impl Session {
             && established.follower.nudge()
         {
             established.to_carry = MAX_CARRIED;
+            if let Some(held) = established.held.take() {
+                self.carry(held);
+            }
         }
     }
 

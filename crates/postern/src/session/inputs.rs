@@ -83,22 +83,34 @@ impl Session {
         }
     }
 
-    /// The path of this datagram is lost: the peer gets it by another one, if there is one.
-    pub(super) fn carry(&mut self, (address, datagram): Late) {
+    /// The path of this datagram is lost: the peer gets it by another one, as soon as there is one. The
+    /// latest says most.
+    pub(super) fn carry(&mut self, late: Late) {
         let Some(established) = &mut self.established else {
             return;
         };
+        let (address, datagram) = &late;
         let follower = &established.follower;
-        let is_older = follower.older().any(|(older, _)| older == address);
-        if is_older && follower.is_alive() && established.to_carry > 0 {
+        let is_older = follower.older().any(|(older, _)| older == *address);
+        if !is_older {
+            return;
+        }
+        if follower.is_alive() && established.to_carry > 0 {
             established.to_carry -= 1;
-            established.aside.say(Said::Late(datagram));
+            established.aside.say(Said::Late(datagram.clone()));
+        } else {
+            established.held = Some(late);
         }
     }
 
     pub(super) fn on_addresses(&mut self) {
         let hosts = self.hosts.borrow_and_update().clone();
         self.connector.handle_addresses(clock::now(), &hosts);
+    }
+
+    pub(super) fn on_nat64(&mut self) {
+        let prefix = self.nat64.borrow_and_update().prefix();
+        self.connector.set_nat64_prefix(clock::now(), prefix);
     }
 
     pub(super) fn on_stun(&mut self, datagram: &StunDatagram) {
@@ -229,6 +241,7 @@ impl Session {
             quic: quic.weak_handle(),
             aside,
             late,
+            held: None,
             to_carry: 0,
             secret: quic::meeting_secret(&quic),
             follower,

@@ -95,6 +95,13 @@ impl Pair {
     }
 
     async fn with(nats: [Nat; 2], relay: bool, config: EndpointConfig) -> Self {
+        let pair = Self::at_once(nats, relay, config).await;
+        sleep(Duration::from_secs(8)).await;
+        pair
+    }
+
+    /// Connected a moment ago.
+    async fn at_once(nats: [Nat; 2], relay: bool, config: EndpointConfig) -> Self {
         let internet = Internet::start(1);
         let home = |number, nat| internet.home(number, nat, TO_CORE).anywhere();
         let sockets = [home(1, nats[0]), home(2, nats[1])];
@@ -106,7 +113,6 @@ impl Pair {
             .into_iter()
             .collect();
         let (creator, joiner) = meet_with(&left, &right, &relays).await;
-        sleep(Duration::from_secs(8)).await;
         Self {
             internet,
             sockets,
@@ -333,6 +339,24 @@ async fn a_better_interface_that_appears_takes_over_without_a_gap() {
         pair.internet
             .plug_in(&pair.sockets[side], 11, Nat::default(), near);
         let what = format!("side {side} gets another interface");
+        let gap = flow.gap(&what).await;
+        assert!(gap < Duration::from_millis(300), "{what}: {gap:?}");
+        let local = pair.sides[side].path().local.ip().to_string();
+        assert_eq!(local, "192.168.11.10", "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_better_interface_that_appears_just_after_the_beginning_takes_over() {
+    for side in [0, 1] {
+        let pair = Pair::at_once([Nat::default(); 2], false, EndpointConfig::default()).await;
+        let [creator, joiner] = &pair.sides;
+        let flow = Flow::begin(creator, joiner, Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(1)).await;
+        let near = Duration::from_millis(1);
+        pair.internet
+            .plug_in(&pair.sockets[side], 11, Nat::default(), near);
+        let what = format!("side {side} gets another interface at once");
         let gap = flow.gap(&what).await;
         assert!(gap < Duration::from_millis(300), "{what}: {gap:?}");
         let local = pair.sides[side].path().local.ip().to_string();

@@ -67,6 +67,15 @@ impl Connector {
             }
             ice::Event::EndOfLocalCandidates => self.on_end_of_local_candidates(),
             ice::Event::PeerSeen(path) => self.on_seen(path),
+            ice::Event::Heard {
+                local,
+                remote,
+                source,
+            } => self.events.push_back(Event::Heard {
+                local,
+                remote,
+                source,
+            }),
             ice::Event::Valid { path, rtt } => self.on_valid(now, path, rtt),
             ice::Event::Selected(path) => self.on_selected(now, path),
             ice::Event::Lost(path) => self.on_lost(now, path),

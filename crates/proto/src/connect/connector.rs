@@ -192,9 +192,7 @@ impl Connector {
     /// sockets opened by this side.
     #[must_use]
     pub fn technique(&self, path: &Path) -> (Technique, u32, u32) {
-        let tried = self.agent.punch_report().tried;
-        let probes = tried.iter().map(|tried| tried.probes).sum();
-        let sockets = tried.iter().map(|tried| tried.sockets).sum();
+        let (probes, sockets) = self.agent.punch_spent();
         (self.agent.technique(path), probes, sockets)
     }
 

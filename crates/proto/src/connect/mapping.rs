@@ -13,9 +13,6 @@ use super::limits::{self, later};
 use super::types::PathPolicy;
 use crate::ice::{Candidate, transport_of};
 
-/// The most addresses that are told: of two mappings, which may move.
-const MAX_TOLD: usize = 16;
-
 /// How far they are.
 #[derive(Debug, Default)]
 pub(super) struct Mapping {
@@ -26,7 +23,7 @@ pub(super) struct Mapping {
     awaited: BTreeSet<Transport>,
     /// Whether that would have been told.
     held: bool,
-    /// What leads here.
+    /// What leads here, one address over each transport.
     told: Vec<(Transport, SocketAddr)>,
 }
 
@@ -40,24 +37,39 @@ impl Connector {
     }
 
     /// A gateway leads the second address to the first, a host's over this transport; or none
-    /// does. Comes again when the mapping moves.
+    /// does. Comes again when the mapping moves, and when the host has left the gateway's network:
+    /// what led here before is not told any more.
     pub fn handle_mapping(
         &mut self,
         now: Instant,
         transport: Transport,
         mapping: Option<(SocketAddr, SocketAddr)>,
     ) {
+        self.withdraw_mapped(transport, mapping.map(|(_, mapped)| mapped));
         if let Some((base, mapped)) = mapping
             && self.policy != PathPolicy::RelayOnly
-            && self.mapping.told.len() < MAX_TOLD
         {
-            self.mapping.told.push((transport, mapped));
+            let place = (transport, mapped);
+            if !self.mapping.told.contains(&place) {
+                self.mapping.told.push(place);
+            }
             self.agent.add_mapped(now, transport, (base, mapped));
         }
         self.follow(now);
         self.mapping.awaited.remove(&transport);
         if self.mapping.awaited.is_empty() {
             self.end_wait_for_mapping(now);
+        }
+    }
+
+    /// What led here over a transport, but for one address.
+    fn withdraw_mapped(&mut self, transport: Transport, stays: Option<SocketAddr>) {
+        let gone = |(over, mapped): &mut (_, _)| *over == transport && Some(*mapped) != stays;
+        for (_, mapped) in self.mapping.told.extract_if(.., gone) {
+            if self.agent.remove_mapped(transport, mapped) {
+                self.own
+                    .retain(|own| (transport_of(own), own.address) != (transport, mapped));
+            }
         }
     }
 

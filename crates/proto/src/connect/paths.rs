@@ -15,7 +15,7 @@ pub(super) enum Step {
     Settle(Path),
 }
 
-/// The paths of a standing connection. One is opened at a time.
+/// The paths of a standing connection. One is opened at a time while another one carries it.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     current: Option<Path>,
@@ -67,7 +67,9 @@ impl Paths {
     /// The path that was being opened can be used, or cannot.
     pub(super) fn opened(&mut self, now: Instant, path: Path, worked: bool) -> Option<Step> {
         if !self.opening.is_some_and(|opening| same(opening, path)) {
-            return None;
+            // Another one was opened instead, and carries the connection if it is open.
+            let late = worked && !self.current.is_some_and(|current| same(current, path));
+            return self.current.filter(|_| late).map(Step::Settle);
         }
         self.opening = None;
         let is_wanted = self.wanted.is_some_and(|wanted| same(wanted, path));
@@ -100,8 +102,14 @@ impl Paths {
 
     fn next(&mut self) -> Option<Step> {
         let wanted = self.wanted?;
-        let idle = self.opening.is_none() && self.retry_at.is_none();
-        let missing = !self.current.is_some_and(|current| same(current, wanted));
+        let is_wanted = |path: Path| same(path, wanted);
+        // Where nothing carries the connection, one that may be dead is not waited for.
+        let opening = match self.current {
+            Some(_) => self.opening.is_some(),
+            None => self.opening.is_some_and(is_wanted),
+        };
+        let idle = !opening && self.retry_at.is_none();
+        let missing = !self.current.is_some_and(is_wanted);
         if idle && missing && self.failures <= RETRIES {
             self.opening = Some(wanted);
             return Some(Step::Open(wanted));
@@ -202,6 +210,21 @@ mod tests {
             paths.opened(now, path(3), true),
             Some(Step::Settle(path(3)))
         );
+    }
+
+    #[test]
+    fn without_any_path_one_that_may_be_dead_is_not_waited_for() {
+        let now = start();
+        let mut paths = Paths::default();
+        paths.begin(path(1));
+        paths.lose(path(1).local, path(1).remote);
+        assert_eq!(paths.want(path(2)), Some(Step::Open(path(2))));
+        assert_eq!(paths.want(path(3)), Some(Step::Open(path(3))));
+        assert_eq!(paths.want(path(3)), None);
+        let settled = Some(Step::Settle(path(3)));
+        assert_eq!(paths.opened(now, path(3), true), settled);
+        assert_eq!(paths.opened(now, path(2), true), settled, "it comes late");
+        assert_eq!(paths.opened(now, path(2), false), None);
     }
 
     #[test]

@@ -36,8 +36,11 @@ const STAGGER: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A server that is asked whether an allocation is still there, and says nothing for so long, is
-/// not reached any more: the request has been repeated once by then.
+/// not reached any more. Over a stream the system repeats what was lost.
 const DOUBT: Duration = Duration::from_millis(1500);
+
+/// The same over UDP, and twice what the allocation took: the request is repeated after 500 ms.
+const UDP_DOUBT: Duration = Duration::from_millis(600);
 
 /// After the loss of an allocation the ways are tried again so soon.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -76,6 +79,20 @@ struct Attempt {
     asked: Option<Instant>,
     took: Option<Duration>,
     relayed: Option<SocketAddr>,
+}
+
+impl Attempt {
+    fn is_udp(&self) -> bool {
+        self.way.transport == RelayTransport::Udp
+    }
+
+    /// How long a server may be silent that has been asked whether it knows us.
+    fn patience(&self) -> Duration {
+        match (self.is_udp(), self.took) {
+            (true, Some(took)) => UDP_DOUBT.saturating_add(took.saturating_mul(2)).min(DOUBT),
+            (true, None) | (false, _) => DOUBT,
+        }
+    }
 }
 
 /// The ways to one server.
@@ -270,17 +287,25 @@ impl Race {
         }
         let mut running = self.running.iter_mut();
         let attempt = running.find(|attempt| attempt.relayed.is_some());
-        if let Some((link, client)) = attempt.and_then(|a| Some((a.link, a.client.as_mut()?))) {
+        let Some(attempt) = attempt else { return };
+        let patience = attempt.patience();
+        if let Some(client) = &mut attempt.client {
             client.verify(now);
-            self.doubt = Some((link, later(now, DOUBT)));
+            self.doubt = Some((attempt.link, later(now, patience)));
         }
     }
 
-    /// The doubt was right.
+    /// The doubt was right. Where it was UDP that has fallen silent, the next transport does not wait
+    /// for it.
     fn abandon(&mut self, now: Instant, link: LinkId, book: &mut Book) {
+        let mut running = self.running.iter();
+        let was_udp = running.any(|attempt| attempt.link == link && attempt.is_udp());
         self.events.push_back(Event::Close(link));
         self.closed(now, link, book);
         self.hasten(now, book);
+        if was_udp && self.running.iter().all(Attempt::is_udp) {
+            self.begin_next(now, book);
+        }
     }
 
     /// A way is of no use any more.

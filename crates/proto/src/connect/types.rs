@@ -84,6 +84,16 @@ pub enum Event {
     CodeReady(Code),
     /// Packets of the connection may pass on this path from now on.
     Admit(Path),
+    /// What arrives at this address of ours from `source` belongs to the path to `remote`, now or when it
+    /// is admitted ([`ice::Event::Heard`](crate::ice::Event::Heard)).
+    Heard {
+        /// Our address.
+        local: SocketAddr,
+        /// Where the path sends to.
+        remote: SocketAddr,
+        /// Where it hears from.
+        source: SocketAddr,
+    },
     /// Nothing may pass on this path any more.
     Revoke(Path),
     /// The peer is known: incoming handshakes that show this certificate are welcome. Comes

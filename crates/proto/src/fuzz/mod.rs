@@ -5,11 +5,13 @@
 //! these drive a state machine.
 
 mod gateway;
+mod mdns;
 mod portmap;
 mod turn_client;
 mod turn_server;
 
 pub use gateway::machine_gateway;
+pub use mdns::machine_mdns;
 pub use portmap::machine_portmap;
 pub use turn_client::machine_turn_client;
 pub use turn_server::machine_turn_server;

@@ -10,6 +10,7 @@ use rand_core::{RngCore, SeedableRng};
 
 use super::after;
 use super::assisted::Assisted;
+use super::asymmetric::Asymmetric;
 use super::candidate::{COMPONENT, Candidate, CandidateKind, can_pair};
 use super::check_list::CheckList;
 use super::components::{Components, Progress};
@@ -68,6 +69,7 @@ pub struct Agent {
     pub(super) tallies: Tallies,
     pub(super) tcp: Tcp,
     pub(super) assisted: Assisted,
+    pub(super) asymmetric: Asymmetric,
     /// The session before the latest restart.
     pub(super) kept: Option<Kept>,
     /// Data is in flight on it.
@@ -118,6 +120,7 @@ impl Agent {
             tallies: Tallies::default(),
             tcp: Tcp::default(),
             assisted: Assisted::default(),
+            asymmetric: Asymmetric::default(),
             kept: None,
             busy: false,
             counts: Report::default(),
@@ -183,12 +186,12 @@ impl Agent {
         let address = candidate.address;
         let (components, loopback) = (self.config.components, self.config.allow_loopback);
         let relayed = candidate.kind == CandidateKind::Relayed;
-        let rests = self.is_at_rest(now);
+        let news = self.is_told_as_news(now, &candidate);
         if self.has_begun() {
             self.make_room_for_news();
         }
         let added = self.remotes.add(candidate, components, loopback);
-        if rests && !relayed && self.remotes.find(address).is_some() {
+        if news && !relayed && self.remotes.find(address).is_some() {
             self.on_new_remote(now, address);
         }
         match added {
@@ -223,10 +226,12 @@ impl Agent {
             return Verdict::NotMine;
         }
         let verdict = match message.class() {
-            Class::Indication => self.on_indication(&datagram),
+            Class::Indication => self.on_indication(&self.straightened(datagram)),
             _ if self.failed => Verdict::NotMine,
-            Class::Request => self.on_request(now, &datagram, &message),
-            Class::Success | Class::Error => self.on_response(now, &datagram, &message),
+            Class::Request => self.on_request(now, &self.straightened(datagram), &message),
+            Class::Success | Class::Error => {
+                self.on_response(now, &self.straightened(datagram), &message)
+            }
         };
         self.work(now);
         verdict
@@ -267,6 +272,7 @@ impl Agent {
             self.patience_timeout(),
             self.punch_timeout(),
             self.start_timeout(),
+            self.asymmetric_timeout(),
             self.tcp_timeout(),
         ];
         times.into_iter().flatten().min()
@@ -345,6 +351,7 @@ impl Agent {
         self.run_renewal(now);
         self.run_punching(now);
         self.run_start(now);
+        self.run_asymmetric(now);
         self.run_tcp(now);
         if self.pacer.is_ready(now) && self.send_next(now) {
             self.pacer.spend(now);
@@ -448,7 +455,9 @@ impl Agent {
                 let same = base.component == remote.component;
                 let direct = ![base.kind, remote.kind].contains(&CandidateKind::Relayed);
                 let new = direct && exploring.has(base.address, remote.address);
-                if same && (new || !settled) && can_pair(base.address, remote.address) {
+                let hidden = self.names.hide(base.kind, remote.address);
+                let wanted = same && !hidden && (new || !settled);
+                if wanted && can_pair(base.address, remote.address) {
                     self.list.add(base, remote);
                 }
             }

@@ -58,6 +58,15 @@ impl Agent {
         self.work(now);
     }
 
+    /// Takes note that no gateway leads this address here any more. Says whether it is of no use now:
+    /// STUN servers may see it as well. Pairs that work go on until they fall silent.
+    pub fn remove_mapped(&mut self, transport: Transport, mapped: SocketAddr) -> bool {
+        match transport {
+            Transport::Udp => self.locals.end_assistance(unscoped(mapped)),
+            Transport::Tcp => self.tcp.end_assistance(unscoped(mapped)),
+        }
+    }
+
     /// Takes note that a gateway leads the address of this candidate to the peer.
     pub fn note_remote_mapped(&mut self, candidate: &Candidate) {
         if self.assisted.theirs.len() < MAX_THEIRS {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
     AttributeType, Builder, Class, ErrorCode, IceControlled, IceControlling, Message, Method,
-    Priority, TransactionId, UseCandidate, Username, XorMappedAddress,
+    Priority, Punched, TransactionId, UseCandidate, Username, XorMappedAddress,
 };
 
 use super::agent::Agent;
@@ -86,7 +86,13 @@ impl Agent {
         let policy = if stream { once() } else { policy };
         let id = random_transaction_id(&mut self.rng);
         let nominate = matches!(purpose, Purpose::Check { nominate: true, .. });
-        if let Some(payload) = self.check_message_as(id, pair.local, nominate, credentials) {
+        let punched = self.is_peer_of_ours().then(|| Punched {
+            guessed: false,
+            asymmetric: self.is_heard_elsewhere(pair),
+        });
+        if let Some(payload) =
+            self.check_message_as(id, pair.local, (nominate, punched), credentials)
+        {
             let request = Request {
                 local: pair.local,
                 remote: pair.remote,
@@ -102,17 +108,17 @@ impl Agent {
         &self,
         id: TransactionId,
         base: SocketAddr,
-        nominate: bool,
+        punched: Option<Punched>,
     ) -> Option<Vec<u8>> {
         let peer = self.peer.as_ref()?;
-        self.check_message_as(id, base, nominate, (&self.credentials, peer))
+        self.check_message_as(id, base, (false, punched), (&self.credentials, peer))
     }
 
     fn check_message_as(
         &self,
         id: TransactionId,
         base: SocketAddr,
-        nominate: bool,
+        (nominate, punched): (bool, Option<Punched>),
         (ours, peer): (&Credentials, &Credentials),
     ) -> Option<Vec<u8>> {
         let username = format!("{}:{}", peer.ufrag, ours.ufrag);
@@ -128,6 +134,7 @@ impl Agent {
             .maybe_attribute(controlling.as_ref())
             .maybe_attribute(controlled.as_ref())
             .maybe_attribute(nominate.then_some(UseCandidate).as_ref())
+            .maybe_attribute(punched.as_ref())
             .message_integrity(peer.pwd.as_bytes())
             .fingerprint();
         Some(message.build())
@@ -167,7 +174,18 @@ impl Agent {
                 self.transactions.complete(now, id, datagram);
                 self.on_sampled(now, base, Some(message));
             }
-            Purpose::Check { pair, .. } if !symmetric => self.on_asymmetric(now, pair, message),
+            Purpose::Check { pair, .. }
+                if !symmetric && !self.hears_elsewhere(now, pair, datagram, message) =>
+            {
+                self.on_asymmetric(now, pair, message);
+            }
+            Purpose::Check { pair, .. } if !symmetric => {
+                let datagram = Datagram {
+                    remote: pair.remote,
+                    ..*datagram
+                };
+                self.on_peer_response(now, purpose, &datagram, message);
+            }
             Purpose::Check { .. } | Purpose::Consent { .. } if symmetric => {
                 self.on_peer_response(now, purpose, datagram, message);
             }
@@ -204,6 +222,7 @@ impl Agent {
         };
         let id = message.transaction_id();
         let rtt = self.transactions.complete(now, id, datagram);
+        self.note_answer(now, purpose, &outcome, message);
         match purpose {
             Purpose::Check {
                 pair,
@@ -219,6 +238,20 @@ impl Agent {
             },
             Purpose::Consent { pair } => self.on_consent(now, pair, &outcome, rtt),
             Purpose::Gather { .. } | Purpose::Sample { .. } | Purpose::Kept { .. } => {}
+        }
+    }
+
+    /// What a peer of ours says about a way with its answer.
+    fn note_answer(
+        &mut self,
+        now: Instant,
+        purpose: Purpose,
+        outcome: &Outcome,
+        message: &Message<'_>,
+    ) {
+        if let (Purpose::Check { pair, .. }, Outcome::Success { .. }) = (purpose, outcome) {
+            let punched = message.get::<Punched>().ok().flatten();
+            self.note_asymmetric(now, pair, punched);
         }
     }
 

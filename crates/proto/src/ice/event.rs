@@ -61,6 +61,17 @@ pub enum Event {
     /// The attempt that [`OpenSockets`](Self::OpenSockets) announced is over: the host's budget
     /// is free.
     AttemptEnded,
+    /// What arrives at this base from `source` is the peer's and belongs to the path to `remote`: both
+    /// NATs have a port for each direction. Data from there counts as from `remote`, as
+    /// checks do. It comes before the path is told of.
+    Heard {
+        /// The base.
+        local: SocketAddr,
+        /// Where the path sends to.
+        remote: SocketAddr,
+        /// Where it hears from: the same host, another port.
+        source: SocketAddr,
+    },
     /// Tell the peer's agent, in order: [`Agent::handle_punch`](super::Agent::handle_punch).
     TellPeer(punch::Message),
     /// No pair works. The agent neither sends nor answers from here on.

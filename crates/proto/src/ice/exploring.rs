@@ -20,7 +20,8 @@ use super::pair::{Pair, PairKey};
 const LASTS: Duration = Duration::from_secs(10);
 
 /// A pair has been selected for so long before what the peer tells is news: what comes earlier
-/// belongs to the session's beginning.
+/// belongs to the session's beginning. Hosts are told at once, in the hello: one that is told later
+/// is news at any time, and with it what is said meanwhile.
 const REST: Duration = Duration::from_secs(2);
 
 /// A host has been there for so long before it takes the place of one that works: interfaces come up in
@@ -137,6 +138,19 @@ impl Agent {
         let since = self.components.get(COMPONENT);
         let since = since.and_then(|progress| progress.nomination.selected_at());
         self.is_settled() && since.is_some_and(|since| after(since, REST) <= now)
+    }
+
+    /// Whether what the peer tells, or checks from, may be news.
+    pub(super) fn takes_news(&self, now: Instant) -> bool {
+        self.is_at_rest(now) || self.is_settled() && self.exploring.is_on()
+    }
+
+    /// Whether a candidate is told because the peer's network has changed.
+    pub(super) fn is_told_as_news(&self, now: Instant, candidate: &Candidate) -> bool {
+        let is_host = |candidate: &Candidate| candidate.kind == CandidateKind::Host;
+        let known = self.remotes.find(candidate.address);
+        let host = is_host(candidate) && !known.is_some_and(is_host);
+        self.takes_news(now) || self.is_settled() && host
     }
 
     /// Whether servers are asked, and pairs checked, from this base: from all as long as no direct pair

@@ -72,6 +72,14 @@ impl Gatherer {
         binding.or_insert_with(|| Binding::due(now));
     }
 
+    /// The servers that were asked from a base.
+    pub(super) fn asked_from(&self, base: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+        let bindings = self.bindings.keys();
+        bindings
+            .filter(move |(from, _)| *from == base)
+            .map(|(_, server)| *server)
+    }
+
     /// When the next request is due, of those from bases that count.
     pub(super) fn due(&self, counts: impl Fn(SocketAddr) -> bool) -> Option<Instant> {
         let bindings = self.bindings.iter().filter(|((base, _), _)| counts(*base));

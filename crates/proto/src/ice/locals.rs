@@ -241,6 +241,14 @@ impl Locals {
         Some(host.reflexive(mapped, foundation))
     }
 
+    /// No gateway leads the address here any more: whether no server sees it, either.
+    pub(super) fn end_assistance(&mut self, mapped: SocketAddr) -> bool {
+        for host in &mut self.hosts {
+            host.assisted.retain(|known| *known != mapped);
+        }
+        !self.hosts.iter().any(|host| host.knows(mapped))
+    }
+
     /// Whether a gateway leads this address to the base.
     pub(super) fn is_assisted(&self, base: SocketAddr, mapped: SocketAddr) -> bool {
         self.host(base)

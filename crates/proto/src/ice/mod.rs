@@ -29,6 +29,7 @@
 
 mod agent;
 mod assisted;
+mod asymmetric;
 mod candidate;
 mod check_list;
 mod checks;

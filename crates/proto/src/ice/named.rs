@@ -1,15 +1,15 @@
 //! Candidates whose address is a multicast DNS name (draft-ietf-mmusic-mdns-ice-candidates): what
 //! browsers tell in place of addresses of their own network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Instant;
 
 use super::agent::Agent;
-use super::candidate::Candidate;
-use super::config::MAX_REMOTE_NAMES;
+use super::candidate::{Candidate, CandidateKind};
+use super::config::{MAX_REMOTE_CANDIDATES, MAX_REMOTE_NAMES};
 use super::event::Event;
 use super::sdp::{ParseCandidateError, read_line};
 
@@ -99,9 +99,22 @@ pub(super) fn is_local(name: &str) -> bool {
         && label.bytes().all(host)
 }
 
-/// Names that are being looked up, each with the candidates that wait for it.
+/// The peer's names.
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<String, Vec<NamedCandidate>>);
+pub(super) struct Names {
+    /// Those that are being looked up, each with the candidates that wait for it.
+    waiting: BTreeMap<String, Vec<NamedCandidate>>,
+    /// Addresses that are known by their names alone.
+    hidden: BTreeSet<SocketAddr>,
+}
+
+impl Names {
+    /// Whether a relay would learn with an address what its owner hides (the draft's section 3.3.2).
+    /// The peer's own way to the relayed address remains.
+    pub(super) fn hide(&self, base: CandidateKind, remote: SocketAddr) -> bool {
+        base == CandidateKind::Relayed && self.hidden.contains(&remote)
+    }
+}
 
 impl Agent {
     /// Adds a candidate of the peer whose address is a name. [`Event::ResolveName`] asks for it, once a
@@ -110,13 +123,13 @@ impl Agent {
     ///
     /// Ignored are those beyond [`MAX_REMOTE_NAMES`](super::MAX_REMOTE_NAMES).
     pub fn add_named_candidate(&mut self, candidate: NamedCandidate) {
-        let waiting: usize = self.names.0.values().map(Vec::len).sum();
+        let waiting: usize = self.names.waiting.values().map(Vec::len).sum();
         if waiting >= MAX_REMOTE_NAMES {
             tracing::debug!("ignored a remote candidate at a name");
             return;
         }
         let name = candidate.name.clone();
-        let same = self.names.0.entry(name.clone()).or_default();
+        let same = self.names.waiting.entry(name.clone()).or_default();
         if same.is_empty() {
             self.events.push_back(Event::ResolveName(name));
         }
@@ -128,13 +141,23 @@ impl Agent {
     /// Takes the address of a name that [`Event::ResolveName`] asked for, the first one if there are
     /// several, or none if it cannot be resolved.
     pub fn name_resolved(&mut self, now: Instant, name: &str, address: Option<IpAddr>) {
-        let candidates = self.names.0.remove(&name.to_ascii_lowercase());
+        let candidates = self.names.waiting.remove(&name.to_ascii_lowercase());
         for candidate in candidates.unwrap_or_default() {
             match address {
-                Some(address) => self.add_remote_candidate(now, candidate.at(address)),
+                Some(address) => self.add_hidden_candidate(now, candidate.at(address)),
                 None => tracing::debug!("a name of the peer cannot be resolved"),
             }
         }
+    }
+
+    fn add_hidden_candidate(&mut self, now: Instant, candidate: Candidate) {
+        let known = self.remotes.find(candidate.address);
+        let is_told = known.is_some_and(|known| known.kind != CandidateKind::PeerReflexive);
+        let hidden = &mut self.names.hidden;
+        if !is_told && hidden.len() < MAX_REMOTE_CANDIDATES {
+            hidden.insert(candidate.address);
+        }
+        self.add_remote_candidate(now, candidate);
     }
 }
 

@@ -103,7 +103,10 @@ impl Agent {
         let idle = progress.nomination.pending.is_none() && !self.is_settled_on(component);
         let ours = self.role == Role::Controlling && idle;
         let best = self.list.valid().filter(|pair| pair.component == component);
-        let best = best.max_by_key(|pair| (pair.rank(), pair.priority));
+        let best = best.max_by_key(|pair| {
+            let symmetric = !self.is_asymmetric(pair.key);
+            (pair.rank(), symmetric, pair.priority)
+        });
         let selected = progress.selected.and_then(|key| self.list.get(key));
         let selected = selected.map(Pair::rank);
         best.filter(|best| ours && selected.is_none_or(|selected| selected < best.rank()))

@@ -2,11 +2,12 @@
 //! wishes are events ([`crate::punch`]).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use postern_wire::stun::{
-    Builder, ChangeRequest, Class, Message, Method, OtherAddress, TransactionId, XorMappedAddress,
+    Builder, ChangeRequest, Class, Message, Method, OtherAddress, Punched, TransactionId,
+    XorMappedAddress,
 };
 use rand_core::RngCore;
 
@@ -102,6 +103,12 @@ impl Agent {
         self.punching.puncher.as_ref()?.running(now)
     }
 
+    /// What was spent beyond plain checks until now: probes sent and sockets opened.
+    pub fn punch_spent(&self) -> (u32, u32) {
+        let puncher = self.punching.puncher.as_ref();
+        puncher.map(Puncher::spent).unwrap_or_default()
+    }
+
     /// Whether our NAT has been classified, or cannot be.
     pub fn is_classified(&self) -> bool {
         let puncher = self.punching.puncher.as_ref();
@@ -135,11 +142,7 @@ impl Agent {
         if let Some(puncher) = &self.punching.puncher
             && self.locals.is_socket(path.local)
         {
-            let last = puncher.tried().last().map(|tried| tried.technique);
-            return puncher
-                .trying()
-                .or(last)
-                .unwrap_or(Technique::PeerReflexive);
+            return puncher.technique().unwrap_or(Technique::PeerReflexive);
         }
         if self.is_assisted(path) {
             return Technique::Mapped;
@@ -192,8 +195,22 @@ impl Agent {
         };
         puncher.set_gathering(gathering);
         puncher.handle_timeout(now);
+        if let Some(address) = puncher.awaits_port_at() {
+            self.look_for_port(now, address);
+        }
         while let Some(action) = self.punching.next_action() {
             self.perform(now, action);
+        }
+    }
+
+    /// From where the peer's checks come that get no answer through: one that nobody has told.
+    fn look_for_port(&mut self, now: Instant, address: IpAddr) {
+        let here = |pair: &&Pair| pair.seen && pair.valid.is_none() && pair.is_direct();
+        let seen = self.list.iter().filter(here).map(|pair| pair.key.remote);
+        let seen = seen.filter(|remote| remote.ip() == address && !self.is_told(*remote));
+        let first = seen.min_by_key(|remote| self.remotes.place(*remote));
+        if let (Some(first), Some(puncher)) = (first, &mut self.punching.puncher) {
+            puncher.on_port(now, first);
         }
     }
 
@@ -226,6 +243,7 @@ impl Agent {
             self.transactions
                 .cancel(|p| matches!(p, Purpose::Sample { base, .. } if base == socket));
             self.locals.remove_socket(*socket);
+            self.forget_asymmetric_of(*socket);
             self.drop_pairs_of(now, *socket);
         }
         self.events.push_back(Event::CloseSockets(sockets));
@@ -262,11 +280,16 @@ impl Agent {
 
     pub(super) fn send_probe(&mut self, pair: PairKey, ttl: Option<u8>) {
         let id = random_transaction_id(&mut self.rng);
-        let Some(payload) = self.check_message(id, pair.local, false) else {
+        let punched = self.is_peer_of_ours().then(|| Punched {
+            guessed: !self.is_told(pair.remote),
+            asymmetric: false,
+        });
+        let Some(payload) = self.check_message(id, pair.local, punched) else {
             return;
         };
         self.counts.checks_sent = self.counts.checks_sent.saturating_add(1);
         self.punching.probes.insert(id, pair);
+        self.note_opened(pair);
         let transmit = Transmit {
             local: pair.local,
             remote: pair.remote,
@@ -291,9 +314,11 @@ impl Agent {
         };
         let came = PairKey::new(unscoped(datagram.local), datagram.remote);
         if let Some(Outcome::Success { mapped }) = self.read_response(message)
-            && came == pair
+            && (came == pair || self.hears_elsewhere(now, pair, datagram, message))
         {
             if self.pair_up(pair) {
+                let punched = message.get::<Punched>().ok().flatten();
+                self.note_asymmetric(now, pair, punched);
                 self.on_check_success(now, pair, mapped, None, false);
             }
             self.punching.probes.remove(&message.transaction_id());
@@ -310,6 +335,27 @@ impl Agent {
                 (Some(base), Some(remote)) => self.list.add_seen(base, remote),
                 _ => false,
             }
+    }
+
+    /// Whether our NAT gives each port of an address a mapping of its own, or may, as far as is known.
+    pub(super) fn maps_by_port(&self) -> bool {
+        let puncher = self.punching.puncher.as_ref();
+        let local = puncher.and_then(Puncher::local);
+        local.is_some_and(|nat| nat.mapping.may_depend_on_ports())
+    }
+
+    /// A pair turns out to have a port for each direction.
+    pub(super) fn call_asymmetric(&mut self, now: Instant, key: PairKey) {
+        let asked = self.plain_technique(key);
+        self.punching.found.insert(key, Technique::Asymmetric);
+        if let Some(asked) = asked {
+            self.tallies.renamed(now, asked, Technique::Asymmetric);
+        }
+    }
+
+    /// Whether a pair has a port for each direction: others that work are preferred.
+    pub(super) fn is_asymmetric(&self, key: PairKey) -> bool {
+        self.punching.found.get(&key) == Some(&Technique::Asymmetric)
     }
 
     /// A STUN server has answered the main socket.
@@ -355,25 +401,56 @@ impl Agent {
         }
     }
 
+    /// Whether the peer's agent is of our make: it has told what its NAT does.
+    pub(super) fn is_peer_of_ours(&self) -> bool {
+        let puncher = self.punching.puncher.as_ref();
+        puncher.is_some_and(|puncher| puncher.remote().is_some())
+    }
+
+    /// Whether signalling has told the address of the peer's.
+    fn is_told(&self, remote: SocketAddr) -> bool {
+        let told = |remote: &Candidate| remote.kind != CandidateKind::PeerReflexive;
+        self.remotes.find(remote).is_some_and(told)
+    }
+
+    /// A check of the peer has arrived: because one of us guessed the other's port, if we have
+    /// probed that one, or the peer says so. It may be used before our own check is answered, so it
+    /// gets its name now.
+    pub(super) fn note_guess(&mut self, key: PairKey, guessed: bool) {
+        let new = |pair: &Pair| pair.is_direct() && pair.valid.is_none();
+        if !self.list.get(key).is_some_and(new) {
+            return;
+        }
+        if let Some(puncher) = &self.punching.puncher
+            && (guessed || self.is_fruit(puncher, key))
+            && let Some(technique) = puncher.technique()
+        {
+            self.punching.found.entry(key).or_insert(technique);
+        }
+    }
+
+    /// Whether an attempt is to thank for a pair. The first hit ends it; the next ones are its fruits
+    /// as well.
+    fn is_fruit(&self, puncher: &Puncher, key: PairKey) -> bool {
+        let probed = || self.punching.probes.values().any(|probe| *probe == key);
+        let met = || puncher.has_succeeded() || probed();
+        self.locals.is_socket(key.local) || !self.is_told(key.remote) && met()
+    }
+
     /// A pair has become valid: if it is direct, no more is to be punched.
     pub(super) fn punch_valid(&mut self, now: Instant, key: PairKey) {
-        let direct = self.list.get(key).is_some_and(Pair::is_direct);
-        let Some(puncher) = self.punching.puncher.as_mut().filter(|_| direct) else {
+        if !self.list.get(key).is_some_and(Pair::is_direct) {
             return;
-        };
-        let probed = || self.punching.probes.values().any(|probe| *probe == key);
-        let trying = puncher.trying();
-        // The first hit ends the attempt; the next ones are its fruits as well.
-        let last = puncher.tried().last().filter(|_| trying.is_none());
-        let last = last.filter(|tried| tried.succeeded);
-        let last = last.map(|tried| tried.technique);
-        let told = |remote: &Candidate| remote.kind != CandidateKind::PeerReflexive;
-        let told = self.remotes.find(key.remote).is_some_and(told);
-        let punched = self.locals.is_socket(key.local) || !told && (last.is_some() || probed());
-        if let Some(technique) = trying.or(last).filter(|_| punched) {
-            self.punching.found.insert(key, technique);
         }
-        puncher.on_direct(now, punched);
+        let puncher = self.punching.puncher.as_ref();
+        let fruit = puncher.filter(|puncher| self.is_fruit(puncher, key));
+        if let Some(technique) = fruit.and_then(Puncher::technique) {
+            self.punching.found.entry(key).or_insert(technique);
+        }
+        let punched = self.punching.found.contains_key(&key);
+        if let Some(puncher) = &mut self.punching.puncher {
+            puncher.on_direct(now, punched);
+        }
     }
 
     pub(super) fn punch_selected(&mut self, key: PairKey) {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use postern_wire::stun::{
     AttributeType, BeforeFingerprint, Builder, Class, ErrorCode, IceControlled, IceControlling,
-    IntegrityError, Message, Method, Open, Priority, TransactionId, UnknownAttributes, Username,
-    XorMappedAddress,
+    IntegrityError, Message, Method, Open, Priority, Punched, TransactionId, UnknownAttributes,
+    Username, XorMappedAddress,
 };
 
 use super::agent::Agent;
@@ -32,6 +32,8 @@ pub(super) struct Check {
     peer_ufrag: String,
     priority: u32,
     use_candidate: bool,
+    /// What a peer of ours says about its way.
+    punched: Option<Punched>,
 }
 
 /// Why a check is not carried out.
@@ -123,6 +125,7 @@ impl Agent {
             peer_ufrag: peer_ufrag.to_owned(),
             priority: priority.ok_or(Reject::Malformed)?.0.min(MAX_PRIORITY),
             use_candidate: message.contains(AttributeType::USE_CANDIDATE),
+            punched: message.get::<Punched>().ok().flatten(),
         })
     }
 
@@ -153,6 +156,10 @@ impl Agent {
         self.counts.checks_received = self.counts.checks_received.saturating_add(1);
         self.tcp.prove(check.pair.local);
         let remote = check.pair.remote;
+        let answer = check.punched.map(|_| Punched {
+            guessed: false,
+            asymmetric: self.is_heard_elsewhere(check.pair),
+        });
         if self.peer.is_none() {
             self.remember(check);
         } else if !self.accept(now, &check) {
@@ -162,7 +169,9 @@ impl Agent {
             return;
         }
         let mapped = XorMappedAddress(datagram.remote);
-        let response = response(Class::Success, message.transaction_id()).attribute(&mapped);
+        let response = response(Class::Success, message.transaction_id())
+            .attribute(&mapped)
+            .maybe_attribute(answer.as_ref());
         self.reply(datagram, self.signed(response));
     }
 
@@ -232,7 +241,7 @@ impl Agent {
     /// no room for the pair.
     fn accept(&mut self, now: Instant, check: &Check) -> bool {
         let seen = self.list.get(check.pair).is_some_and(|pair| pair.seen);
-        if !seen && self.is_at_rest(now) && self.may_be_news(check.pair) {
+        if !seen && self.takes_news(now) && self.may_be_news(check.pair) {
             self.on_new_remote(now, check.pair.remote);
         }
         if !self.accept_quietly(now, check) {
@@ -250,6 +259,8 @@ impl Agent {
             return false;
         }
         self.peer_began();
+        self.note_guess(check.pair, check.punched.is_some_and(|p| p.guessed));
+        self.note_asymmetric(now, check.pair, check.punched);
         let controlled = self.role == Role::Controlled;
         let known = self.list.get(check.pair);
         let relayed = known.is_some_and(super::pair::Pair::is_relayed);

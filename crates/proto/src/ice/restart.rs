@@ -31,6 +31,10 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    pub(super) fn has(&self, key: PairKey) -> bool {
+        self.pairs.contains_key(&key)
+    }
+
     pub(super) fn consent(&self, key: PairKey) -> Option<&Consent> {
         self.pairs.get(&key).map(|(_, consent)| consent)
     }

@@ -82,6 +82,16 @@ impl Tallies {
         }
     }
 
+    /// What checks were made as is something else, as an answer shows: one counts there.
+    pub(super) fn renamed(&mut self, now: Instant, asked: Technique, found: Technique) {
+        let began = self.counts.get(&asked).map_or(now, |count| count.began);
+        self.uncount(asked);
+        self.checked(now, found);
+        if let Some(count) = self.counts.get_mut(&found) {
+            count.began = count.began.min(began);
+        }
+    }
+
     fn end(&mut self, now: Instant) {
         self.over.get_or_insert(now);
     }
@@ -157,9 +167,11 @@ impl Agent {
         self.tallies.datagrams
     }
 
-    /// What a pair is, unless punching made it.
+    /// What a pair is, unless punching made it. One that has a port for each direction may be found by
+    /// plain checks as well.
     pub(super) fn plain_technique(&self, key: PairKey) -> Option<Technique> {
         let pair = self.list.get(key)?;
-        (!self.is_punched(key)).then(|| self.technique(&pair.path()))
+        let plain = self.is_asymmetric(key) && !self.locals.is_socket(key.local);
+        (plain || !self.is_punched(key)).then(|| self.technique(&pair.path()))
     }
 }

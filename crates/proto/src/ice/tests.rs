@@ -1,6 +1,7 @@
 //! Two agents and a clock.
 
 mod assisted;
+mod asymmetric;
 mod components;
 mod connecting;
 mod consent;
@@ -10,6 +11,7 @@ mod lite;
 mod matrix;
 mod net;
 mod properties;
+mod punching;
 mod relayed;
 mod restart;
 mod start;

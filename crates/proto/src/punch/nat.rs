@@ -31,6 +31,16 @@ impl Mapping {
         )
     }
 
+    /// Whether ports of one address get different mappings, or may, of a NAT that is known to map
+    /// endpoint-dependently.
+    #[must_use]
+    pub const fn may_depend_on_ports(self) -> bool {
+        matches!(
+            self,
+            Self::AddressAndPortDependent | Self::EndpointDependent
+        )
+    }
+
     /// The name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

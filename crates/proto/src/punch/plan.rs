@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Technique;
 use super::budget::{MAX_NARROW_PROBES, MAX_PROBES, MAX_SOCKETS, NARROW_PORTS, PROBES_PER_SECOND};
-use super::nat::{Allocation, Mapping, NatReport, PortRange};
+use super::nat::{Allocation, Filtering, Mapping, NatReport, PortRange};
 
 /// The fewest sockets of a birthday: with fewer, chance varies too much.
 const MIN_SOCKETS: u32 = 16;
@@ -27,6 +27,22 @@ const GOOD_CHANCE: f64 = 0.85;
 /// A prediction is tried so often, each time between two samples of its own. The first hits
 /// unless somebody else's flow came in between, or a datagram was lost.
 const PREDICTIONS: u32 = 5;
+
+/// So many checks from the main socket come first where it is not known whether the other side's do any
+/// good: with [`NARROW_SOCKETS`] mappings among [`NARROW_PORTS`] 9,999 of 10,000 hit before.
+const LEADING_PROBES: u32 = 300;
+
+/// What comes before [`Part::Spray`], for the case that one side alone maps endpoint-dependently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lead {
+    /// Nothing: both do.
+    #[default]
+    Nothing,
+    /// Mappings towards the one address that the peer has then: it is we who do.
+    Open,
+    /// So many checks from the one mapping that we have then.
+    Probe(u32),
+}
 
 /// What one side does in an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +79,21 @@ pub enum Part {
         /// Which ports.
         ports: PortRange,
         /// How many checks.
+        probes: u32,
+        /// The peer has one port for all of ours: once a check of it has come from there, all
+        /// sockets send to that port, so that its next hit is one in both directions.
+        answers: bool,
+        /// What comes first, of the same budget.
+        lead: Lead,
+    },
+    /// First open so many mappings towards the one address of the peer, then check random ports of it,
+    /// all from the main socket: the peer [answers](Self::Spray::answers) the port that it sees.
+    OpenThenProbe {
+        /// How many mappings to open.
+        sockets: u32,
+        /// Which ports to check.
+        ports: PortRange,
+        /// How many datagrams in all.
         probes: u32,
     },
     /// Both [`Open`](Self::Open) and [`Probe`](Self::Probe), in turn: it is not known which
@@ -102,16 +133,13 @@ impl Plan {
         let plan = match (may_depend(local), may_depend(remote)) {
             (false, false) if !local.is_nat() && !remote.is_nat() => return None,
             (false, false) => return Some(RENEWAL),
-            (false, true) => Self::with_one_dependent(remote, false),
-            (true, false) => Self::with_one_dependent(local, true),
+            (false, true) if !certain => Self::with_one_dependent(remote, false),
+            (true, false) if !certain => Self::with_one_dependent(local, true),
             (true, true) if local.mapping.is_dependent() && remote.mapping.is_dependent() => {
                 Self::with_both_dependent(local, remote)
             }
-            (true, true) if local.mapping.is_dependent() => Self::with_one_dependent(local, true),
-            (true, true) if remote.mapping.is_dependent() => {
-                Self::with_one_dependent(remote, false)
-            }
-            (true, true) => Self::with_unknown(local, remote),
+            _ if certain => Self::with_one_certain(local, remote),
+            (_, _) => Self::with_unknown(local, remote),
         };
         Some(Self {
             grace: if certain { GRACE } else { LONG_GRACE },
@@ -130,6 +158,7 @@ impl Plan {
             Part::Open { .. } => MAX_PROBES,
             Part::Probe { probes, .. }
             | Part::Spray { probes, .. }
+            | Part::OpenThenProbe { probes, .. }
             | Part::OpenAndProbe { probes, .. } => probes,
         };
         let sending = Duration::from_secs(1).saturating_mul(datagrams);
@@ -144,6 +173,7 @@ impl Plan {
             Part::Predict { .. } | Part::Renew { .. } | Part::Follow | Part::Probe { .. } => 0,
             Part::Open { sockets }
             | Part::Spray { sockets, .. }
+            | Part::OpenThenProbe { sockets, .. }
             | Part::OpenAndProbe { sockets, .. } => sockets,
         }
     }
@@ -177,13 +207,62 @@ impl Plan {
         }
     }
 
+    /// One side is known to map endpoint-dependently, the other may, and if it draws from few ports even
+    /// where two servers have seen the same one. A part of the budget is enough if it does
+    /// not, and the rest is for the case that it does.
+    fn with_one_certain(local: &NatReport, remote: &NatReport) -> Self {
+        let is_ours = local.mapping.is_dependent();
+        let dependent = if is_ours { local } else { remote };
+        let (ours, ports) = (ports_of(local).count(), ports_of(remote));
+        let one = Self::with_one_dependent(dependent, is_ours);
+        let drawn = |nat: &NatReport| matches!(nat.allocation, Allocation::Random(_));
+        let few = ours.max(ports.count()) <= NARROW_PORTS;
+        if !(drawn(local) && drawn(remote) && few) {
+            return one;
+        }
+        let rest = MAX_PROBES.saturating_sub(LEADING_PROBES);
+        let miss = 1.0 - two_sided(ours, ports.count(), rest);
+        Self {
+            part: Part::Spray {
+                sockets: NARROW_SOCKETS,
+                ports: if is_ours { surest_of(remote) } else { ports },
+                probes: MAX_PROBES,
+                answers: false,
+                lead: if is_ours {
+                    Lead::Open
+                } else {
+                    Lead::Probe(LEADING_PROBES)
+                },
+            },
+            probability: 1.0 - (1.0 - one.probability) * miss,
+            ..one
+        }
+    }
+
     fn with_both_dependent(local: &NatReport, remote: &NatReport) -> Self {
         let widest = ports_of(local).count().max(ports_of(remote).count());
         if widest <= NARROW_PORTS {
-            Self::from_both_sides(local, remote, NARROW_SOCKETS, MAX_NARROW_PROBES)
-        } else {
-            Self::from_both_sides(local, remote, max_sockets(), MAX_PROBES)
+            return Self::from_both_sides(local, remote, NARROW_SOCKETS, MAX_NARROW_PROBES);
         }
+        let plan = Self::from_both_sides(local, remote, max_sockets(), MAX_PROBES);
+        let (ports, probes) = (surest_of(remote), MAX_PROBES);
+        let one_port = |nat: &NatReport| nat.mapping == Mapping::AddressDependent;
+        let part = if one_port(local) && remote.mapping.may_depend_on_ports() {
+            Part::OpenThenProbe {
+                sockets: openings(local, remote),
+                ports,
+                probes,
+            }
+        } else {
+            Part::Spray {
+                sockets: max_sockets(),
+                ports,
+                probes,
+                answers: one_port(remote) && local.mapping.may_depend_on_ports(),
+                lead: Lead::Nothing,
+            }
+        };
+        Self { part, ..plan }
     }
 
     fn from_both_sides(local: &NatReport, remote: &NatReport, sockets: u32, probes: u32) -> Self {
@@ -194,6 +273,8 @@ impl Plan {
                 sockets,
                 ports: surest_of(remote),
                 probes,
+                answers: false,
+                lead: Lead::Nothing,
             },
             probability: two_sided(ours, ports.count(), probes),
             grace: GRACE,
@@ -278,6 +359,15 @@ fn ahead_of(step: i16, last: u16) -> PortRange {
         first: last.min(end),
         last: last.max(end),
     }
+}
+
+/// Mappings that the peer may guess at, where its guesses can get in and ours cannot: none where it
+/// is known that this is not so.
+fn openings(local: &NatReport, remote: &NatReport) -> u32 {
+    let strict = Filtering::AddressAndPortDependent;
+    let useless =
+        local.filtering == strict || ![strict, Filtering::Unknown].contains(&remote.filtering);
+    if useless { 0 } else { max_sockets() }
 }
 
 fn max_sockets() -> u32 {

@@ -380,6 +380,31 @@ impl Puncher {
         Some(self.attempt.as_ref()?.plan.technique)
     }
 
+    /// What a path is called that is met now: by the attempt that runs, else by the last one that
+    /// succeeded. Before the first one the peer may have begun its own, which is the same.
+    #[must_use]
+    pub fn technique(&self) -> Option<Technique> {
+        let last = self.tried.last().map(|tried| tried.technique);
+        let planned = || self.plan().map(|plan| plan.technique);
+        self.trying().or(last).or_else(planned)
+    }
+
+    /// Whether the last attempt is over and has succeeded.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.attempt.is_none() && self.tried.last().is_some_and(|tried| tried.succeeded)
+    }
+
+    /// Probes sent and sockets opened in all attempts, the one that runs included.
+    #[must_use]
+    pub fn spent(&self) -> (u32, u32) {
+        let running = self.attempt.as_ref().map(|a| (a.sent(), a.opened()));
+        let over = self.tried.iter().map(|tried| (tried.probes, tried.sockets));
+        over.chain(running).fold((0, 0), |sum, more| {
+            (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1))
+        })
+    }
+
     /// Whether classification is over, or has nothing to go on.
     #[must_use]
     pub fn is_classified(&self) -> bool {

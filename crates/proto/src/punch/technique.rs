@@ -99,7 +99,7 @@ impl Technique {
                 ..entry("predicted", true, "predicting the router's next port")
             },
             Self::Birthday => entry("birthday", true, "trying many ports until two meet"),
-            Self::Asymmetric => entry("asymmetric", false, "one port for each direction"),
+            Self::Asymmetric => entry("asymmetric", true, "one port for each direction"),
             Self::Tcp => entry("tcp", true, "a TCP connection"),
             Self::Reversal => entry("reversal", false, "being called back over TCP"),
             Self::Relay => entry("relay", true, "the server's relay"),

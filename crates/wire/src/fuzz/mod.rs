@@ -3,6 +3,8 @@
 //! `fuzz/` calls them with libFuzzer; `tests/corpus.rs` replays the committed corpora on
 //! stable Rust.
 
+mod mdns;
+mod ndp;
 mod portmap;
 mod probe;
 mod signal;
@@ -11,6 +13,8 @@ mod transfer;
 mod turn;
 mod uri;
 
+pub use mdns::mdns;
+pub use ndp::ndp;
 pub use portmap::{natpmp, pcp, upnp};
 pub use probe::probe;
 pub use signal::signal;

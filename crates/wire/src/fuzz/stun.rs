@@ -51,6 +51,7 @@ fn stun_reread(message: &Message<'_>) {
     reread!(message: Userhash, ErrorCode, UnknownAttributes, PasswordAlgorithm);
     reread!(message: PasswordAlgorithms, Priority, UseCandidate, IceControlled);
     reread!(message: IceControlling, ChangeRequest, ResponsePort, Padding);
+    reread!(message: Punched);
 }
 
 fn stun_rebuild(message: &Message<'_>) {

@@ -57,8 +57,8 @@ mod tests;
 pub use attribute::{
     Algorithm, AlternateDomain, AlternateServer, Attribute, AttributeType, ChangeRequest,
     ErrorCode, IceControlled, IceControlling, MappedAddress, Nonce, OtherAddress, Padding,
-    PasswordAlgorithm, PasswordAlgorithms, Priority, Realm, ResponseOrigin, ResponsePort, Software,
-    UnknownAttributes, UseCandidate, Userhash, Username, XorMappedAddress,
+    PasswordAlgorithm, PasswordAlgorithms, Priority, Punched, Realm, ResponseOrigin, ResponsePort,
+    Software, UnknownAttributes, UseCandidate, Userhash, Username, XorMappedAddress,
 };
 pub use binding::{BindingResponse, bare_binding_request};
 pub use builder::{

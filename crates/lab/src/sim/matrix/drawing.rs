@@ -11,10 +11,11 @@ const ROWS: usize = 9;
 /// Those that are not in it are below, so many in a row, under their names.
 const PER_LINE: usize = 5;
 const SLOT: (usize, usize) = (262, 70);
-const LEGEND: [(End, &str, &str); 6] = [
+const LEGEND: [(End, &str, &str); 7] = [
     (End::Plain, "#8fd08f", "plain ICE"),
     (End::Predicted, "#8fbfe8", "predicted port"),
     (End::Birthday, "#c9b3e6", "birthday"),
+    (End::Asymmetric, "#e6b3cf", "a port each way"),
     (End::Tcp, "#f2d08f", "TCP"),
     (End::Relayed, "#dddddd", "relayed"),
     (End::Apart, "#dddddd", ""),

@@ -113,6 +113,8 @@ pub enum End {
     Predicted,
     /// With a port that was met by trying many.
     Birthday,
+    /// With a port for each direction.
+    Asymmetric,
     /// With a TCP connection.
     Tcp,
     /// Through the relay.
@@ -127,7 +129,8 @@ impl End {
     fn of(technique: Technique) -> Self {
         match technique.as_str() {
             "predicted" => Self::Predicted,
-            "birthday" | "asymmetric" => Self::Birthday,
+            "birthday" => Self::Birthday,
+            "asymmetric" => Self::Asymmetric,
             "tcp" | "reversal" => Self::Tcp,
             "relay" => Self::Relayed,
             _ => Self::Plain,
@@ -147,6 +150,7 @@ impl End {
             Self::Plain => "plain",
             Self::Predicted => "predicted",
             Self::Birthday => "birthday",
+            Self::Asymmetric => "asymmetric",
             Self::Tcp => "tcp",
             Self::Relayed => "relayed",
             Self::Apart => "apart",
@@ -280,9 +284,12 @@ impl Cell {
             right: right.to_owned(),
             technique: match self.end() {
                 End::Tcp => Technique::Tcp.as_str(),
-                End::Plain | End::Predicted | End::Birthday | End::Relayed | End::Apart => {
-                    self.technique().unwrap_or(Technique::Relay).as_str()
-                }
+                End::Plain
+                | End::Predicted
+                | End::Birthday
+                | End::Asymmetric
+                | End::Relayed
+                | End::Apart => self.technique().unwrap_or(Technique::Relay).as_str(),
             },
             end: self.end(),
             runs: self.runs,

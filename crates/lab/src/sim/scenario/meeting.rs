@@ -278,6 +278,7 @@ impl Meeting {
             Event::Lost(path) => side.on_lost(path),
             Event::PeerSeen(_)
             | Event::ResolveName(_)
+            | Event::Heard { .. }
             | Event::OpenSockets { .. }
             | Event::SendLimited { .. }
             | Event::CloseSockets(_)

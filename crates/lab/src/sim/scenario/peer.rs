@@ -33,6 +33,8 @@ pub struct Peer {
     /// Ports for TCP beyond the first.
     renewals: u16,
     relay: Option<RelayClient>,
+    /// What arrives here from there belongs to the path to another address.
+    heard: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
 }
 
 /// From one port for direct connections to the next: those next to it are the relay's.
@@ -100,6 +102,7 @@ impl Peer {
             connections: BTreeMap::new(),
             renewals: 0,
             relay,
+            heard: BTreeMap::new(),
         };
         peer.begin(now, with);
         peer.follow(now);
@@ -146,9 +149,11 @@ impl Peer {
     fn on_direct(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
         let verdict = self.agent.handle_input(now, datagram);
         if verdict == Verdict::NotMine && datagram.payload == DATA {
+            let way = (datagram.local, datagram.remote);
+            let remote = self.heard.get(&way).copied();
             self.events.push_back(PartyEvent::Data {
                 local: datagram.local,
-                remote: datagram.remote,
+                remote: remote.unwrap_or(datagram.remote),
             });
             return Verdict::Consumed;
         }
@@ -243,6 +248,13 @@ impl Peer {
         if let Event::OpenSockets { base, count, .. } = event {
             let sockets = (0..count).map(|_| self.socket(base)).collect();
             self.agent.sockets_opened(now, Some(sockets));
+        } else if let Event::Heard {
+            local,
+            remote,
+            source,
+        } = event
+        {
+            self.heard.insert((local, source), remote);
         } else if let Event::SendLimited { transmit, ttl } = event {
             self.limited.push_back((transmit, ttl));
         } else {

@@ -127,6 +127,10 @@ impl Forecast {
         if closed(left) || closed(right) {
             return Self::never(Class::NoWay);
         }
+        let sides = [Side::of(left), Side::of(right)];
+        if sides.iter().any(|side| !side.tracks) {
+            return Self::untracked(sides, homes);
+        }
         match plain {
             Some(true) if may_be_spoilt(homes) => Self::new(Class::Racing, 0.98, 1.0),
             Some(true) => Self::certain(Class::Plain),
@@ -177,6 +181,35 @@ impl Forecast {
                 Self::certain(Class::CarrierWithHairpin)
             }
             Hairpin::ExternalSource | Hairpin::InternalSource => Self::open(Class::OddCarrier),
+        }
+    }
+
+    /// Where a router answers strangers from the port of a new flow, and so, as far as is promised, do
+    /// the others.
+    fn untracked([left, right]: [Side; 2], homes: &TwoHomes) -> Self {
+        let independent = |side: &Side| side.mapping == Mapping::EndpointIndependent;
+        let wide = |side: &Side| side.filtering != Filtering::AddressAndPortDependent;
+        let by_port = |side: &Side| side.mapping == Mapping::AddressAndPortDependent;
+        match (independent(&left), independent(&right)) {
+            (true, true) => Self::certain(Class::Plain),
+            (true, false) if wide(&left) => Self::certain(Class::Plain),
+            (false, true) if wide(&right) => Self::certain(Class::Plain),
+            (true, false) | (false, true) => Self::beyond_plain(left, right, homes),
+            // Without a filter that lets every port of an address in, both ports have to be guessed
+            // at once, and with one only, both NATs have to answer from where it was hit or each let
+            // in what is not.
+            (false, false) => {
+                let hopeless = |one: &Side, other: &Side| {
+                    !wide(one) && (!wide(other) || by_port(one) && by_port(other))
+                };
+                let strict = hopeless(&left, &right) || hopeless(&right, &left);
+                let filtering = match strict {
+                    true => Filtering::AddressAndPortDependent,
+                    false => Filtering::AddressDependent,
+                };
+                let as_if = |side: Side| Side { filtering, ..side };
+                Self::beyond_plain(as_if(left), as_if(right), homes)
+            }
         }
     }
 
@@ -284,6 +317,8 @@ struct Side {
     filtering: Filtering,
     /// How many ports new mappings are drawn from; none where the next can be told.
     ports: Option<u32>,
+    /// Whether all answer from the port that was hit.
+    tracks: bool,
 }
 
 impl Side {
@@ -292,6 +327,7 @@ impl Side {
             mapping: Mapping::EndpointIndependent,
             filtering: Filtering::EndpointIndependent,
             ports: None,
+            tracks: true,
         };
         let nats = home.routers.iter().filter_map(|layer| match layer.v4 {
             Gate::Nat(nat) | Gate::Nat64(nat) => Some(nat),
@@ -304,6 +340,7 @@ impl Side {
         let all = nats.iter().fold(open, |all, nat| Self {
             mapping: all.mapping.max(nat.mapping),
             filtering: all.filtering.max(nat.filtering),
+            tracks: all.tracks && nat.tracks_inbound,
             ..all
         });
         Self {
@@ -346,6 +383,20 @@ mod tests {
         assert_eq!(count(Class::OneRandom), 8);
         assert_eq!(count(Class::BothOneWide), 12);
         assert_eq!(count(Class::BothRandom), 4);
+    }
+
+    #[test]
+    fn it_expects_73_of_the_81_where_routers_do_not_track_connections() {
+        let loose = |nat| Nat {
+            tracks_inbound: false,
+            ..nat
+        };
+        let kinds = kinds().map(|kind| loose(kind.nat));
+        let pairs = kinds
+            .iter()
+            .flat_map(|l| kinds.iter().map(|r| forecast(*l, *r)));
+        let likely = pairs.filter(|forecast| forecast.least > 0.8);
+        assert_eq!(likely.count(), 73);
     }
 
     #[test]

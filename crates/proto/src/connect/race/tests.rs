@@ -273,6 +273,27 @@ fn a_lost_allocation_is_made_anew_and_the_ways_race_again() {
 }
 
 #[test]
+fn where_udp_falls_silent_tcp_is_tried_in_less_than_a_second() {
+    let mut scene = Scene::new(&ALL);
+    scene.wait(5000);
+    scene.works = vec![RelayTransport::Tcp, RelayTransport::Tls];
+    scene.race.doubt(scene.now);
+    scene.wait(700);
+    let opened = [
+        (0, RelayTransport::Udp),
+        (5600, RelayTransport::Udp),
+        (5600, RelayTransport::Tcp),
+    ];
+    assert_eq!(scene.opened(), opened);
+    let allocated = [(0, RelayTransport::Udp), (5600, RelayTransport::Tcp)];
+    assert_eq!(scene.allocated(), allocated);
+    // One that answers is not left.
+    scene.race.doubt(scene.now);
+    scene.wait(5000);
+    assert_eq!(scene.allocated(), allocated);
+}
+
+#[test]
 fn a_server_that_was_away_is_found_within_three_seconds_of_its_return() {
     let mut scene = Scene::new(&[RelayTransport::Tls]);
     scene.wait(5000);

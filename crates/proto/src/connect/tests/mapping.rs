@@ -125,3 +125,24 @@ fn a_connection_does_not_wait_for_it_and_the_mailbox_does() {
     }
     assert!(pair.elapsed() < Duration::from_secs(2));
 }
+
+#[test]
+fn a_port_that_has_moved_or_is_gone_is_not_told_when_the_two_meet_again() {
+    let mut pair = Pair::new();
+    let now = pair.now;
+    let host: SocketAddr = ([192, 168, 1, 2], 5000).into();
+    let at = |port| SocketAddr::from(([45, 45, 2, 2], port));
+    let side = &mut pair.sides[JOINER];
+    let known = |side: &Connector, port| side.own.iter().any(|own| own.address == at(port));
+    for (mapping, expected) in [
+        (Some(9000), [true, false]),
+        (Some(9000), [true, false]),
+        (Some(9001), [false, true]),
+        (None, [false, false]),
+        (Some(9000), [true, false]),
+    ] {
+        let mapping = mapping.map(|port| (host, at(port)));
+        side.handle_mapping(now, Transport::Udp, mapping);
+        assert_eq!([known(side, 9000), known(side, 9001)], expected);
+    }
+}

@@ -134,6 +134,12 @@ impl Tcp {
         Some(candidate)
     }
 
+    /// No gateway leads the address here any more, where nobody else connects to.
+    pub(in crate::ice) fn end_assistance(&mut self, mapped: SocketAddr) -> bool {
+        self.assisted.retain(|(_, known)| *known != mapped);
+        true
+    }
+
     /// Whoever connects there arrives at a host, without its doing: it is passive.
     fn reflexive_at(&self, host: SocketAddr, mapped: SocketAddr) -> Option<Candidate> {
         let order = self.hosts.iter().position(|known| *known == host)?;

@@ -151,6 +151,31 @@ fn a_candidate_at_a_name_is_tried_when_the_name_is_known() {
 }
 
 #[test]
+fn a_relay_does_not_learn_the_address_behind_a_name() {
+    const RELAY: &str = "198.51.100.1:50000";
+    for named_first in [true, false] {
+        let mut pair = Pair::public();
+        pair.relay_a(RELAY);
+        let candidate = named(&pair);
+        let credentials = pair.b.agent.local_credentials().clone();
+        pair.a.agent.set_remote_credentials(pair.now, credentials);
+        if named_first {
+            pair.a.agent.add_named_candidate(candidate);
+            let address = at(B[0]).ip();
+            pair.a.agent.name_resolved(pair.now, NAME, Some(address));
+        } else {
+            let told = pair.b.candidates().remove(0);
+            pair.a.agent.add_remote_candidate(pair.now, told);
+        }
+        pair.run(secs(1));
+        let sent = pair.a.sent.iter().filter(|(_, t)| t.remote == at(B[0]));
+        let relayed = sent.filter(|(_, t)| t.local == at(RELAY)).count();
+        assert_eq!(relayed == 0, named_first, "{relayed}");
+        assert!(pair.a.sent_to(B[0]).len() > relayed);
+    }
+}
+
+#[test]
 fn names_that_cannot_be_resolved_are_ignored_and_their_number_is_bounded() {
     let mut pair = Pair::public();
     let candidate = named(&pair);

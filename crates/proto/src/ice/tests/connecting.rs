@@ -251,7 +251,7 @@ fn a_candidate_that_comes_right_after_the_selection_changes_nothing() {
     pair.link();
     pair.run_until_selected();
     let sent = pair.a.sent.len();
-    let late = "candidate:9 1 udp 2130706431 45.45.2.9 2000 typ host";
+    let late = "candidate:9 1 udp 1694498815 45.45.2.9 2000 typ srflx raddr 192.168.1.2 rport 2000";
     let late = late.parse().unwrap();
     pair.a.agent.add_remote_candidate(pair.now, late);
     pair.run(ms(500));

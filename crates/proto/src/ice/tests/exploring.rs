@@ -57,6 +57,34 @@ fn it_takes_over_as_well_when_it_is_the_controlled_side_that_has_it() {
 }
 
 #[test]
+fn a_host_that_appears_right_after_the_selection_takes_over_as_well() {
+    let (a, b) = (IPV6, "[2001:db8::2]:2000");
+    for (known, new) in [(b, a), (a, b)] {
+        for pause in [ms(20), ms(500), ms(1900)] {
+            let mut pair = Pair::public();
+            let add = |pair: &mut Pair, host: &str| match host == a {
+                true => pair.host_a(host),
+                false => pair.host_b(host),
+            };
+            add(&mut pair, known);
+            pair.link();
+            pair.run_until_selected();
+            pair.run(pause);
+            let before = pair.elapsed();
+            add(&mut pair, new);
+            pair.run(secs(6));
+            for (peer, local) in [(&pair.a, a), (&pair.b, b)] {
+                let selections = peer.selections();
+                let (when, path) = selections.last().unwrap();
+                assert_eq!(path.local, at(local), "{new} after {pause:?}");
+                assert!(*when <= before + secs(3), "{when:?}");
+                assert_eq!(peer.lost_at(), None);
+            }
+        }
+    }
+}
+
+#[test]
 fn another_host_that_is_no_better_changes_nothing_and_is_left_alone_after_a_while() {
     let mut pair = at_rest();
     pair.host_a("45.45.1.9:1000");

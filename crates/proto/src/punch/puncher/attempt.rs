@@ -1,7 +1,7 @@
 //! An attempt at work.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
@@ -10,7 +10,7 @@ use rand_core::RngCore;
 use super::super::Shuffle;
 use super::super::budget::is_forbidden;
 use super::super::nat::{Allocation, PortRange};
-use super::super::plan::{Part, Plan};
+use super::super::plan::{Lead, Part, Plan};
 use super::{Action, Expected, Message, Prediction, Puncher, Tried, pace};
 
 /// Datagrams that may leave at once when the timer was late.
@@ -28,6 +28,8 @@ const FIRST_TTL: u8 = 2;
 /// Each round sends them one hop further, for there may be several NATs in a row. The last one
 /// lets them arrive: the peer may have tried their ports before they were open.
 const ROUNDS: u32 = 4;
+/// The time to live of those that have one round only: three NATs of ours.
+const FAR_TTL: u8 = 4;
 /// Sockets of a prediction: one to look before, one to open, one to look after.
 const BRACKET: usize = 3;
 
@@ -47,6 +49,9 @@ pub(super) struct Attempt {
     opened: u32,
     shuffle: Shuffle,
     place: u32,
+    /// The port of the peer's to which all sockets send, and how many have.
+    target: Option<SocketAddr>,
+    answered: usize,
     sent: u32,
     bracket: Option<Bracket>,
     predictions: u32,
@@ -81,6 +86,8 @@ impl Attempt {
             opened: 0,
             shuffle: Shuffle::new(ports, rng.next_u64()),
             place: 0,
+            target: None,
+            answered: 0,
             sent: 0,
             bracket: None,
             predictions: 0,
@@ -101,6 +108,16 @@ impl Attempt {
         }
     }
 
+    /// Datagrams sent so far.
+    pub(super) const fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Sockets opened so far.
+    pub(super) const fn opened(&self) -> u32 {
+        self.opened
+    }
+
     pub(super) fn timeout(&self) -> Option<Instant> {
         let next = self.next?;
         let next = Some(next).filter(|_| self.has_more());
@@ -118,8 +135,35 @@ impl Attempt {
             Part::Open { .. } => self.place <= sockets.saturating_mul(ROUNDS),
             Part::Probe { probes, .. }
             | Part::Spray { probes, .. }
+            | Part::OpenThenProbe { probes, .. }
             | Part::OpenAndProbe { probes, .. } => self.place < probes,
         }
+    }
+
+    /// Whether the peer has one port for all of ours, and it is not known yet.
+    pub(super) fn awaits_port(&self) -> bool {
+        let answers = matches!(self.plan.part, Part::Spray { answers: true, .. });
+        answers && self.target.is_none() && self.next.is_some()
+    }
+
+    /// A check of the peer has come from this port. All sockets are to send there.
+    pub(super) fn answer(&mut self, from: SocketAddr) {
+        if self.awaits_port() && from.ip() == self.peer.ip() {
+            self.target = Some(from);
+        }
+    }
+
+    /// The next socket's datagram to that port; the main socket's is the last.
+    fn answer_next(&mut self) -> Option<Way> {
+        let remote = self.target?;
+        let sockets = self.sockets.iter().copied();
+        let local = sockets.chain([self.base]).nth(self.answered)?;
+        self.answered = self.answered.saturating_add(1);
+        Some(Way {
+            local,
+            remote,
+            ttl: None,
+        })
     }
 
     /// The next datagram.
@@ -127,7 +171,7 @@ impl Attempt {
         while self.has_more() {
             let place = self.place;
             self.place = place.saturating_add(1);
-            let way = self.way(place);
+            let way = self.answer_next().or_else(|| self.way(place));
             if let Some(Way { remote, .. }) = way
                 && (remote == self.peer || !is_forbidden(remote.port()))
             {
@@ -156,13 +200,28 @@ impl Attempt {
                 None => Some(to(self.base, self.peer)),
             },
             Part::Probe { ports, .. } => Some(to(self.base, self.random_port(ports, place))),
-            Part::Spray { ports, .. } => {
+            Part::Spray { ports, lead, .. } => {
+                let place = match (lead, place.checked_sub(self.lead_of(lead))) {
+                    (Lead::Open, None) => return self.opening(place),
+                    (Lead::Probe(_), None) => {
+                        return Some(to(self.base, self.random_port(ports, place)));
+                    }
+                    (_, rest) => rest?,
+                };
                 // Each time round the ports, each is checked from another socket: from the same one
                 // it would be the same flow.
                 let round = place.checked_div(ports.count())?;
                 let within = place.checked_rem(ports.count())?;
                 let local = self.socket(within.saturating_add(round))?;
                 Some(to(local, self.random_port(ports, place)))
+            }
+            Part::OpenThenProbe { ports, .. } => {
+                let sockets = u32::try_from(self.sockets.len()).ok()?;
+                let ttl = self.primer.then_some(FAR_TTL);
+                match place.checked_sub(sockets) {
+                    None => self.opening(place).map(|way| Way { ttl, ..way }),
+                    Some(probed) => Some(to(self.base, self.random_port(ports, probed))),
+                }
             }
             Part::OpenAndProbe { ports, sockets, .. } => {
                 let turn = place >> 1;
@@ -173,6 +232,16 @@ impl Attempt {
                 let probed = place.saturating_sub(openings.min(turn.saturating_add(1)));
                 Some(to(self.base, self.random_port(ports, probed)))
             }
+        }
+    }
+
+    /// How many datagrams come first.
+    fn lead_of(&self, lead: Lead) -> u32 {
+        let sockets = u32::try_from(self.sockets.len()).unwrap_or(u32::MAX);
+        match lead {
+            Lead::Nothing => 0,
+            Lead::Open => sockets.saturating_mul(ROUNDS),
+            Lead::Probe(probes) => probes,
         }
     }
 
@@ -228,6 +297,7 @@ impl Part {
             Self::Renew { .. } | Self::Predict { .. } | Self::Follow | Self::Open { .. } => None,
             Self::Probe { ports, .. }
             | Self::Spray { ports, .. }
+            | Self::OpenThenProbe { ports, .. }
             | Self::OpenAndProbe { ports, .. } => Some(ports),
         }
     }
@@ -256,8 +326,24 @@ impl Puncher {
             Part::Open { .. }
             | Part::Probe { .. }
             | Part::Spray { .. }
+            | Part::OpenThenProbe { .. }
             | Part::OpenAndProbe { .. } => {}
         }
+    }
+
+    /// Where the attempt that runs would have use for a port of the peer's that is the same for all of
+    /// ours: at this address.
+    pub fn awaits_port_at(&self) -> Option<IpAddr> {
+        let attempt = self.attempt.as_ref().filter(|a| a.awaits_port())?;
+        Some(attempt.peer.ip())
+    }
+
+    /// A check of the peer has come from there.
+    pub fn on_port(&mut self, now: Instant, from: SocketAddr) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.answer(from);
+        }
+        self.handle_timeout(now);
     }
 
     pub(super) fn run_attempt(&mut self, now: Instant) {
@@ -304,6 +390,7 @@ impl Puncher {
             | Part::Open { .. }
             | Part::Probe { .. }
             | Part::Spray { .. }
+            | Part::OpenThenProbe { .. }
             | Part::OpenAndProbe { .. } => return,
         };
         if attempt.predict_at.is_none_or(|at| at > now) {
@@ -459,6 +546,108 @@ mod tests {
     use super::super::super::Technique;
     use super::*;
 
+    fn at(host: u8, port: u16) -> SocketAddr {
+        SocketAddr::new(Ipv4Addr::new(45, 45, host, 2).into(), port)
+    }
+
+    fn attempt(part: Part) -> Attempt {
+        let plan = Plan {
+            technique: Technique::Birthday,
+            part,
+            probability: 0.5,
+            grace: Duration::ZERO,
+        };
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let ends = (at(1, 1000), at(2, 40_000));
+        let mut attempt = Attempt::new(Instant::now(), plan, ends, true, &mut rng);
+        attempt.sockets = (2000..2256).map(|port| at(1, port)).collect();
+        attempt.next = Some(Instant::now());
+        attempt
+    }
+
+    /// What a NAT of one port for all of ours and a strict filter is passed with: a hit tells
+    /// that port, and then every socket opens a mapping towards it.
+    #[test]
+    fn all_sockets_answer_the_port_that_has_hit_and_the_budget_stays_what_it_is() {
+        let mut attempt = attempt(Part::Spray {
+            sockets: 256,
+            ports: PortRange::ALL,
+            probes: 1500,
+            answers: true,
+            lead: Lead::Nothing,
+        });
+        for _ in 0..300 {
+            attempt.take().unwrap();
+        }
+        attempt.answer(at(9, 7777));
+        assert!(attempt.awaits_port(), "another host is not the peer's NAT");
+        attempt.answer(at(2, 7777));
+        attempt.answer(at(2, 8888));
+        let answers: Vec<_> = (0..257).map(|_| attempt.take().unwrap()).collect();
+        assert!(answers.iter().all(|way| way.remote == at(2, 7777)));
+        let from: BTreeSet<_> = answers.iter().map(|way| way.local).collect();
+        assert_eq!(from.len(), 257, "each socket once, the main one too");
+        let rest = std::iter::from_fn(|| attempt.take()).count();
+        assert!((900..=943).contains(&rest), "{rest} of 1500 are left");
+    }
+
+    #[test]
+    fn the_side_with_one_port_for_all_opens_its_mappings_and_probes_from_the_main_socket() {
+        let mut attempt = attempt(Part::OpenThenProbe {
+            sockets: 256,
+            ports: PortRange::ALL,
+            probes: 1500,
+        });
+        let ways: Vec<_> = std::iter::from_fn(|| attempt.take()).collect();
+        let (opened, probed) = ways.split_at(256);
+        assert!(
+            opened
+                .iter()
+                .all(|w| w.remote == at(2, 40_000) && w.ttl == Some(FAR_TTL))
+        );
+        assert!(
+            probed
+                .iter()
+                .all(|w| w.local == at(1, 1000) && w.ttl.is_none())
+        );
+        let ports: BTreeSet<_> = probed.iter().map(|way| way.remote).collect();
+        assert_eq!(ports.len(), probed.len(), "no port twice");
+        assert!(probed.len() > 1200 && probed.len() <= 1244);
+    }
+
+    /// Where it is not known whether one side maps endpoint-dependently: first as if it did not.
+    #[test]
+    fn both_sides_guess_after_one_has_opened_and_the_other_has_probed() {
+        let ports = PortRange {
+            first: 40_000,
+            last: 40_799,
+        };
+        let ways = |lead| {
+            let mut attempt = attempt(Part::Spray {
+                sockets: 64,
+                ports,
+                probes: 1500,
+                answers: false,
+                lead,
+            });
+            attempt.sockets.truncate(64);
+            std::iter::from_fn(move || attempt.take()).collect::<Vec<_>>()
+        };
+        let opening = ways(Lead::Open);
+        let (opened, sprayed) = opening.split_at(256);
+        assert!(opened.iter().all(|way| way.remote == at(2, 40_000)));
+        assert_eq!(opened.iter().filter(|way| way.ttl.is_none()).count(), 64);
+        let probing = ways(Lead::Probe(300));
+        let (probed, rest) = probing.split_at(300);
+        assert!(probed.iter().all(|way| way.local == at(1, 1000)));
+        for sprayed in [sprayed, rest] {
+            let flows: BTreeSet<_> = sprayed.iter().map(|way| (way.local, way.remote)).collect();
+            assert_eq!(flows.len(), sprayed.len());
+            assert!(sprayed.iter().all(|way| way.local != at(1, 1000)));
+        }
+        assert_eq!((opening.len(), probing.len()), (1500, 1500));
+    }
+
     /// A second probe of the same port from the same socket would be the same flow, and buy nothing.
     #[test]
     fn no_two_probes_of_many_sockets_are_the_same_flow() {
@@ -480,6 +669,8 @@ mod tests {
                     sockets,
                     ports,
                     probes,
+                    answers: false,
+                    lead: Lead::Nothing,
                 },
                 probability: 0.5,
                 grace: Duration::ZERO,

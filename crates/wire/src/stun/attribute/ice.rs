@@ -1,4 +1,4 @@
-//! The attributes of ICE connectivity checks (RFC 8445 section 16.1).
+//! The attributes of ICE connectivity checks (RFC 8445 section 16.1), and the one of our own.
 
 use super::{Attribute, AttributeType, exactly};
 use crate::stun::{TransactionId, ValueError};
@@ -19,6 +19,41 @@ pub struct IceControlled(pub u64);
 /// ICE-CONTROLLING (RFC 8445 section 7.1.3): the sender's role, with its tiebreaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IceControlling(pub u64);
+
+/// PUNCHED: what peers of ours tell each other about the way of a check or of a response, and that
+/// they understand this. Comprehension-optional, so that others skip it; the type is an unassigned one
+/// of those given by expert review (RFC 8489 section 18.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Punched {
+    /// The port that this is sent to was guessed.
+    pub guessed: bool,
+    /// The sender sends on this path to one port and hears from another.
+    pub asymmetric: bool,
+}
+
+impl Punched {
+    const GUESSED: u32 = 1;
+    const ASYMMETRIC: u32 = 2;
+}
+
+impl Attribute<'_> for Punched {
+    const TYPE: AttributeType = AttributeType::PUNCHED;
+
+    /// Bits that are not known are skipped.
+    fn decode(value: &[u8], _: TransactionId) -> Result<Self, ValueError> {
+        let bits = exactly(value).map(u32::from_be_bytes)?;
+        Ok(Self {
+            guessed: bits & Self::GUESSED != 0,
+            asymmetric: bits & Self::ASYMMETRIC != 0,
+        })
+    }
+
+    fn encode(&self, _: TransactionId, value: &mut Vec<u8>) {
+        let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+        let bits = bit(self.guessed, Self::GUESSED) | bit(self.asymmetric, Self::ASYMMETRIC);
+        value.extend_from_slice(&bits.to_be_bytes());
+    }
+}
 
 impl Attribute<'_> for UseCandidate {
     const TYPE: AttributeType = AttributeType::USE_CANDIDATE;
@@ -64,11 +99,19 @@ mod tests {
         assert_eq!(decoded(&encoded(&controlled)), Ok(controlled));
         let controlling = IceControlling(1);
         assert_eq!(decoded(&encoded(&controlling)), Ok(controlling));
+        for (guessed, asymmetric) in [(false, false), (true, false), (false, true), (true, true)] {
+            let punched = Punched {
+                guessed,
+                asymmetric,
+            };
+            assert_eq!(decoded(&encoded(&punched)), Ok(punched));
+        }
     }
 
     #[test]
     fn one_byte_short_is_refused() {
         assert_eq!(one_short::<Priority>(&[0; 4]), Err(ValueError::Length));
+        assert_eq!(one_short::<Punched>(&[0; 4]), Err(ValueError::Length));
         assert_eq!(one_short::<IceControlled>(&[0; 8]), Err(ValueError::Length));
         assert_eq!(
             one_short::<IceControlling>(&[0; 8]),
@@ -81,6 +124,16 @@ mod tests {
         assert_eq!(decoded::<UseCandidate>(&[0]), Err(ValueError::Length));
         assert_eq!(decoded::<Priority>(&[0; 8]), Err(ValueError::Length));
         assert_eq!(decoded::<IceControlled>(&[0; 4]), Err(ValueError::Length));
+    }
+
+    #[test]
+    fn bits_of_later_versions_are_skipped() {
+        let value = [0x80, 0, 0, 0x06];
+        let punched = Punched {
+            guessed: false,
+            asymmetric: true,
+        };
+        assert_eq!(decoded(&value), Ok(punched));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{TransactionId, ValueError};
 pub use address::{AlternateServer, MappedAddress, OtherAddress, ResponseOrigin, XorMappedAddress};
 pub use discovery::{ChangeRequest, Padding, ResponsePort};
 pub use error_code::ErrorCode;
-pub use ice::{IceControlled, IceControlling, Priority, UseCandidate};
+pub use ice::{IceControlled, IceControlling, Priority, Punched, UseCandidate};
 pub use password_algorithm::{Algorithm, PasswordAlgorithm, PasswordAlgorithms};
 pub use text::{AlternateDomain, Nonce, Realm, Software, Username};
 pub use unknown::UnknownAttributes;
@@ -93,6 +93,8 @@ impl AttributeType {
     pub const RESPONSE_ORIGIN: Self = Self(0x802b);
     /// OTHER-ADDRESS (RFC 5780).
     pub const OTHER_ADDRESS: Self = Self(0x802c);
+    /// PUNCHED, of ours ([`Punched`]).
+    pub const PUNCHED: Self = Self(0xdb70);
 
     /// Whether a receiver that does not know it must refuse the message (RFC 8489
     /// section 14): types below 0x8000.

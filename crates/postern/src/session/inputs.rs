@@ -108,6 +108,11 @@ impl Session {
         self.connector.handle_addresses(clock::now(), &hosts);
     }
 
+    pub(super) fn on_nat64(&mut self) {
+        let prefix = self.nat64.borrow_and_update().prefix();
+        self.connector.set_nat64_prefix(clock::now(), prefix);
+    }
+
     pub(super) fn on_stun(&mut self, datagram: &StunDatagram) {
         let AddressPair { local, remote } = datagram.pair;
         let payload = &datagram.payload;

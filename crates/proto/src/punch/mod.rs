@@ -36,7 +36,7 @@ pub use budget::{
 };
 pub use classify::{Classifier, Sample};
 pub use nat::{Allocation, Filtering, Mapping, NatReport, PortRange};
-pub use plan::{Part, Plan};
+pub use plan::{Lead, Part, Plan};
 pub use puncher::{Action, Message, Prediction, Puncher, Tried};
 pub(crate) use shuffle::Shuffle;
 pub use technique::{Technique, Techniques, UnknownTechnique};

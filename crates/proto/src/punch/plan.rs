@@ -28,6 +28,22 @@ const GOOD_CHANCE: f64 = 0.85;
 /// unless somebody else's flow came in between, or a datagram was lost.
 const PREDICTIONS: u32 = 5;
 
+/// So many checks from the main socket come first where it is not known whether the other side's do any
+/// good: with [`NARROW_SOCKETS`] mappings among [`NARROW_PORTS`] 9,999 of 10,000 hit before.
+const LEADING_PROBES: u32 = 300;
+
+/// What comes before [`Part::Spray`], for the case that one side alone maps endpoint-dependently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lead {
+    /// Nothing: both do.
+    #[default]
+    Nothing,
+    /// Mappings towards the one address that the peer has then: it is we who do.
+    Open,
+    /// So many checks from the one mapping that we have then.
+    Probe(u32),
+}
+
 /// What one side does in an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -67,6 +83,8 @@ pub enum Part {
         /// The peer has one port for all of ours: once a check of it has come from there, all
         /// sockets send to that port, so that its next hit is one in both directions.
         answers: bool,
+        /// What comes first, of the same budget.
+        lead: Lead,
     },
     /// First open so many mappings towards the one address of the peer, then check random ports of it,
     /// all from the main socket: the peer [answers](Self::Spray::answers) the port that it sees.
@@ -115,16 +133,13 @@ impl Plan {
         let plan = match (may_depend(local), may_depend(remote)) {
             (false, false) if !local.is_nat() && !remote.is_nat() => return None,
             (false, false) => return Some(RENEWAL),
-            (false, true) => Self::with_one_dependent(remote, false),
-            (true, false) => Self::with_one_dependent(local, true),
+            (false, true) if !certain => Self::with_one_dependent(remote, false),
+            (true, false) if !certain => Self::with_one_dependent(local, true),
             (true, true) if local.mapping.is_dependent() && remote.mapping.is_dependent() => {
                 Self::with_both_dependent(local, remote)
             }
-            (true, true) if local.mapping.is_dependent() => Self::with_one_dependent(local, true),
-            (true, true) if remote.mapping.is_dependent() => {
-                Self::with_one_dependent(remote, false)
-            }
-            (true, true) => Self::with_unknown(local, remote),
+            _ if certain => Self::with_one_certain(local, remote),
+            (_, _) => Self::with_unknown(local, remote),
         };
         Some(Self {
             grace: if certain { GRACE } else { LONG_GRACE },
@@ -192,6 +207,38 @@ impl Plan {
         }
     }
 
+    /// One side is known to map endpoint-dependently, the other may, and if it draws from few ports even
+    /// where two servers have seen the same one. A part of the budget is enough if it does
+    /// not, and the rest is for the case that it does.
+    fn with_one_certain(local: &NatReport, remote: &NatReport) -> Self {
+        let is_ours = local.mapping.is_dependent();
+        let dependent = if is_ours { local } else { remote };
+        let (ours, ports) = (ports_of(local).count(), ports_of(remote));
+        let one = Self::with_one_dependent(dependent, is_ours);
+        let drawn = |nat: &NatReport| matches!(nat.allocation, Allocation::Random(_));
+        let few = ours.max(ports.count()) <= NARROW_PORTS;
+        if !(drawn(local) && drawn(remote) && few) {
+            return one;
+        }
+        let rest = MAX_PROBES.saturating_sub(LEADING_PROBES);
+        let miss = 1.0 - two_sided(ours, ports.count(), rest);
+        Self {
+            part: Part::Spray {
+                sockets: NARROW_SOCKETS,
+                ports: if is_ours { surest_of(remote) } else { ports },
+                probes: MAX_PROBES,
+                answers: false,
+                lead: if is_ours {
+                    Lead::Open
+                } else {
+                    Lead::Probe(LEADING_PROBES)
+                },
+            },
+            probability: 1.0 - (1.0 - one.probability) * miss,
+            ..one
+        }
+    }
+
     fn with_both_dependent(local: &NatReport, remote: &NatReport) -> Self {
         let widest = ports_of(local).count().max(ports_of(remote).count());
         if widest <= NARROW_PORTS {
@@ -212,6 +259,7 @@ impl Plan {
                 ports,
                 probes,
                 answers: one_port(remote) && local.mapping.may_depend_on_ports(),
+                lead: Lead::Nothing,
             }
         };
         Self { part, ..plan }
@@ -226,6 +274,7 @@ impl Plan {
                 ports: surest_of(remote),
                 probes,
                 answers: false,
+                lead: Lead::Nothing,
             },
             probability: two_sided(ours, ports.count(), probes),
             grace: GRACE,

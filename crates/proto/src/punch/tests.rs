@@ -317,6 +317,38 @@ fn where_one_server_address_leaves_it_open_either_side_may_be_dependent() {
 }
 
 #[test]
+fn where_ports_are_few_the_side_that_may_be_dependent_is_guessed_at_as_well() {
+    let few = PortRange {
+        first: 40_000,
+        last: 40_799,
+    };
+    let drawn = |mapping| (mapping, Allocation::Random(few));
+    let certain = drawn(Mapping::AddressAndPortDependent);
+    for unknown in [
+        Mapping::Unknown,
+        Mapping::PortIndependent,
+        Mapping::EndpointIndependent,
+    ] {
+        let (one, other) = plans(certain, drawn(unknown)).unwrap();
+        let lead = |plan: &Plan| {
+            let Part::Spray { lead, probes, .. } = plan.part else {
+                panic!("{plan:?}");
+            };
+            (lead, probes)
+        };
+        assert_eq!(lead(&one), (Lead::Open, MAX_PROBES));
+        assert_eq!(lead(&other), (Lead::Probe(300), MAX_PROBES));
+        assert!((one.probability - other.probability).abs() < 1e-9);
+        assert_eq!(one.duration(), other.duration());
+    }
+    // Where they are many nothing would come of it.
+    let many = (Mapping::Unknown, Allocation::Random(PortRange::ALL));
+    let (one, other) = plans(certain, many).unwrap();
+    assert!(matches!(one.part, Part::Open { .. }));
+    assert!(matches!(other.part, Part::Probe { .. }));
+}
+
+#[test]
 fn ports_that_mean_something_are_never_probed() {
     for port in [0, 53, 162, 1023, 1900, 3478, 4500, 5060, 5351] {
         assert!(is_forbidden(port), "{port}");

@@ -10,7 +10,7 @@ use rand_core::RngCore;
 use super::super::Shuffle;
 use super::super::budget::is_forbidden;
 use super::super::nat::{Allocation, PortRange};
-use super::super::plan::{Part, Plan};
+use super::super::plan::{Lead, Part, Plan};
 use super::{Action, Expected, Message, Prediction, Puncher, Tried, pace};
 
 /// Datagrams that may leave at once when the timer was late.
@@ -200,7 +200,14 @@ impl Attempt {
                 None => Some(to(self.base, self.peer)),
             },
             Part::Probe { ports, .. } => Some(to(self.base, self.random_port(ports, place))),
-            Part::Spray { ports, .. } => {
+            Part::Spray { ports, lead, .. } => {
+                let place = match (lead, place.checked_sub(self.lead_of(lead))) {
+                    (Lead::Open, None) => return self.opening(place),
+                    (Lead::Probe(_), None) => {
+                        return Some(to(self.base, self.random_port(ports, place)));
+                    }
+                    (_, rest) => rest?,
+                };
                 // Each time round the ports, each is checked from another socket: from the same one
                 // it would be the same flow.
                 let round = place.checked_div(ports.count())?;
@@ -225,6 +232,16 @@ impl Attempt {
                 let probed = place.saturating_sub(openings.min(turn.saturating_add(1)));
                 Some(to(self.base, self.random_port(ports, probed)))
             }
+        }
+    }
+
+    /// How many datagrams come first.
+    fn lead_of(&self, lead: Lead) -> u32 {
+        let sockets = u32::try_from(self.sockets.len()).unwrap_or(u32::MAX);
+        match lead {
+            Lead::Nothing => 0,
+            Lead::Open => sockets.saturating_mul(ROUNDS),
+            Lead::Probe(probes) => probes,
         }
     }
 
@@ -557,6 +574,7 @@ mod tests {
             ports: PortRange::ALL,
             probes: 1500,
             answers: true,
+            lead: Lead::Nothing,
         });
         for _ in 0..300 {
             attempt.take().unwrap();
@@ -597,6 +615,39 @@ mod tests {
         assert!(probed.len() > 1200 && probed.len() <= 1244);
     }
 
+    /// Where it is not known whether one side maps endpoint-dependently: first as if it did not.
+    #[test]
+    fn both_sides_guess_after_one_has_opened_and_the_other_has_probed() {
+        let ports = PortRange {
+            first: 40_000,
+            last: 40_799,
+        };
+        let ways = |lead| {
+            let mut attempt = attempt(Part::Spray {
+                sockets: 64,
+                ports,
+                probes: 1500,
+                answers: false,
+                lead,
+            });
+            attempt.sockets.truncate(64);
+            std::iter::from_fn(move || attempt.take()).collect::<Vec<_>>()
+        };
+        let opening = ways(Lead::Open);
+        let (opened, sprayed) = opening.split_at(256);
+        assert!(opened.iter().all(|way| way.remote == at(2, 40_000)));
+        assert_eq!(opened.iter().filter(|way| way.ttl.is_none()).count(), 64);
+        let probing = ways(Lead::Probe(300));
+        let (probed, rest) = probing.split_at(300);
+        assert!(probed.iter().all(|way| way.local == at(1, 1000)));
+        for sprayed in [sprayed, rest] {
+            let flows: BTreeSet<_> = sprayed.iter().map(|way| (way.local, way.remote)).collect();
+            assert_eq!(flows.len(), sprayed.len());
+            assert!(sprayed.iter().all(|way| way.local != at(1, 1000)));
+        }
+        assert_eq!((opening.len(), probing.len()), (1500, 1500));
+    }
+
     /// A second probe of the same port from the same socket would be the same flow, and buy nothing.
     #[test]
     fn no_two_probes_of_many_sockets_are_the_same_flow() {
@@ -619,6 +670,7 @@ mod tests {
                     ports,
                     probes,
                     answers: false,
+                    lead: Lead::Nothing,
                 },
                 probability: 0.5,
                 grace: Duration::ZERO,

@@ -232,6 +232,9 @@ impl Session {
         let (late_sender, late) = mpsc::channel(LATE_QUEUE);
         self.shared.paths().on_late(self.inbox.id, late_sender);
         self.connector.handle_connected(clock::now());
+        if let Some(first) = follower.pair() {
+            self.connector.handle_first_path(first.local, first.remote);
+        }
         let explanation = self.connector.explain(clock::now());
         let (publisher, explanation) = watch::channel(Explanation::from(explanation));
         self.established = Some(Established {

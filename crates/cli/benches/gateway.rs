@@ -128,7 +128,10 @@ mod bench {
             let directory = tempfile::tempdir()?;
             let world = World::build(&topology)?;
             fs::write(directory.path().join("gateway.toml"), POSTERN_CONFIG)?;
-            fs::write(directory.path().join("miniupnpd.conf"), miniupnpd::CONFIG)?;
+            fs::write(
+                directory.path().join("miniupnpd.conf"),
+                miniupnpd::config([45, 45, 2, 2].into(), "system_uptime=no\n"),
+            )?;
             if daemon == Daemon::Miniupnpd {
                 world.nft("router", miniupnpd::RULES)?;
             }

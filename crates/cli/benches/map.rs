@@ -71,7 +71,10 @@ mod bench {
                 directory: tempfile::tempdir()?,
             };
             if router == Router::Maps {
-                fs::write(bed.path("miniupnpd.conf"), miniupnpd::CONFIG)?;
+                fs::write(
+                    bed.path("miniupnpd.conf"),
+                    miniupnpd::config([45, 45, 2, 2].into(), "system_uptime=no\n"),
+                )?;
                 bed.start()?;
             }
             Ok(bed)

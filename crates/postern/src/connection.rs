@@ -275,6 +275,12 @@ impl PathFollower {
         older.filter_map(|address| Some((address, self.table.pair_at(address)?)))
     }
 
+    /// The path in use.
+    pub(crate) fn pair(&self) -> Option<AddressPair> {
+        let (_, address) = self.open.last()?;
+        self.table.pair_at(*address)
+    }
+
     /// Whether the path in use is one that works, as far as is known.
     pub(crate) fn is_alive(&self) -> bool {
         let newest = self.open.last();

@@ -21,8 +21,8 @@ use crate::dialer::{self, Dialer, Introducer};
 use crate::mapped::{Keeper, Mapped};
 use crate::net::watch::{self as changes, Hints};
 use crate::net::{
-    AddressFilter, AddressPair, Inlets, Mux, PathTable, PunchedSockets, RelayTable, Sender,
-    SessionId, Sockets, Streams, StunDatagram, nat64_prefix,
+    AddressFilter, AddressPair, Advertised, Inlets, Mux, PathTable, PunchedSockets, RelayTable,
+    Sender, SessionId, Sockets, Streams, StunDatagram, has_ipv6_alone, of_resolver, solicit,
 };
 use crate::portmap::is_public;
 use crate::quic::{self, Identity};
@@ -215,13 +215,17 @@ impl Endpoint {
             attempts: watch::Sender::new(0),
             hosts: watch::Sender::default(),
             routers: OnceLock::new(),
-            nat64: Mutex::default(),
+            nat64: watch::Sender::default(),
             keeper: OnceLock::new(),
         });
         shared.look();
         let hints = shared.dialer.hints();
         let routers = [
             tokio::spawn(follow_addresses(Arc::downgrade(&shared), hints)),
+            tokio::spawn(follow_nat64(
+                Arc::downgrade(&shared),
+                shared.host_addresses(),
+            )),
             tokio::spawn(route_stun(Arc::downgrade(&shared), outlets.stun)),
             tokio::spawn(route_incoming(Arc::downgrade(&shared), shared.quic.clone())),
         ];
@@ -337,6 +341,21 @@ impl Drop for Attempt {
     }
 }
 
+/// The prefix of the NAT64 in front of this machine, by who has told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Nat64 {
+    advertised: Option<Nat64Prefix>,
+    /// At the latest meeting.
+    resolved: Option<Nat64Prefix>,
+}
+
+impl Nat64 {
+    /// Routers are believed first: no resolver in between can be another network's.
+    pub(crate) fn prefix(self) -> Option<Nat64Prefix> {
+        self.advertised.or(self.resolved)
+    }
+}
+
 /// What the sessions of an endpoint share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -358,8 +377,8 @@ pub(crate) struct Shared {
     attempts: watch::Sender<usize>,
     /// The addresses from which this machine can be reached.
     hosts: watch::Sender<Vec<SocketAddr>>,
-    routers: OnceLock<[AbortHandle; 3]>,
-    nat64: Mutex<Option<Nat64Prefix>>,
+    routers: OnceLock<[AbortHandle; 4]>,
+    nat64: watch::Sender<Nat64>,
     /// Begun by the first session that has a use for it.
     keeper: OnceLock<Keeper>,
 }
@@ -504,14 +523,30 @@ impl Shared {
         self.sender.lock().await.send(pair, payload).await
     }
 
-    /// The prefix of the NAT64 in front of this machine, as it was at the latest meeting.
-    pub(crate) fn nat64(&self) -> Option<Nat64Prefix> {
-        *self.nat64.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The NAT64 in front of this machine.
+    pub(crate) fn nat64(&self) -> watch::Receiver<Nat64> {
+        self.nat64.subscribe()
     }
 
+    /// Asks the resolver, and lets routers advertise if they have not: what they say is noted
+    /// whenever it comes.
     async fn look_for_nat64(&self) {
-        let prefix = nat64_prefix(&self.find_addresses()).await;
-        *self.nat64.lock().unwrap_or_else(PoisonError::into_inner) = prefix;
+        let mut resolved = None;
+        if has_ipv6_alone(&self.find_addresses()) {
+            if self.nat64.borrow().advertised.is_none() {
+                let _ = solicit();
+            }
+            resolved = of_resolver().await;
+        }
+        self.note_nat64(|nat64| nat64.resolved = resolved);
+    }
+
+    fn note_nat64(&self, change: impl FnOnce(&mut Nat64)) {
+        self.nat64.send_if_modified(|nat64| {
+            let before = *nat64;
+            change(nat64);
+            *nat64 != before
+        });
     }
 
     /// The addresses from which this machine can be reached, each with the port of the
@@ -586,6 +621,27 @@ async fn follow_addresses(shared: Weak<Shared>, mut hints: Hints) {
             return;
         };
         shared.look();
+    }
+}
+
+/// Notes what routers advertise, and forgets it when they are others.
+async fn follow_nat64(shared: Weak<Shared>, mut hosts: watch::Receiver<Vec<SocketAddr>>) {
+    let mut advertised = Advertised::listen();
+    loop {
+        let prefix = tokio::select! {
+            prefix = advertised.changed() => prefix,
+            changed = hosts.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                advertised.forget_strangers();
+                advertised.current()
+            }
+        };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        shared.note_nat64(|nat64| nat64.advertised = prefix);
     }
 }
 

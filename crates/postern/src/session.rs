@@ -29,7 +29,7 @@ use crate::aside::{Aside, Said};
 use crate::clock::{self, until};
 use crate::connection::{Connection, PathFollower};
 use crate::dialer::{Introducer, Meeting};
-use crate::endpoint::{Attempt, Shared};
+use crate::endpoint::{Attempt, Nat64, Shared};
 use crate::explain::Explanation;
 use crate::links::{Links, News};
 use crate::mapped::Mapped;
@@ -130,6 +130,7 @@ pub(crate) struct Session {
     tcp: Tcp,
     introducer: Introducer,
     hosts: watch::Receiver<Vec<SocketAddr>>,
+    nat64: watch::Receiver<Nat64>,
     meeting: Option<Meeting>,
     handshakes: FuturesUnordered<Handshake>,
     openings: FuturesUnordered<Opening>,
@@ -155,6 +156,7 @@ enum Input {
     Late(Late),
     Met(Result<Signalling, SignallingError>),
     Addresses,
+    Nat64,
     Timeout,
     /// The connection is over, or nobody waits for one any more.
     Over,
@@ -185,7 +187,8 @@ impl Session {
             disabled: shared.disabled(),
         };
         let mut connector = Connector::new(now, crate::entropy::seed()?, &config);
-        connector.set_nat64_prefix(now, shared.nat64());
+        let mut nat64 = shared.nat64();
+        connector.set_nat64_prefix(now, nat64.borrow_and_update().prefix());
         let mapped = shared.mapped();
         let mapped_tcp = mapped.as_ref().and_then(|_| shared.mapped_tcp(tcp.hosts()));
         for (wanted, transport) in [(&mapped, Transport::Udp), (&mapped_tcp, Transport::Tcp)] {
@@ -213,6 +216,7 @@ impl Session {
             links: Links::new(signalling.introducer.clone()),
             introducer: signalling.introducer,
             hosts,
+            nat64,
             meeting: None,
             tcp,
             handshakes: FuturesUnordered::new(),
@@ -272,6 +276,7 @@ impl Session {
                 Input::Late(late) => self.carry(late),
                 Input::Met(met) => self.on_met(met),
                 Input::Addresses => self.on_addresses(),
+                Input::Nat64 => self.on_nat64(),
                 Input::Unchannelled((path, payload)) => {
                     let (relayed, peer) = (path.local, path.remote);
                     let now = clock::now();
@@ -296,6 +301,7 @@ impl Session {
             Some(result) = self.handshakes.next() => Input::Handshake(result),
             Some((path, worked)) = self.openings.next() => Input::Opened(path, worked),
             Ok(()) = self.hosts.changed() => Input::Addresses,
+            Ok(()) = self.nat64.changed() => Input::Nat64,
             event = next_signal(&mut self.signals) => Input::Signal(event),
             met = next_meeting(&mut self.meeting) => Input::Met(met),
             () = caller_gone(&mut self.listener) => Input::Over,

@@ -23,6 +23,7 @@ pub mod fuzz;
 pub mod gateway;
 pub mod ice;
 pub mod mdns;
+pub mod ndp;
 pub mod portmap;
 pub mod probe;
 pub mod punch;

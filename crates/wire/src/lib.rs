@@ -9,6 +9,7 @@
 //! | [`natpmp`], [`pcp`] | NAT-PMP (RFC 6886) and PCP (RFC 6887): what gateways and their clients say |
 //! | [`upnp`] | UPnP Internet gateways: SSDP, HTTP, descriptions, SOAP and the actions that map ports |
 //! | [`mdns`] | multicast DNS (RFC 6762): questions for random names of hosts, and answers |
+//! | [`ndp`] | router advertisements (RFC 4861), as far as they tell of a NAT64 (RFC 8781) |
 //! | [`probe`] | what a client asks a server to find out: can its port be reached from outside? |
 //! | [`stun`] | STUN messages (RFC 8489) and the ICE attributes (RFC 8445) |
 //! | [`signal`] | the mailbox protocol between `postern` and its server, and what peers seal to each other |
@@ -26,6 +27,7 @@ pub mod framing;
 pub mod fuzz;
 pub mod mdns;
 pub mod natpmp;
+pub mod ndp;
 pub mod pcp;
 pub mod probe;
 pub mod signal;

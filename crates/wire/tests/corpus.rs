@@ -19,6 +19,7 @@ const TARGETS: &[Target] = &[
     ("turn", fuzz::turn),
     ("mdns", fuzz::mdns),
     ("natpmp", fuzz::natpmp),
+    ("ndp", fuzz::ndp),
     ("pcp", fuzz::pcp),
     ("probe", fuzz::probe),
     ("upnp", fuzz::upnp),

@@ -8,7 +8,7 @@ use postern_lab::netns::{Case, Home, Topology};
 use postern_lab::sim::{Filtering, Mapping, Nat};
 
 use crate::house::House;
-use crate::table::{FILTERINGS, MAPPINGS, all};
+use crate::table::all;
 
 pub(crate) const CASES: &[Case] = postern_lab::cases![
     pystun3_tells_the_kind_of_every_nat_with_our_server,
@@ -98,7 +98,7 @@ fn said(house: &House, host: &str, program: &str, arguments: &[&str]) -> String 
 }
 
 fn coturns_client_tells_every_mapping_and_filtering_with_our_server() {
-    let rows = MAPPINGS.map(|mapping| FILTERINGS.map(|filtering| (mapping, filtering)));
+    let rows = Mapping::ALL.map(|mapping| Filtering::ALL.map(|filtering| (mapping, filtering)));
     all(rows.concat(), |(mapping, filtering)| {
         discover(mapping, filtering)
     });

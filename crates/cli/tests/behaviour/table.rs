@@ -20,18 +20,6 @@ const AT_ONCE: usize = 5;
 /// A range is estimated within a factor of two in 95 of 100 runs: not in one of three is wrong.
 const TRIES: usize = 3;
 
-pub(crate) const MAPPINGS: [Mapping; 3] = [
-    Mapping::EndpointIndependent,
-    Mapping::AddressDependent,
-    Mapping::AddressAndPortDependent,
-];
-
-pub(crate) const FILTERINGS: [Filtering; 3] = [
-    Filtering::EndpointIndependent,
-    Filtering::AddressDependent,
-    Filtering::AddressAndPortDependent,
-];
-
 const fn range(first: u16, size: u16) -> Ports {
     Ports {
         first,
@@ -62,8 +50,8 @@ const ALLOCATIONS: [Allocation; 7] = [
 
 fn rows() -> Vec<Nat> {
     let mut rows = Vec::new();
-    for mapping in MAPPINGS {
-        for filtering in FILTERINGS {
+    for mapping in Mapping::ALL {
+        for filtering in Filtering::ALL {
             rows.push(Nat::new(mapping, filtering));
         }
         // How ports are given does not depend on the filter, and each row takes four seconds.
@@ -110,22 +98,6 @@ pub(crate) fn all<T: Send>(rows: Vec<T>, check: impl Fn(T) -> Result<(), String>
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-fn name(mapping: Mapping) -> &'static str {
-    match mapping {
-        Mapping::EndpointIndependent => "endpoint-independent",
-        Mapping::AddressDependent => "address-dependent",
-        Mapping::AddressAndPortDependent => "address-and-port-dependent",
-    }
-}
-
-fn filter(filtering: Filtering) -> &'static str {
-    match filtering {
-        Filtering::EndpointIndependent => "endpoint-independent",
-        Filtering::AddressDependent => "address-dependent",
-        Filtering::AddressAndPortDependent => "address-and-port-dependent",
-    }
-}
-
 const fn allocation(allocation: Allocation) -> &'static str {
     match allocation {
         Allocation::Preserving => "preserving",
@@ -136,7 +108,7 @@ const fn allocation(allocation: Allocation) -> &'static str {
 
 /// Everything that must be told of a router, but for the range of its ports.
 fn expected(nat: &Nat) -> Vec<(&'static str, Value)> {
-    let (mapping, filtering) = (name(nat.mapping), filter(nat.filtering));
+    let (mapping, filtering) = (nat.mapping.as_str(), nat.filtering.as_str());
     let ports = allocation(nat.allocation);
     let independent = nat.mapping == Mapping::EndpointIndependent;
     let open = nat.filtering == Filtering::EndpointIndependent;
@@ -274,11 +246,11 @@ fn pair(outer: Nat, inner: Nat) -> Result<(), String> {
         _ => Some(2),
     };
     let expected = [
-        ("/udp/mapping", json!(name(mapping))),
-        ("/udp/filtering", json!(filter(filtering))),
+        ("/udp/mapping", json!(mapping.as_str())),
+        ("/udp/filtering", json!(filtering.as_str())),
         ("/udp/distance", json!(distance)),
-        ("/tcp/mapping", json!(name(mapping))),
-        ("/tcp/filtering", json!(filter(filtering))),
+        ("/tcp/mapping", json!(mapping.as_str())),
+        ("/tcp/filtering", json!(filtering.as_str())),
         ("/layers", json!(2)),
         ("/double_nat", json!(true)),
     ];

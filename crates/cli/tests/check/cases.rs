@@ -24,41 +24,15 @@ pub(crate) const CASES: &[Case] = postern_lab::cases![
     the_page_reads_the_same_in_a_browser,
 ];
 
-fn named(mapping: Mapping) -> &'static str {
-    match mapping {
-        Mapping::EndpointIndependent => "endpoint-independent",
-        Mapping::AddressDependent => "address-dependent",
-        Mapping::AddressAndPortDependent => "address-and-port-dependent",
-    }
-}
-
-fn filter(filtering: Filtering) -> &'static str {
-    match filtering {
-        Filtering::EndpointIndependent => "endpoint-independent",
-        Filtering::AddressDependent => "address-dependent",
-        Filtering::AddressAndPortDependent => "address-and-port-dependent",
-    }
-}
-
 fn every_mapping_and_filtering_of_a_real_nat_is_found() {
-    let mappings = [
-        Mapping::EndpointIndependent,
-        Mapping::AddressDependent,
-        Mapping::AddressAndPortDependent,
-    ];
-    let filterings = [
-        Filtering::EndpointIndependent,
-        Filtering::AddressDependent,
-        Filtering::AddressAndPortDependent,
-    ];
-    let pairs = mappings.map(|mapping| filterings.map(|filtering| (mapping, filtering)));
+    let pairs = Mapping::ALL.map(|mapping| Filtering::ALL.map(|filtering| (mapping, filtering)));
     each(pairs.as_flattened(), |(mapping, filtering)| {
         let house = House::behind(Nat::new(*mapping, *filtering));
         let told = house.check();
         let udp = &told["udp"];
         let world = format!("{mapping:?} {filtering:?} {told}");
-        assert_eq!(udp["mapping"], named(*mapping), "{world}");
-        assert_eq!(udp["filtering"], filter(*filtering), "{world}");
+        assert_eq!(udp["mapping"], mapping.as_str(), "{world}");
+        assert_eq!(udp["filtering"], filtering.as_str(), "{world}");
     });
 }
 
@@ -209,9 +183,9 @@ fn coturn_with_two_addresses_tells_the_same() {
         let stun = format!("{}:3478", house.addresses()[0]);
         let checked = house.check_on("alice", &["--json", "--stun", &stun]);
         let told = checked.json();
-        assert_eq!(told["udp"]["mapping"], named(*mapping), "{told}");
-        assert_eq!(told["udp"]["filtering"], filter(*filtering), "{told}");
-        assert_eq!(told["tcp"]["mapping"], named(*mapping), "{told}");
+        assert_eq!(told["udp"]["mapping"], mapping.as_str(), "{told}");
+        assert_eq!(told["udp"]["filtering"], filtering.as_str(), "{told}");
+        assert_eq!(told["tcp"]["mapping"], mapping.as_str(), "{told}");
     });
 }
 

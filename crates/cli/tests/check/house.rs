@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postern_lab::netns::{Home, Ipv6, Server, Topology, World};
+use postern_lab::netns::{Home, Ipv6, Server, Topology, World, miniupnpd};
 use postern_lab::sim::Nat;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -50,32 +50,11 @@ impl Checked {
     }
 }
 
-/// What miniupnpd puts its rules into, in place of the router's own translator.
-const UPNP_RULES: &str = r#"
-delete table ip nat
-delete table ip firewall
-table inet filter {
-  chain miniupnpd { }
-  chain prerouting_miniupnpd { }
-  chain postrouting_miniupnpd { }
-  chain forward {
-    type filter hook forward priority 0; policy drop;
-    ct state established,related accept
-    iifname "lan" oifname "wan" accept
-    jump miniupnpd
-  }
+/// The firewall of a router that runs miniupnpd: strangers do not reach the router itself.
+const OWN_FIREWALL: &str = r#"table inet own {
   chain input {
     type filter hook input priority 0; policy accept;
     iifname "wan" ct state new drop
-  }
-  chain prerouting {
-    type nat hook prerouting priority -100; policy accept;
-    jump prerouting_miniupnpd
-  }
-  chain postrouting {
-    type nat hook postrouting priority 100; policy accept;
-    jump postrouting_miniupnpd
-    meta nfproto ipv4 oifname "wan" masquerade
   }
 }
 "#;
@@ -306,19 +285,13 @@ impl House {
 
     /// miniupnpd on Alice's router, and waits until it answers.
     pub(crate) fn run_miniupnpd(&mut self) {
-        self.world.nft("red", UPNP_RULES).unwrap();
+        for rules in [miniupnpd::RULES_ALONE, OWN_FIREWALL] {
+            self.world.nft("red", rules).unwrap();
+        }
         let path = |name: &str| self.directory.path().join(name).display().to_string();
-        let conf = format!(
-            "ext_ip={}\next_ifname=wan\nlistening_ip=lan\nport=5000\nhttp_port=5000\n\
-             enable_natpmp=yes\nenable_upnp=yes\nsecure_mode=yes\nlease_file={}\n\
-             uuid=11111111-2222-3333-4444-555555555555\nupnp_table_name=filter\n\
-             upnp_nat_table_name=filter\nupnp_forward_chain=miniupnpd\n\
-             upnp_nat_chain=prerouting_miniupnpd\n\
-             upnp_nat_postrouting_chain=postrouting_miniupnpd\n\
-             allow 1024-65535 192.168.1.0/24 1024-65535\n",
-            self.world.ipv4("red").unwrap(),
-            path("leases"),
-        );
+        let external = self.world.ipv4("red").unwrap();
+        let leases = format!("lease_file={}\n", path("leases"));
+        let conf = miniupnpd::config(external.into(), &leases);
         fs::write(path("leases"), "").unwrap();
         fs::write(path("conf"), conf).unwrap();
         let mut command = self.world.command("red", "miniupnpd").unwrap();

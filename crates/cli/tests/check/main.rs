@@ -9,6 +9,8 @@ mod cases;
 #[cfg(target_os = "linux")]
 mod house;
 #[cfg(target_os = "linux")]
+mod nat64;
+#[cfg(target_os = "linux")]
 mod pages;
 #[cfg(target_os = "linux")]
 mod worlds;
@@ -19,5 +21,7 @@ fn main() {}
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     house::remember_the_machines_network();
-    postern_lab::netns::run_cases(&[cases::CASES, worlds::CASES, pages::CASES].concat())
+    postern_lab::netns::run_cases(
+        &[cases::CASES, worlds::CASES, pages::CASES, nat64::CASES].concat(),
+    )
 }

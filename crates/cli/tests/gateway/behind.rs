@@ -117,7 +117,11 @@ impl Behind {
         let mut behind = Self::new();
         behind.world.nft("router", miniupnpd::RULES).unwrap();
         let file = behind.path("miniupnpd.conf");
-        std::fs::write(&file, miniupnpd::CONFIG).unwrap();
+        std::fs::write(
+            &file,
+            miniupnpd::config([45, 45, 2, 2].into(), "system_uptime=no\n"),
+        )
+        .unwrap();
         let mut command = behind.world.command("router", "miniupnpd").unwrap();
         command.arg("-d").arg("-f").arg(file);
         command.arg("-P").arg(behind.path("miniupnpd.pid"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use postern_lab::netns::{Ipv6, Program, Topology, World};
+use postern_lab::netns::{Ipv6, Program, Topology, World, miniupnpd};
 use postern_lab::sim::Nat;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,34 +15,6 @@ use tempfile::TempDir;
 pub(crate) const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
 /// How long the daemon may take to start.
 const STARTING: Duration = Duration::from_secs(20);
-
-/// What the daemon puts its rules into, in place of the router's own translator and firewalls,
-/// which would drop or translate first. The regular chains come first.
-const RULES: &str = r#"
-delete table ip nat
-delete table ip firewall
-delete table ip6 firewall
-table inet filter {
-  chain miniupnpd { }
-  chain prerouting_miniupnpd { }
-  chain postrouting_miniupnpd { }
-  chain forward {
-    type filter hook forward priority 0; policy drop;
-    ct state established,related accept
-    iifname "lan" oifname "wan" accept
-    jump miniupnpd
-  }
-  chain prerouting {
-    type nat hook prerouting priority -100; policy accept;
-    jump prerouting_miniupnpd
-  }
-  chain postrouting {
-    type nat hook postrouting priority 100; policy accept;
-    jump postrouting_miniupnpd
-    meta nfproto ipv4 oifname "wan" masquerade
-  }
-}
-"#;
 
 /// Lets in over IPv6 what the gateway has marked, as docs/gateway.md says.
 const KNOW_THE_MARK: &str =
@@ -68,7 +40,7 @@ impl Home {
     /// With miniupnpd on the router.
     pub(crate) fn with_router() -> Self {
         let mut home = Self::without_router();
-        home.world.nft("red", RULES).unwrap();
+        home.world.nft("red", miniupnpd::RULES_ALONE).unwrap();
         home.start();
         home
     }
@@ -76,7 +48,7 @@ impl Home {
     /// The same, and it says that this is its address outside.
     pub(crate) fn with_router_that_says(external: IpAddr) -> Self {
         let mut home = Self::without_router();
-        home.world.nft("red", RULES).unwrap();
+        home.world.nft("red", miniupnpd::RULES_ALONE).unwrap();
         home.start_as(external);
         home
     }
@@ -172,18 +144,11 @@ impl Home {
 
     fn start_as(&mut self, external: IpAddr) {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
-        let conf = format!(
-            "ext_ip={}\next_ifname=wan\nlistening_ip=lan\nport=5000\nhttp_port=5000\n\
-             enable_natpmp=yes\nenable_upnp=yes\nsecure_mode=yes\nsystem_uptime=yes\n\
-             notify_interval=30\nclean_ruleset_interval=600\nuuid=11111111-2222-3333-4444-555555555555\n\
-             force_igd_desc_v1=no\nlease_file={}\nupnp_table_name=filter\n\
-             upnp_nat_table_name=filter\nupnp_forward_chain=miniupnpd\n\
-             upnp_nat_chain=prerouting_miniupnpd\n\
-             upnp_nat_postrouting_chain=postrouting_miniupnpd\n\
-             allow 1024-65535 192.168.1.0/24 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
-            external,
-            path("leases"),
+        let more = format!(
+            "lease_file={}\nsystem_uptime=yes\nclean_ruleset_interval=600\nforce_igd_desc_v1=no\n",
+            path("leases")
         );
+        let conf = miniupnpd::config(external, &more);
         fs::write(path("leases"), "").unwrap();
         fs::write(path("conf"), conf).unwrap();
         let mut command = self.world.command("red", "miniupnpd").unwrap();

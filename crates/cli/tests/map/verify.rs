@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use postern_lab::netns::{Case, Program};
+use postern_lab::netns::{Case, Program, miniupnpd};
 use serde_json::Value;
 
 use crate::home::Home;
@@ -92,7 +92,7 @@ fn a_mapping_that_the_router_drops_is_made_again_and_then_told_as_dead() {
 /// The number by which the kernel knows the rule of the mapped port.
 fn rule(home: &Home) -> Option<String> {
     let mut command = home.world.command("red", "nft").unwrap();
-    let chain = ["chain", "inet", "filter", "prerouting_miniupnpd"];
+    let chain = ["chain", "inet", miniupnpd::TABLE, "prerouting_miniupnpd"];
     let output = command.args(["-a", "list"]).args(chain).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let line = text.lines().find(|line| line.contains("4001"))?;

@@ -44,6 +44,8 @@ pub use ways::{Passage, Way};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use postern_proto::ice::Nat64Prefix;
+
 use crate::net::{AddressFilter, host_addresses};
 use crate::portmap;
 use crate::server_url::ServerUrl;
@@ -142,14 +144,16 @@ pub async fn run(
     if addresses.is_empty() {
         return Err(CheckError::NoNetwork);
     }
-    let asking = ask(&options, &progress);
+    let nat64 = network::translator(&addresses).await;
+    let asking = ask(&options, nat64, &progress);
     let gateway = async {
         let (result, pinholes) = tokio::join!(gateways(&options, false), gateways(&options, true));
         progress(Progress::Gateway);
         (result, pinholes.map(|pinholes| pinholes.found))
     };
     let proxy = options.proxy.as_ref().map(ToString::to_string);
-    let (asked, (gateway, pinholes), network) = tokio::join!(asking, gateway, network::look(proxy));
+    let (asked, (gateway, pinholes), network) =
+        tokio::join!(asking, gateway, network::look(proxy, nat64));
     let asked = asked?;
     Ok(Facts {
         addresses,
@@ -167,6 +171,7 @@ pub async fn run(
 /// address will do.
 async fn ask(
     options: &Options,
+    nat64: Option<Nat64Prefix>,
     progress: &(impl Fn(Progress) + Sync),
 ) -> Result<Facts, CheckError> {
     let addresses = server::addresses_of(&options.server);
@@ -179,7 +184,8 @@ async fn ask(
     let stun = server::stun_servers(options, &told.unwrap_or_default(), addresses.clone()).await;
     let (v4, v6): (Vec<_>, Vec<_>) = stun.iter().partition(|address| address.is_ipv4());
     let udp = async {
-        let result = tokio::join!(udp::discover(&v4, SOCKETS), udp::discover(&v6, SOCKETS));
+        let v4 = udp::discover(&v4, SOCKETS, nat64);
+        let result = tokio::join!(v4, udp::discover(&v6, SOCKETS, None));
         progress(Progress::Udp);
         result
     };
@@ -269,7 +275,10 @@ pub async fn lifetime(
     waited: impl Fn(LifetimeEvent),
 ) -> Result<LifetimeEvent, CheckError> {
     match facts.udp.two_addresses {
-        Some((server, _)) => udp::lifetime(server, waited).await,
+        Some((server, _)) => {
+            let nat64 = network::translator(&facts.addresses).await;
+            udp::lifetime(server, nat64, waited).await
+        }
         None => Ok(LifetimeEvent::Failed),
     }
 }

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::net::prefix_of_resolver;
+use postern_proto::ice::Nat64Prefix;
+
+use crate::net::Advertised;
 use crate::portmap::default_routers;
 
 use super::udp::route_to;
@@ -80,8 +82,20 @@ impl Network {
     }
 }
 
-/// Looks around, and asks the resolver about NAT64.
-pub(super) async fn look(proxy: Option<String>) -> Network {
+/// The NAT64 that a machine with these addresses reaches IPv4 through.
+pub(super) async fn translator(addresses: &[IpAddr]) -> Option<Nat64Prefix> {
+    match addresses.iter().any(IpAddr::is_ipv4) {
+        true => None,
+        false => Advertised::listen().find_any().await,
+    }
+}
+
+/// Looks around, and asks routers and the resolver about NAT64 if nobody has.
+pub(super) async fn look(proxy: Option<String>, nat64: Option<Nat64Prefix>) -> Network {
+    let nat64 = match nat64 {
+        Some(known) => Some(known),
+        None => Advertised::listen().find_any().await,
+    };
     let routers = default_routers();
     let routers = routers
         .into_iter()
@@ -90,7 +104,7 @@ pub(super) async fn look(proxy: Option<String>) -> Network {
         interfaces: interfaces(),
         routers: routers.take(MAX_TOLD).collect(),
         way_out: None,
-        nat64: prefix_of_resolver().await.map(|prefix| prefix.to_string()),
+        nat64: nat64.map(|prefix| prefix.to_string()),
         proxy,
     }
 }

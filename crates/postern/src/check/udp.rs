@@ -1,10 +1,11 @@
 //! Drives a discovery of one address family.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use postern_proto::ice::Nat64Prefix;
 use postern_proto::stun::behaviour::{Discovery, Event, Findings, Lifetime, LifetimeEvent};
 use postern_proto::{Datagram, Transmit};
 use tokio::net::UdpSocket;
@@ -27,6 +28,9 @@ const QUEUE: usize = 128;
 /// Routers take so much longer to say that a packet has died than to forward one.
 const SLOW_ROUTER: Duration = Duration::from_millis(100);
 
+/// The address of a host behind a NAT64 towards IPv4 (RFC 7335): nobody else's.
+const BEHIND_NAT64: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
+
 /// Sockets of a measurement of lifetimes.
 const PATIENT_SOCKETS: usize = 10;
 
@@ -36,16 +40,16 @@ struct Arrived {
     payload: Vec<u8>,
 }
 
-/// What stands between this machine and these servers, all of one family. Without servers, or
-/// without a way to them, nothing is known.
+/// What stands between this machine and these servers, all of one family; those of IPv4 may be behind
+/// a NAT64. Without servers, or without a way to them, nothing is known.
 pub(super) async fn discover(
     servers: &[SocketAddr],
     sockets: usize,
+    nat64: Option<Nat64Prefix>,
 ) -> Result<Findings, CheckError> {
-    let Some(ip) = route_to(servers).await else {
+    let Some(mut sockets) = Sockets::towards(servers, sockets, nat64).await? else {
         return Ok(Findings::default());
     };
-    let mut sockets = Sockets::bind(ip, sockets).await?;
     let discovery = Discovery::new(clock::now(), entropy::seed()?, sockets.addresses(), servers);
     let mut discovery = discovery;
     if timeout(LONGEST, sockets.drive(&mut discovery))
@@ -71,12 +75,13 @@ pub(super) async fn discover(
 /// How long an idle mapping lives, by this server; see [`Lifetime`].
 pub(super) async fn lifetime(
     server: SocketAddr,
+    nat64: Option<Nat64Prefix>,
     waited: impl Fn(LifetimeEvent),
 ) -> Result<LifetimeEvent, CheckError> {
-    let Some(ip) = route_to(&[server]).await else {
+    let sockets = Sockets::towards(&[server], PATIENT_SOCKETS, nat64).await?;
+    let Some(mut sockets) = sockets else {
         return Ok(LifetimeEvent::Failed);
     };
-    let mut sockets = Sockets::bind(ip, PATIENT_SOCKETS).await?;
     let seed = entropy::seed()?;
     let machine = Lifetime::new(clock::now(), seed, sockets.addresses(), server);
     Ok(sockets.drive(&mut Patient { machine, waited }).await)
@@ -183,27 +188,83 @@ pub(super) async fn route_to(servers: &[SocketAddr]) -> Option<IpAddr> {
     None
 }
 
+/// Between the addresses that a machine speaks of and those of packets. Behind a NAT64 it is told
+/// of IPv4 only, as on a host with a translator of its own (464XLAT, RFC 6877).
+#[derive(Debug, Clone, Copy)]
+struct Translator(Option<Nat64Prefix>);
+
+impl Translator {
+    /// Only for servers of IPv4.
+    fn towards(servers: &[SocketAddr], nat64: Option<Nat64Prefix>) -> Self {
+        let v4 = servers.iter().all(SocketAddr::is_ipv4);
+        Self(nat64.filter(|_| v4))
+    }
+
+    /// What a socket of ours is called.
+    fn own(self, local: SocketAddr) -> SocketAddr {
+        match self.0 {
+            Some(_) => SocketAddr::new(BEHIND_NAT64.into(), local.port()),
+            None => local,
+        }
+    }
+
+    fn outward(self, to: SocketAddr) -> SocketAddr {
+        match (self.0, to.ip()) {
+            (Some(prefix), IpAddr::V4(ip)) => {
+                SocketAddr::new(prefix.synthesise(ip).into(), to.port())
+            }
+            _ => to,
+        }
+    }
+
+    /// `None` for what has not come through the NAT64.
+    fn inward(self, from: IpAddr) -> Option<IpAddr> {
+        match (self.0, from) {
+            (Some(prefix), IpAddr::V6(ip)) => prefix.extract(ip).map(IpAddr::V4),
+            (Some(_), IpAddr::V4(_)) => None,
+            (None, from) => Some(from),
+        }
+    }
+}
+
 struct Sockets {
+    /// By what they are called.
     sockets: Vec<(SocketAddr, Arc<UdpSocket>)>,
+    translator: Translator,
     arrivals: mpsc::Receiver<Arrived>,
     _readers: JoinSet<()>,
 }
 
 impl Sockets {
-    async fn bind(ip: IpAddr, count: usize) -> io::Result<Self> {
+    /// Sockets from which packets to these servers leave, if there is a way.
+    async fn towards(
+        servers: &[SocketAddr],
+        count: usize,
+        nat64: Option<Nat64Prefix>,
+    ) -> io::Result<Option<Self>> {
+        let translator = Translator::towards(servers, nat64);
+        let servers = servers.iter().map(|server| translator.outward(*server));
+        let Some(ip) = route_to(&servers.collect::<Vec<_>>()).await else {
+            return Ok(None);
+        };
+        Self::bind(ip, count, translator).await.map(Some)
+    }
+
+    async fn bind(ip: IpAddr, count: usize, translator: Translator) -> io::Result<Self> {
         let (sender, arrivals) = mpsc::channel(QUEUE);
         let mut sockets = Vec::new();
         let mut readers = JoinSet::new();
         for _ in 0..count {
             let socket = Arc::new(UdpSocket::bind((ip, 0)).await?);
-            let local = socket.local_addr()?;
+            let local = translator.own(socket.local_addr()?);
             // Who cannot, sees no routers.
             let _ = trains::keep_errors(&socket);
-            readers.spawn(read(local, socket.clone(), sender.clone()));
+            readers.spawn(read(local, socket.clone(), translator, sender.clone()));
             sockets.push((local, socket));
         }
         Ok(Self {
             sockets,
+            translator,
             arrivals,
             _readers: readers,
         })
@@ -217,9 +278,11 @@ impl Sockets {
     fn hops(&self) -> Vec<(SocketAddr, IpAddr)> {
         let mut hops = Vec::new();
         for (local, socket) in &self.sockets {
+            let is_ipv4 = local.is_ipv4() && self.translator.0.is_none();
             while let Some(error) = trains::next_error(socket) {
-                if is_expiry(&error, local.is_ipv4()) {
-                    hops.extend(error.by.map(|router| (*local, router)));
+                if is_expiry(&error, is_ipv4) {
+                    let router = error.by.and_then(|router| self.translator.inward(router));
+                    hops.extend(router.map(|router| (*local, router)));
                 }
             }
         }
@@ -264,8 +327,9 @@ impl Sockets {
         let Some(socket) = self.socket(transmit.local) else {
             return;
         };
+        let to = self.translator.outward(transmit.remote);
         for _ in 0..2 {
-            match socket.send_to(&transmit.payload, transmit.remote).await {
+            match socket.send_to(&transmit.payload, to).await {
                 Ok(_) => return,
                 Err(error) => {
                     tracing::debug!(%error, remote = %transmit.remote, "a test was not sent");
@@ -275,8 +339,12 @@ impl Sockets {
     }
 
     fn send_limited(&self, transmit: &Transmit, ttl: u8) {
+        let outward = Transmit {
+            remote: self.translator.outward(transmit.remote),
+            ..transmit.clone()
+        };
         if let Some(socket) = self.socket(transmit.local)
-            && let Err(error) = send_limited(socket, transmit, ttl)
+            && let Err(error) = send_limited(socket, &outward, ttl)
         {
             tracing::debug!(%error, ttl, "a packet that is to die was not sent");
         }
@@ -294,17 +362,28 @@ fn is_expiry(error: &IcmpError, ipv4: bool) -> bool {
         }
 }
 
-async fn read(local: SocketAddr, socket: Arc<UdpSocket>, sender: mpsc::Sender<Arrived>) {
+async fn read(
+    local: SocketAddr,
+    socket: Arc<UdpSocket>,
+    translator: Translator,
+    sender: mpsc::Sender<Arrived>,
+) {
     let mut buffer = vec![0; LARGEST];
     loop {
         // Errors are those of earlier datagrams: ports that nobody listens at.
         let Ok((length, remote)) = socket.recv_from(&mut buffer).await else {
             continue;
         };
+        let Some(ip) = translator.inward(remote.ip()) else {
+            continue;
+        };
         let payload = buffer.get(..length).unwrap_or_default().to_vec();
         let arrived = Arrived {
             local,
-            remote,
+            remote: match translator.0 {
+                Some(_) => SocketAddr::new(ip, remote.port()),
+                None => remote,
+            },
             payload,
         };
         if sender.send(arrived).await.is_err() {

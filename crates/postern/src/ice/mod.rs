@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use postern_proto::ice::{Agent, Candidate, Event as Happened, NamedCandidate};
+use postern_proto::ice::{Agent, Candidate, Event as Happened, NamedCandidate, Nat64Prefix};
 use postern_proto::{Datagram, Verdict};
 
 pub(crate) use sockets::send_limited;
@@ -35,7 +35,7 @@ pub use options::{Description, DescriptionError, GatherError, Options};
 pub use postern_proto::ice::{CandidateKind, Credentials, MAX_COMPONENTS, Path, Role};
 
 use crate::clock::{self, until};
-use crate::net::nat64_prefix;
+use crate::net::Advertised;
 use names::Names;
 use sockets::{Arrived, Sockets};
 
@@ -49,6 +49,9 @@ pub struct Session {
     /// From where the peer's data comes: ways that a check has taken. The agent bounds them.
     admitted: BTreeSet<(SocketAddr, SocketAddr)>,
     names: Names,
+    /// What routers say about a NAT64, and the prefix of one that only the resolver knows.
+    advertised: Advertised,
+    resolved: Option<Nat64Prefix>,
     gathered: bool,
 }
 
@@ -120,6 +123,8 @@ impl Session {
             events: VecDeque::new(),
             admitted: BTreeSet::new(),
             names,
+            advertised: Advertised::listen(),
+            resolved: None,
             gathered: false,
         };
         session.names.hide(session.sockets.hosts())?;
@@ -134,7 +139,8 @@ impl Session {
     async fn add_candidates(&mut self, options: &Options) -> Result<(), GatherError> {
         let hosts = self.sockets.hosts();
         let addresses: Vec<_> = hosts.iter().map(|(_, address)| *address).collect();
-        let prefix = nat64_prefix(&addresses).await;
+        let prefix = self.advertised.find(&addresses).await;
+        self.resolved = prefix.filter(|_| self.advertised.current().is_none());
         for (component, address) in hosts {
             self.agent.add_host_of(clock::now(), component, address);
         }
@@ -220,6 +226,9 @@ impl Session {
             Some(arrived) = self.sockets.next() => self.on_arrived(arrived),
             (name, address) = self.names.next() => {
                 self.agent.name_resolved(clock::now(), &name, address);
+            }
+            prefix = self.advertised.changed() => {
+                self.agent.set_nat64_prefix(clock::now(), prefix.or(self.resolved));
             }
             () = until(self.agent.poll_timeout()) => self.agent.handle_timeout(clock::now()),
         }

@@ -23,7 +23,7 @@ pub(crate) use interfaces::{AddressFilter, all_host_addresses, host_addresses};
 pub(crate) use link::{Link, LinkInput, Opened, Outlet};
 pub(crate) use multicast::listener;
 pub(crate) use mux::{Inlets, Mux, StunDatagram};
-pub(crate) use nat64::{nat64_prefix, prefix as prefix_of_resolver};
+pub(crate) use nat64::{Advertised, has_ipv6_alone, of_resolver, solicit};
 pub(crate) use paths::{AddressPair, Found, Late, PathTable, SessionId};
 
 pub(crate) use punched::PunchedSockets;

@@ -108,6 +108,11 @@ impl Session {
         self.connector.handle_addresses(clock::now(), &hosts);
     }
 
+    pub(super) fn on_nat64(&mut self) {
+        let prefix = self.nat64.borrow_and_update().prefix();
+        self.connector.set_nat64_prefix(clock::now(), prefix);
+    }
+
     pub(super) fn on_stun(&mut self, datagram: &StunDatagram) {
         let AddressPair { local, remote } = datagram.pair;
         let payload = &datagram.payload;
@@ -227,6 +232,9 @@ impl Session {
         let (late_sender, late) = mpsc::channel(LATE_QUEUE);
         self.shared.paths().on_late(self.inbox.id, late_sender);
         self.connector.handle_connected(clock::now());
+        if let Some(first) = follower.pair() {
+            self.connector.handle_first_path(first.local, first.remote);
+        }
         let explanation = self.connector.explain(clock::now());
         let (publisher, explanation) = watch::channel(Explanation::from(explanation));
         self.established = Some(Established {

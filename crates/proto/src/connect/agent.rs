@@ -13,6 +13,10 @@ use super::types::{Event, PathPolicy};
 use crate::Transmit;
 use crate::ice::{self, Candidate, Path};
 
+/// Paths of the peer's checks that are remembered: more than it has under way at once is rare, and
+/// without one an explanation is late, no more.
+const MAX_SEEN: usize = 16;
+
 /// What the agent says.
 impl Connector {
     pub(super) fn follow(&mut self, now: Instant) {
@@ -62,7 +66,7 @@ impl Connector {
                 self.hasten_reunion(now);
             }
             ice::Event::EndOfLocalCandidates => self.on_end_of_local_candidates(),
-            ice::Event::PeerSeen(path) => self.events.push_back(Event::Admit(path)),
+            ice::Event::PeerSeen(path) => self.on_seen(path),
             ice::Event::Heard {
                 local,
                 remote,
@@ -100,6 +104,15 @@ impl Connector {
             ice::Event::SendLimited { transmit, ttl } => {
                 self.events.push_back(Event::SendLimited { transmit, ttl });
             }
+        }
+    }
+
+    /// The peer may send its handshake by this path.
+    fn on_seen(&mut self, path: Path) {
+        self.events.push_back(Event::Admit(path));
+        let known = self.seen.iter().any(|known| same(*known, path));
+        if !known && self.seen.len() < MAX_SEEN && self.stage == Stage::Connecting {
+            self.seen.push(path);
         }
     }
 

@@ -61,6 +61,10 @@ pub struct Connector {
     pub(super) round_trip: Duration,
     /// Valid paths in the order in which they were found.
     pub(super) valid: Vec<Path>,
+    /// Paths that checks of the peer have come by.
+    pub(super) seen: Vec<Path>,
+    /// The path that the connection began on, where the peer chose it.
+    pub(super) begun_on: Option<Path>,
     pub(super) handshake: Option<Handshake>,
     pub(super) early: Early,
     pub(super) paths: Paths,
@@ -117,6 +121,8 @@ impl Connector {
             peer: None,
             round_trip: limits::ROUND_TRIP,
             valid: Vec::new(),
+            seen: Vec::new(),
+            begun_on: None,
             handshake: None,
             early: Early::default(),
             paths: Paths::default(),
@@ -287,6 +293,14 @@ impl Connector {
     /// Takes note that the connection to the server is gone.
     pub fn handle_signalling_lost(&mut self, now: Instant) {
         self.on_mailbox_gone(now, Failure::ServerLost);
+    }
+
+    /// The handshake of the peer came by the path between these addresses: what
+    /// [`Connector::explain`] tells until a pair is selected.
+    pub fn handle_first_path(&mut self, local: SocketAddr, remote: SocketAddr) {
+        let here = |path: &&Path| (path.local, path.remote) == (local, remote);
+        let known = self.valid.iter().chain(self.early.paths());
+        self.begun_on = known.chain(&self.seen).find(here).copied();
     }
 
     /// A handshake has succeeded: the connection stands.

@@ -45,9 +45,9 @@ impl Early {
         self.introduced.get_or_insert(now);
     }
 
-    /// A path that was vouched for.
-    pub(super) fn path(&self) -> Option<Path> {
-        self.vouched.first().copied()
+    /// The paths that were vouched for.
+    pub(super) fn paths(&self) -> &[Path] {
+        &self.vouched
     }
 
     fn start_at(&self, is_near: bool) -> Option<Instant> {

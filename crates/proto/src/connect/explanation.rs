@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::connector::{Connector, Stage};
+use super::tried::Trouble;
 use super::types::PathPolicy;
 use crate::ice::{self, CandidateKind, Path, PunchReport, Tally, TallyState};
 use crate::punch::{self, NatReport, Plan, Technique};
@@ -227,8 +228,9 @@ impl Connector {
     fn reach(&self) -> Reach {
         let connected = self.stage == Stage::Established;
         let path = self.paths.current().or_else(|| self.agent.selected());
+        let path = path.or(self.begun_on);
         let path = path.or_else(|| self.valid.last().copied());
-        let path = path.or_else(|| self.early.path());
+        let path = path.or_else(|| self.early.paths().first().copied());
         match path.filter(|_| connected) {
             None => Reach::Unreached,
             Some(path) if is_relayed(&path) => Reach::Relayed,
@@ -322,9 +324,12 @@ impl Connector {
     /// A relay through which not even a check was sent.
     fn unusable_relay(&self) -> Option<Attempted> {
         let offered = self.relays.were_offered() && self.policy != PathPolicy::DirectOnly;
-        let result = match self.relays.is_gathering() {
-            true => TriedResult::Running,
-            false => TriedResult::Failed,
+        let mut outcomes = self.relays.tried().iter();
+        let allocated = outcomes.any(|(_, outcome)| outcome == Trouble::Allocated);
+        let result = match self.reach() {
+            _ if self.relays.is_gathering() => TriedResult::Running,
+            Reach::Direct(_) if allocated => TriedResult::Stopped,
+            Reach::Direct(_) | Reach::Relayed | Reach::Unreached => TriedResult::Failed,
         };
         offered.then_some(Attempted {
             technique: Technique::Relay,

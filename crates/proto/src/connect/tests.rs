@@ -9,6 +9,7 @@
 use super::connector::Handshake;
 use super::*;
 use crate::Datagram;
+use crate::ice::Path;
 use crate::punch::{Technique, Techniques};
 use crate::signal::RendezvousEvent;
 use postern_wire::signal::{Fingerprint, PeerMessage};
@@ -333,6 +334,28 @@ fn the_loss_of_the_server_does_not_hurt_a_connection() {
     );
 }
 
+fn admitted(event: &Event) -> Option<Path> {
+    let Event::Admit(path) = event else {
+        return None;
+    };
+    Some(*path)
+}
+
+#[test]
+fn who_is_connected_before_any_check_of_its_own_succeeded_knows_by_which_path() {
+    let mut pair = Pair::new();
+    pair.authenticate();
+    pair.run_until(JOINER, |event| matches!(event, Event::Admit(_)));
+    let admitted = pair.events[JOINER].iter().find_map(admitted);
+    let path = admitted.unwrap();
+    let now = pair.now;
+    let joiner = &mut pair.sides[JOINER];
+    joiner.handle_connected(now);
+    assert_eq!(joiner.explain(now).reach, Reach::Unreached);
+    joiner.handle_first_path(path.local, path.remote);
+    assert!(matches!(joiner.explain(now).reach, Reach::Direct(_)));
+}
+
 /// How long it takes to leave a path that has fallen silent, when this much is sent and
 /// received before that at every look.
 fn leaves_after(sent: u64, received: u64) -> Duration {
@@ -430,7 +453,7 @@ fn a_relayed_candidate_that_hides_what_is_behind_it_is_understood() {
 /// The nomination of a relayed pair is under way when a direct path is found, and ends after it.
 #[test]
 fn a_relay_whose_nomination_was_overtaken_is_not_gone_back_to() {
-    let path = |port, kind| ice::Path {
+    let path = |port, kind| Path {
         local: ([192, 168, 1, 2], 1000).into(),
         remote: ([45, 45, 0, 1], port).into(),
         local_kind: kind,

@@ -4,6 +4,7 @@
 //! stable Rust.
 
 mod mdns;
+mod ndp;
 mod portmap;
 mod probe;
 mod signal;
@@ -13,6 +14,7 @@ mod turn;
 mod uri;
 
 pub use mdns::mdns;
+pub use ndp::ndp;
 pub use portmap::{natpmp, pcp, upnp};
 pub use probe::probe;
 pub use signal::signal;

@@ -30,6 +30,25 @@ pub enum Mapping {
     AddressAndPortDependent,
 }
 
+impl Mapping {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::EndpointIndependent,
+        Self::AddressDependent,
+        Self::AddressAndPortDependent,
+    ];
+
+    /// The RFC's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EndpointIndependent => "endpoint-independent",
+            Self::AddressDependent => "address-dependent",
+            Self::AddressAndPortDependent => "address-and-port-dependent",
+        }
+    }
+}
+
 /// From whom a mapping accepts packets (RFC 4787, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filtering {
@@ -39,6 +58,25 @@ pub enum Filtering {
     AddressDependent,
     /// From addresses and ports that the mapping has sent to.
     AddressAndPortDependent,
+}
+
+impl Filtering {
+    /// All of them.
+    pub const ALL: [Self; 3] = [
+        Self::EndpointIndependent,
+        Self::AddressDependent,
+        Self::AddressAndPortDependent,
+    ];
+
+    /// The RFC's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EndpointIndependent => Mapping::EndpointIndependent.as_str(),
+            Self::AddressDependent => Mapping::AddressDependent.as_str(),
+            Self::AddressAndPortDependent => Mapping::AddressAndPortDependent.as_str(),
+        }
+    }
 }
 
 /// A range of ports, both ends included.

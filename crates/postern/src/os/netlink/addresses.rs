@@ -19,10 +19,15 @@ const CHANGES: [u16; 6] = [16, 17, 20, 21, 24, 25];
 /// A socket that is told when addresses, links and routes change, and does not wait for it. It
 /// needs no rights.
 pub(crate) fn watch_addresses() -> io::Result<OwnedFd> {
+    listening(GROUPS)
+}
+
+/// A socket of rtnetlink in these groups.
+pub(super) fn listening(groups: u32) -> io::Result<OwnedFd> {
     // Without a protocol it is that of routes.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
+    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
     Ok(socket)
 }
 

@@ -79,16 +79,22 @@ impl Program {
 
     /// Waits for an event; another one that ends the program fails the case.
     pub(crate) fn event(&mut self, kind: &str) -> Value {
+        let event = self.event_before_end(kind);
+        event.unwrap_or_else(|| panic!("{} did not say \"{kind}\"", self.name))
+    }
+
+    /// Waits for an event; `None` if another one ends the program.
+    pub(crate) fn event_before_end(&mut self, kind: &str) -> Option<Value> {
         let deadline = Instant::now() + LIMIT;
         while let Some(line) = self.next_line(deadline) {
             let event = line.event();
             match event["event"].as_str() {
-                Some(found) if found == kind => return event,
+                Some(found) if found == kind => return Some(event),
                 Some("error" | "done") => break,
                 _ => {}
             }
         }
-        panic!("{} did not say \"{kind}\"", self.name);
+        None
     }
 
     /// Listens for so long, whatever is said.

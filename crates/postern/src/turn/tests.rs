@@ -7,12 +7,16 @@ use postern_wire::uri::{Host, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::*;
 use crate::Trust;
 use crate::server::{self, ServerConfig, TurnConfig};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Everything that is waited for comes sooner.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that relays to loopback, and the ways to it.
 struct World {
@@ -99,6 +103,11 @@ fn tcp_relay() -> Options {
 
 /// Datagrams there and back: the first in an indication, the later ones in a channel.
 async fn exchange(allocation: &Allocation) {
+    let all = timeout(PATIENCE, exchange_all(allocation)).await;
+    all.expect("no datagram is lost on loopback");
+}
+
+async fn exchange_all(allocation: &Allocation) {
     let peer = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
     let address = peer.local_addr().unwrap();
     for round in 0..20_u8 {

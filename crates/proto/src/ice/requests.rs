@@ -156,7 +156,9 @@ impl Agent {
         self.counts.checks_received = self.counts.checks_received.saturating_add(1);
         self.tcp.prove(check.pair.local);
         let remote = check.pair.remote;
-        let answer = check.punched.map(|_| Punched {
+        // A check may have been written before the peer knew what our NAT does, and be repeated since.
+        let is_ours = check.punched.is_some() || self.is_peer_of_ours();
+        let answer = is_ours.then(|| Punched {
             guessed: self.locals.is_socket(check.pair.local),
             asymmetric: self.is_heard_elsewhere(check.pair),
         });

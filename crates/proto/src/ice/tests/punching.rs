@@ -65,27 +65,12 @@ fn probing() -> Pair {
 /// The peer's check arrives from a port, saying so if that is the way of a guess; what the path is
 /// called by then.
 fn called(pair: &mut Pair, port: u16, guessed: bool) -> Technique {
-    let (a, b) = (&pair.a.agent, &pair.b.agent);
-    let username = format!(
-        "{}:{}",
-        a.local_credentials().ufrag,
-        b.local_credentials().ufrag
-    );
     let punched = Punched {
         guessed,
         asymmetric: false,
     };
-    let check = Builder::new(Class::Request, Method::BINDING, TransactionId([9; 12]))
-        .attribute(&Username::new(&username).unwrap())
-        .attribute(&IceControlled(1))
-        .attribute(&Priority(5))
-        .attribute(&punched)
-        .message_integrity(a.local_credentials().pwd.as_bytes())
-        .fingerprint()
-        .build();
     let before = pair.a.events.len();
-    let from = theirs(port).to_string();
-    assert_eq!(pair.inject(&from, OURS, check), Some(Verdict::Consumed));
+    check(pair, port, Some(punched));
     let seen = pair.a.events[before..]
         .iter()
         .find_map(|(_, event)| match event {
@@ -93,6 +78,26 @@ fn called(pair: &mut Pair, port: u16, guessed: bool) -> Technique {
             _ => None,
         });
     pair.a.agent.technique(&seen.unwrap())
+}
+
+/// The peer's check arrives from a port.
+fn check(pair: &mut Pair, port: u16, punched: Option<Punched>) {
+    let (a, b) = (&pair.a.agent, &pair.b.agent);
+    let username = format!(
+        "{}:{}",
+        a.local_credentials().ufrag,
+        b.local_credentials().ufrag
+    );
+    let check = Builder::new(Class::Request, Method::BINDING, TransactionId([9; 12]))
+        .attribute(&Username::new(&username).unwrap())
+        .attribute(&IceControlled(1))
+        .attribute(&Priority(5))
+        .maybe_attribute(punched.as_ref())
+        .message_integrity(a.local_credentials().pwd.as_bytes())
+        .fingerprint()
+        .build();
+    let from = theirs(port).to_string();
+    assert_eq!(pair.inject(&from, OURS, check), Some(Verdict::Consumed));
 }
 
 /// The peer answers the check of a port, perhaps from a socket of its attempt.
@@ -170,4 +175,20 @@ fn a_plain_check_that_a_socket_of_the_peers_attempt_answers_has_met_by_chance() 
         });
         assert_eq!(pair.a.agent.technique(&path.unwrap()), technique);
     }
+}
+
+/// It was written before the peer had told what its NAT does, say, and has been repeated since.
+#[test]
+fn the_answer_to_a_check_of_a_peer_of_ours_says_whose_socket_it_is_although_the_check_does_not() {
+    let mut pair = probing();
+    check(&mut pair, 2000, None);
+    pair.drain();
+    let answers = pair.a.sent.iter().filter_map(|(_, transmit)| {
+        let message = Message::parse(&transmit.payload).ok()?;
+        let is_answer = message.class() == Class::Success && transmit.remote == theirs(2000);
+        is_answer.then(|| message.get::<Punched>().unwrap())
+    });
+    let answers: Vec<_> = answers.collect();
+    let plain = Punched::default();
+    assert_eq!(answers, [Some(plain)]);
 }

@@ -46,6 +46,8 @@ pub(super) struct Exploring {
     /// Hosts, and since when they are there.
     bases: BTreeMap<SocketAddr, Instant>,
     remotes: BTreeSet<SocketAddr>,
+    /// Whether a host that the peer has told is among these: other addresses of it will follow.
+    told_host: bool,
     until: Option<Instant>,
     /// When what had failed was tried again.
     retried: Option<Instant>,
@@ -82,9 +84,12 @@ impl Agent {
 
     /// The peer has told of an address, or checks from it.
     pub(super) fn on_new_remote(&mut self, now: Instant, remote: SocketAddr) {
+        let known = self.remotes.find(remote);
+        let is_host = known.is_some_and(|known| known.kind == CandidateKind::Host);
         let exploring = &mut self.exploring;
         if self.components.is_single() && exploring.remotes.len() < MAX_NEWS {
             exploring.remotes.insert(unscoped(remote));
+            exploring.told_host |= is_host;
             self.explore(now);
         }
     }
@@ -140,16 +145,19 @@ impl Agent {
         self.is_settled() && since.is_some_and(|since| after(since, REST) <= now)
     }
 
-    /// Whether what the peer tells, or checks from, may be news.
+    /// Whether what the peer tells, or checks from, may be news. Where mappings end again and again it is
+    /// not before there is some rest: each look at what is new costs the next one.
     pub(super) fn takes_news(&self, now: Instant) -> bool {
-        self.is_at_rest(now) || self.is_settled() && self.exploring.is_on()
+        self.is_at_rest(now) || self.is_settled() && self.exploring.told_host
     }
 
     /// Whether a candidate is told because the peer's network has changed.
     pub(super) fn is_told_as_news(&self, now: Instant, candidate: &Candidate) -> bool {
         let is_host = |candidate: &Candidate| candidate.kind == CandidateKind::Host;
-        let known = self.remotes.find(candidate.address);
-        let host = is_host(candidate) && !known.is_some_and(is_host);
+        // Another port of the same host is there because a mapping ends, not a network.
+        let same =
+            |known: &Candidate| is_host(known) && known.address.ip() == candidate.address.ip();
+        let host = is_host(candidate) && !self.remotes.iter().any(same);
         self.takes_news(now) || self.is_settled() && host
     }
 

@@ -182,6 +182,14 @@ impl PathTable {
         path_id(address).is_some_and(|id| self.read().limbo.contains_key(&id))
     }
 
+    /// The pairs that a session has lost and QUIC may still know, by their synthetic addresses.
+    pub(crate) fn lost_by(&self, session: SessionId) -> Vec<(SocketAddr, AddressPair)> {
+        let inner = self.read();
+        let lost = inner.limbo.iter().filter(|(_, (_, of))| *of == session);
+        lost.map(|(id, (pair, _))| (synthetic(*id), *pair))
+            .collect()
+    }
+
     /// Where datagrams for a synthetic address go; `None` for nowhere.
     pub(super) fn destination(&self, address: SocketAddr) -> Option<Destination> {
         let id = path_id(address)?;

@@ -69,12 +69,19 @@ impl Session {
     }
 
     /// A datagram came late by another path than its own: QUIC is told that it came on its own, as
-    /// on each that it may be.
+    /// on each that it may be. Of one that was lost while it was being opened the peer alone may think
+    /// that it stands.
     fn on_late(&self, datagram: &Bytes) {
         let Some(established) = &self.established else {
             return;
         };
-        for (address, path) in established.follower.older() {
+        let mut paths = self.shared.paths().lost_by(self.inbox.id);
+        for older in established.follower.older() {
+            if !paths.contains(&older) {
+                paths.push(older);
+            }
+        }
+        for (address, path) in paths {
             let train = Train {
                 address: Some(address),
                 ..Train::of(path, datagram.clone())
